@@ -1,0 +1,282 @@
+//! The records that the kernel programs write and the daemon reads.
+//!
+//! Reads: nothing. Yields: plain `repr(C)` structs without padding, so that both sides agree to the byte and no
+//! uninitialised kernel memory can leave. Costs: nothing at run time.
+//!
+//! A record in the ring buffer starts with its `kind` (one byte, see [`Kind`]). Times are `bpf_ktime_get_ns`, that is
+//! `CLOCK_MONOTONIC` in nanoseconds.
+#![no_std]
+
+/// Counts layout changes; the daemon refuses an object that was built with another one.
+pub const ABI: u32 = 1;
+
+/// Bytes of payload that one record can carry. A power of two: the verifier follows the mask.
+pub const MAX_PAYLOAD: usize = 8192;
+
+/// Bytes of the end of a send or receive that come along when the payload was cut.
+pub const TAIL: usize = 8;
+
+/// What a record is; its first byte.
+#[repr(u8)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Kind {
+    /// [`SocketOpen`].
+    Open = 1,
+    /// [`SocketIo`], a send that returned.
+    Send = 2,
+    /// [`SocketIo`], a receive that returned.
+    Receive = 3,
+    /// [`SocketClose`].
+    Close = 4,
+    /// [`RouteHit`].
+    Route = 5,
+    /// [`ProcessEvent`], the process replaced its program.
+    Exec = 6,
+    /// [`ProcessEvent`], the process ended.
+    Exit = 7,
+    /// [`TaskProbe`].
+    TaskEnter = 8,
+    /// [`ProcessEvent`], a target forked (`pid` is the child).
+    Fork = 9,
+}
+
+/// Who opened the connection, as far as the kernel saw it.
+#[repr(u8)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Role {
+    /// The socket is older than the daemon.
+    Unknown = 0,
+    /// Accepted by the target.
+    Server = 1,
+    /// Connected by the target.
+    Client = 2,
+}
+
+/// [`SocketOpen`]: the connection was established before the daemon saw it.
+pub const OPEN_MID_STREAM: u8 = 1;
+/// [`SocketIo`]: the payload could not be read (a fault, or a system call without a user buffer).
+pub const IO_UNREADABLE: u8 = 1;
+/// [`SocketIo`]: fewer bytes were captured than were transferred.
+pub const IO_TRUNCATED: u8 = 2;
+
+/// A socket of a target, announced once, before its first other record.
+#[repr(C)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct SocketOpen {
+    /// [`Kind::Open`].
+    pub kind: u8,
+    /// [`Role`].
+    pub role: u8,
+    /// `AF_INET` (2) or `AF_INET6` (10).
+    pub family: u8,
+    /// [`OPEN_MID_STREAM`].
+    pub flags: u8,
+    /// Process (thread group), in the daemon's pid namespace's root numbering.
+    pub tgid: u32,
+    /// Connection: unique for the life of the programs, never 0.
+    pub conn: u64,
+    /// When the connection was established or first seen.
+    pub time_ns: u64,
+    /// Kernel address of the `struct sock`: the key of the socket map.
+    pub sock: u64,
+    /// Local address; IPv4 in the first four bytes.
+    pub local_addr: [u8; 16],
+    /// Remote address; IPv4 in the first four bytes.
+    pub remote_addr: [u8; 16],
+    /// Local port, host byte order.
+    pub local_port: u16,
+    /// Remote port, host byte order.
+    pub remote_port: u16,
+    /// Network namespace (`ns.inum`), 0 where unknown.
+    pub netns: u32,
+}
+
+/// One send or receive that moved bytes, ended the stream (receive, 0 bytes) or failed (not by EAGAIN).
+/// `captured` bytes of payload follow the struct.
+#[repr(C)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct SocketIo {
+    /// [`Kind::Send`] or [`Kind::Receive`].
+    pub kind: u8,
+    /// [`IO_UNREADABLE`], [`IO_TRUNCATED`].
+    pub flags: u8,
+    /// Bytes of payload that follow.
+    pub captured: u16,
+    /// Bytes transferred; 0 is the peer's end of stream, negative an errno.
+    pub result: i32,
+    /// Process (thread group).
+    pub tgid: u32,
+    /// Thread.
+    pub tid: u32,
+    /// Connection, as announced.
+    pub conn: u64,
+    /// When the system call returned.
+    pub time_ns: u64,
+    /// Receive: when the data arrived at the socket; 0 where unknown.
+    pub ready_ns: u64,
+    /// Bytes that went this way on the connection before this record; a jump is a lost record.
+    pub offset: u64,
+    /// Tokio task, 0 where unknown.
+    pub task: u64,
+    /// The last bytes transferred, right-aligned, where `IO_TRUNCATED` is set and they could be read, else zero.
+    pub tail: [u8; TAIL],
+}
+
+/// A socket of a target was closed.
+#[repr(C)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct SocketClose {
+    /// [`Kind::Close`].
+    pub kind: u8,
+    /// Zero.
+    pub pad: [u8; 7],
+    /// Connection.
+    pub conn: u64,
+    /// When.
+    pub time_ns: u64,
+    /// Bytes received in total, while the daemon watched.
+    pub received: u64,
+    /// Bytes sent in total, while the daemon watched.
+    pub sent: u64,
+}
+
+/// axum matched a route.
+#[repr(C)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct RouteHit {
+    /// [`Kind::Route`].
+    pub kind: u8,
+    /// Zero.
+    pub pad: [u8; 3],
+    /// axum's `RouteId`.
+    pub route: u32,
+    /// Process (thread group).
+    pub tgid: u32,
+    /// Thread.
+    pub tid: u32,
+    /// When.
+    pub time_ns: u64,
+    /// Tokio task, 0 where unknown.
+    pub task: u64,
+    /// Address of the router's `HashMap<RouteId, Arc<str>>` in the process.
+    pub map: u64,
+}
+
+/// A process event.
+#[repr(C)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct ProcessEvent {
+    /// [`Kind::Exec`], [`Kind::Exit`] or [`Kind::Fork`].
+    pub kind: u8,
+    /// Zero.
+    pub pad: [u8; 3],
+    /// Process (thread group).
+    pub pid: u32,
+    /// Parent process, for [`Kind::Fork`]; else 0.
+    pub parent: u32,
+    /// Zero.
+    pub pad2: u32,
+    /// When.
+    pub time_ns: u64,
+}
+
+/// Calibration of Tokio's slot: `TaskIdGuard::enter(id)` was called.
+#[repr(C)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct TaskProbe {
+    /// [`Kind::TaskEnter`].
+    pub kind: u8,
+    /// Zero.
+    pub pad: [u8; 3],
+    /// Process (thread group).
+    pub tgid: u32,
+    /// Thread.
+    pub tid: u32,
+    /// Zero.
+    pub pad2: u32,
+    /// The id passed.
+    pub task: u64,
+    /// The thread's TLS base (`fsbase`, `tpidr_el0`).
+    pub thread_pointer: u64,
+}
+
+/// Per process: what the programs do for it. Key: tgid.
+#[repr(C)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Target {
+    /// Offset of Tokio's task id from the thread pointer; 0 means unknown, no reading.
+    pub task_slot: i64,
+    /// Zero; room for per-target switches.
+    pub flags: u64,
+}
+
+/// What to copy of a connection's bytes; set by the daemon once it knows the protocol.
+#[repr(u8)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Capture {
+    /// Payload up to the bounds.
+    Payload = 0,
+    /// Records without payload.
+    Counts = 1,
+    /// No records; bytes are counted and told at close.
+    Off = 2,
+}
+
+/// Per-CPU counters of the programs, by index.
+#[repr(u32)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Counter {
+    /// Records written to the ring.
+    Submitted = 0,
+    /// Records lost because the ring was full.
+    RingFull = 1,
+    /// Receives and sends dropped because they returned EAGAIN.
+    WouldBlock = 2,
+    /// Sockets that could not be tracked because the map was full or racing.
+    SocketMapFull = 3,
+    /// Payloads that could not be read.
+    Unreadable = 4,
+    /// Payload bytes copied.
+    PayloadBytes = 5,
+    /// Task ids that could not be read although the slot is known.
+    TaskUnreadable = 6,
+    /// Sends and receives of targets on sockets of another kind (UDP, Unix), not followed.
+    OtherSocket = 7,
+    /// Sends and receives seen of targets on TCP sockets.
+    SocketCalls = 8,
+}
+
+/// Number of [`Counter`]s.
+pub const COUNTERS: u32 = 9;
+
+macro_rules! impl_record {
+    ($($name:ident: $size:literal),* $(,)?) => {$(
+        const _: () = assert!(size_of::<$name>() == $size, "the record has padding or changed its size");
+        impl $name {
+            /// Reads the record from the start of `bytes`, `None` where they are too few.
+            #[must_use]
+            pub fn read(bytes: &[u8]) -> Option<(Self, &[u8])> {
+                let (head, rest) = bytes.split_at_checked(size_of::<Self>())?;
+                // SAFETY: the struct is plain integers and arrays of them, valid for any bytes, and `head` has its size.
+                Some((unsafe { head.as_ptr().cast::<Self>().read_unaligned() }, rest))
+            }
+
+            /// The record's bytes.
+            #[must_use]
+            pub const fn as_bytes(&self) -> &[u8] {
+                // SAFETY: the struct has no padding (asserted above), so that each of its bytes is initialised.
+                unsafe { core::slice::from_raw_parts(core::ptr::from_ref(self).cast(), size_of::<Self>()) }
+            }
+        }
+    )*};
+}
+
+impl_record! {
+    SocketOpen: 72,
+    SocketIo: 64,
+    SocketClose: 40,
+    RouteHit: 40,
+    ProcessEvent: 24,
+    TaskProbe: 32,
+    Target: 16,
+}

@@ -1,0 +1,123 @@
+//! Pairs request and response on a connection, with its timings.
+//!
+//! Reads: sends and receives of one connection, in order ([`Io`]). Yields: one [`Exchange`] per request, exactly once.
+//! Costs: no allocation per exchange in steady state; see `benches/pipeline.rs`.
+
+use crate::route::Route;
+
+/// One send or receive of a connection, as captured.
+#[derive(Clone, Copy, Debug)]
+pub struct Io<'a> {
+    /// When the system call returned, `CLOCK_MONOTONIC` ns.
+    pub time_ns: u64,
+    /// When the data arrived at the socket (receive only), 0 where unknown.
+    pub ready_ns: u64,
+    /// Tokio task, 0 where unknown.
+    pub task: u64,
+    /// Thread.
+    pub tid: u32,
+    /// Bytes transferred, of which `data` is the beginning.
+    pub len: usize,
+    /// The bytes captured.
+    pub data: &'a [u8],
+    /// The last bytes transferred where `data` is shorter than `len`, else empty.
+    pub tail: &'a [u8],
+    /// Bytes of earlier records in this direction that were lost just before this one.
+    pub lost: u64,
+}
+
+/// Which end of the connection the target is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum Side {
+    /// The target answers.
+    Server,
+    /// The target asks.
+    Client,
+}
+
+/// How an exchange ended.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum Outcome {
+    /// The response was sent whole.
+    Complete,
+    /// The request was answered by 101 or a CONNECT by 2xx: the connection speaks another protocol from here on.
+    Upgraded,
+    /// The peer closed before the response was whole: status 499 in our own labels (nginx' convention).
+    ClientAborted,
+    /// The target closed, or the daemon stopped following, before the response was whole.
+    Incomplete,
+}
+
+/// HTTP request methods of RFC 9110 and RFC 5789; everything else is `_OTHER`, as the semantic conventions want.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+#[expect(missing_docs, reason = "the variants are the methods")]
+pub enum Method {
+    Get,
+    Head,
+    Post,
+    Put,
+    Delete,
+    Connect,
+    Options,
+    Trace,
+    Patch,
+    Other,
+}
+
+/// A W3C `traceparent` (Trace Context level 1, version 00 and forward-compatible).
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct TraceParent {
+    /// Trace id, not all zero.
+    pub trace_id: [u8; 16],
+    /// Span id of the caller, not all zero.
+    pub parent_id: [u8; 8],
+    /// Bit 0: sampled.
+    pub flags: u8,
+}
+
+/// One HTTP request and what became of it. Times are `CLOCK_MONOTONIC` ns.
+#[derive(Clone, Copy, Debug)]
+pub struct Exchange<'a> {
+    /// Which end the target is.
+    pub side: Side,
+    /// Tokio task that read the request (server) or sent it (client), 0 where unknown.
+    pub task: u64,
+    /// Thread that read or sent the first byte.
+    pub tid: u32,
+    /// Server: the first byte arrived at the socket (falls back to `first_io_ns`). Client: the send returned.
+    pub start_ns: u64,
+    /// The first byte was read (server) or sent (client).
+    pub first_io_ns: u64,
+    /// The request's last byte was read or sent; 0 where it never was.
+    pub request_end_ns: u64,
+    /// The response's first byte was sent (server) or read (client); 0 where it never was.
+    pub response_start_ns: u64,
+    /// The end: the response's last byte, or the close.
+    pub end_ns: u64,
+    /// Method.
+    pub method: Method,
+    /// Request target as on the wire up to `?`: for templates only, never a label.
+    pub path: &'a [u8],
+    /// Value of `Host`, empty where absent or not captured.
+    pub host: &'a [u8],
+    /// Minor version of HTTP/1.
+    pub version: u8,
+    /// Status of the final response, 0 where there was none or it was not captured; `ClientAborted` without one is told by `outcome`.
+    pub status: u16,
+    /// How it ended.
+    pub outcome: Outcome,
+    /// Bytes of the request on the wire, head and body.
+    pub request_bytes: u64,
+    /// Bytes of the response on the wire, head and body.
+    pub response_bytes: u64,
+    /// Bytes of the request's body (content, without chunk framing where that was seen).
+    pub request_body: u64,
+    /// Bytes of the response's body.
+    pub response_body: u64,
+    /// The caller's trace context.
+    pub traceparent: Option<TraceParent>,
+    /// What axum matched, where the uprobe told.
+    pub route: Option<&'a Route>,
+    /// axum's uprobe watches this target, so that no route means that none matched.
+    pub routes_exact: bool,
+}

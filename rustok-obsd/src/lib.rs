@@ -1,0 +1,19 @@
+//! Exact HTTP and database latency of unmodified async Rust servers, from eBPF to Prometheus and Jaeger.
+//!
+//! Data flows one way: [`probe`] loads the kernel programs; [`capture`] turns their records into typed events per
+//! connection; [`protocol`] parses bytes; [`exchange`] pairs request and response; [`route`] names the route;
+//! [`contract`] declares the metrics; [`exposition`] serves them; [`trace`] exports spans. [`target`] finds the
+//! processes and what is in their binaries.
+
+pub mod capture;
+pub mod cli;
+pub mod config;
+pub mod contract;
+pub mod daemon;
+pub mod exchange;
+pub mod exposition;
+pub mod probe;
+pub mod protocol;
+pub mod route;
+pub mod target;
+pub mod trace;
