@@ -210,6 +210,14 @@ pub struct Target {
     pub flags: u64,
 }
 
+impl Target {
+    /// The map value as plain words.
+    #[must_use]
+    pub const fn words(self) -> [u64; 2] {
+        [self.task_slot.cast_unsigned(), self.flags]
+    }
+}
+
 /// What to copy of a connection's bytes; set by the daemon once it knows the protocol.
 #[repr(u8)]
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

@@ -1,1 +1,15 @@
-//! stub
+//! Kernel programs: what this kernel allows, loading, attaching, health of each probe.
+//!
+//! All attaching sits here, so that a newer aya changes one room. The rest of the daemon sees [`Programs`], their maps
+//! and a [`ProbeBoard`].
+
+pub mod kernel;
+pub mod loader;
+pub mod offsets;
+pub mod stats;
+pub mod status;
+pub mod uprobe;
+
+pub use kernel::Kernel;
+pub use loader::{LoadError, Programs, Settings};
+pub use status::{ProbeBoard, ProbeStatus, State};

@@ -1,0 +1,73 @@
+//! The maps. Sizes of the larger ones are set by the daemon.
+
+use aya_ebpf::{
+    bindings::{BPF_F_NO_PREALLOC, BPF_RB_AVAIL_DATA, BPF_RB_FORCE_WAKEUP, BPF_RB_NO_WAKEUP},
+    macros::map,
+    maps::{HashMap, LruHashMap, PerCpuArray, RingBuf},
+};
+use rustok_obsd_ebpf::{COUNTERS, Counter, Target};
+
+use crate::{globals, payload::Scratch, socket::SocketState};
+
+/// Processes to follow, by tgid.
+#[map]
+pub static TARGETS: HashMap<u32, Target> = HashMap::with_max_entries(1024, BPF_F_NO_PREALLOC);
+
+/// Ports on which targets listen, so that a connection is known from its handshake on.
+#[map]
+pub static PORTS: HashMap<u16, u8> = HashMap::with_max_entries(1024, BPF_F_NO_PREALLOC);
+
+/// Followed sockets, by address of their `struct sock`.
+#[map]
+pub static SOCKETS: LruHashMap<u64, SocketState> = LruHashMap::with_max_entries(32768, 0);
+
+/// What the daemon decided about a connection ([`rustok_obsd_ebpf::Capture`]), by its id.
+#[map]
+pub static VERDICTS: LruHashMap<u64, u32> = LruHashMap::with_max_entries(8192, 0);
+
+/// Room to build a record: index 0 for sends, 1 for receives (the kernel does not run one program twice at a time on a
+/// CPU, but may interrupt one by another).
+#[map]
+pub static SCRATCH: PerCpuArray<Scratch> = PerCpuArray::with_max_entries(2, 0);
+
+/// [`Counter`]s.
+#[map]
+pub static COUNTS: PerCpuArray<u64> = PerCpuArray::with_max_entries(COUNTERS, 0);
+
+/// Next connection id per CPU.
+#[map]
+pub static CONNECTIONS: PerCpuArray<u64> = PerCpuArray::with_max_entries(1, 0);
+
+/// The records.
+#[map]
+pub static EVENTS: RingBuf = RingBuf::with_byte_size(4 << 20, 0);
+
+/// Adds to a counter.
+#[inline(always)]
+pub fn count(counter: Counter, n: u64) {
+    if let Some(slot) = COUNTS.get_ptr_mut(counter as u32) {
+        // SAFETY: the pointer is to this CPU's slot of a map value, checked for null.
+        unsafe { *slot += n };
+    }
+}
+
+/// Writes a record; the daemon is woken only when enough of them wait. False, and counted, if the ring was full.
+#[inline(always)]
+pub fn submit(record: &[u8]) -> bool {
+    let waiting = EVENTS.query(u64::from(BPF_RB_AVAIL_DATA));
+    let wake = if waiting >= globals::wakeup_bytes() { BPF_RB_FORCE_WAKEUP } else { BPF_RB_NO_WAKEUP };
+    output(record, u64::from(wake))
+}
+
+/// Writes a record that should be seen at once.
+#[inline(always)]
+pub fn submit_now(record: &[u8]) -> bool {
+    output(record, u64::from(BPF_RB_FORCE_WAKEUP))
+}
+
+#[inline(always)]
+fn output(record: &[u8], flags: u64) -> bool {
+    let written = EVENTS.output::<[u8]>(record, flags).is_ok();
+    count(if written { Counter::Submitted } else { Counter::RingFull }, 1);
+    written
+}

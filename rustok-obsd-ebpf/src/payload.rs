@@ -1,0 +1,244 @@
+//! Copies what a system call moved out of the caller's buffers.
+//!
+//! The system call and its arguments come from the registers that user space entered the kernel with. Calls that use
+//! plain buffers, I/O vectors and message headers are read; others (sendfile, splice, io_uring, …) give no payload.
+
+use aya_ebpf::helpers::{
+    bpf_probe_read_kernel, bpf_probe_read_user,
+    generated::{bpf_get_current_task_btf, bpf_probe_read_user as probe_read_user, bpf_task_pt_regs},
+};
+use rustok_obsd_ebpf::{MAX_PAYLOAD, SocketIo, TAIL};
+
+use crate::{maps, transfer::min};
+
+/// I/O vectors that are followed. hyper uses up to 64, but a head and the start of a body lie in the first.
+const VECTORS: u64 = 16;
+const MASK: u32 = MAX_PAYLOAD as u32 - 1;
+
+/// Room for one record. The second half of the payload lets the verifier see that any position below [`MAX_PAYLOAD`]
+/// plus any length below it stays inside.
+#[repr(C)]
+pub struct Scratch {
+    pub head: SocketIo,
+    payload: [u8; 2 * MAX_PAYLOAD],
+    walk: Walk,
+}
+
+/// Where the walk over the caller's buffers stands. It lies in map memory on purpose, and is read and written as
+/// volatile: what the verifier cannot know it need not tell apart, so that all turns of the loop look the same to it. In
+/// registers the same loop takes more than a million of its steps.
+#[repr(C)]
+struct Walk {
+    /// The only buffer, or the address of the vectors.
+    address: u64,
+    /// Vectors; 0 for a single buffer.
+    vectors: u64,
+    /// The last eight bytes so far, the very last in the highest byte.
+    last: u64,
+    /// Bytes not walked yet.
+    rest: u32,
+    /// Bytes copied.
+    copied: u32,
+    /// Bytes that may be copied.
+    limit: u32,
+    /// Not 0: a buffer could not be read.
+    failed: u32,
+    /// A length on its way to a helper. Read back as volatile, it is a value of which the compiler knows nothing, so that
+    /// the mask that the verifier wants to see stays in the code.
+    len: u32,
+    pad: u32,
+}
+
+macro_rules! get {
+    ($walk:expr, $field:ident) => {
+        // SAFETY: the field of a live reference.
+        unsafe { core::ptr::read_volatile(&raw const $walk.$field) }
+    };
+}
+
+macro_rules! set {
+    ($walk:expr, $field:ident, $value:expr) => {
+        // SAFETY: the field of a live unique reference.
+        unsafe { core::ptr::write_volatile(&raw mut $walk.$field, $value) }
+    };
+}
+
+impl Scratch {
+    /// Writes the record with `captured` bytes of payload to the ring.
+    #[inline(always)]
+    pub fn submit(this: &mut Self, captured: u32) {
+        let len = size_of::<SocketIo>() + (captured & MASK) as usize;
+        // SAFETY: `len` stays inside the struct, whose bytes are all initialised (map values are zeroed).
+        let bytes = unsafe { core::slice::from_raw_parts((&raw const *this).cast::<u8>(), len) };
+        maps::submit(bytes);
+    }
+}
+
+/// One `struct iovec`.
+#[repr(C)]
+#[derive(Clone, Copy)]
+struct Vector {
+    base: u64,
+    len: u64,
+}
+
+/// The registers of the system call that matter: its number and the second and third argument.
+struct Call {
+    number: u64,
+    second: u64,
+    third: u64,
+}
+
+#[cfg(bpf_target_arch = "x86_64")]
+mod arch {
+    /// `struct pt_regs` from `dx` on: dx, si, di, orig_ax (arch/x86/include/asm/ptrace.h).
+    pub const FIRST: u64 = 96;
+    pub type Registers = [u64; 4];
+    pub const fn call(registers: Registers) -> super::Call {
+        let [dx, si, _di, orig_ax] = registers;
+        super::Call { number: orig_ax, second: si, third: dx }
+    }
+    /// arch/x86/entry/syscalls/syscall_64.tbl: read, write, sendto, recvfrom.
+    pub const PLAIN: [u64; 4] = [0, 1, 44, 45];
+    /// readv, writev.
+    pub const VECTOR: [u64; 2] = [19, 20];
+    /// sendmsg, recvmsg.
+    pub const MESSAGE: [u64; 2] = [46, 47];
+}
+
+#[cfg(bpf_target_arch = "aarch64")]
+mod arch {
+    /// `struct user_pt_regs` regs[0..], then sp, pc, pstate, orig_x0, syscallno (arch/arm64/include/asm/ptrace.h).
+    pub const FIRST: u64 = 0;
+    pub type Registers = [u64; 36];
+    pub const fn call(registers: Registers) -> super::Call {
+        super::Call { number: registers[35] & 0xffff_ffff, second: registers[1], third: registers[2] }
+    }
+    /// include/uapi/asm-generic/unistd.h: read, write, sendto, recvfrom.
+    pub const PLAIN: [u64; 4] = [63, 64, 206, 207];
+    /// readv, writev.
+    pub const VECTOR: [u64; 2] = [65, 66];
+    /// sendmsg, recvmsg.
+    pub const MESSAGE: [u64; 2] = [211, 212];
+}
+
+#[inline(always)]
+fn current_call() -> Option<Call> {
+    // SAFETY: a helper without arguments; the pointer goes to another helper unchanged.
+    let registers = unsafe { bpf_task_pt_regs(bpf_get_current_task_btf()) } as u64;
+    // SAFETY: the helper checks the address and fails on a bad one.
+    let registers = unsafe { bpf_probe_read_kernel((registers + arch::FIRST) as *const arch::Registers) }.ok()?;
+    Some(arch::call(registers))
+}
+
+/// Copies up to `limit` of the `moved` bytes into the scratch and, if that is not all, the last ones into `tail`.
+/// Returns how many were copied, `None` if the call's buffers cannot be read.
+#[inline(always)]
+pub fn copy(scratch: &mut Scratch, moved: u32, limit: u32, tail: &mut [u8; TAIL]) -> Option<u32> {
+    let call = current_call()?;
+    let (address, vectors) = if arch::PLAIN.contains(&call.number) {
+        (call.second, 0)
+    } else if arch::VECTOR.contains(&call.number) {
+        (call.second, call.third)
+    } else if arch::MESSAGE.contains(&call.number) {
+        // `struct user_msghdr`: msg_iov at 16, msg_iovlen at 24 (include/linux/socket.h).
+        // SAFETY: the helper checks the address and fails on a bad one.
+        let [address, vectors] = unsafe { bpf_probe_read_user((call.second + 16) as *const [u64; 2]) }.ok()?;
+        (address, vectors)
+    } else {
+        return None;
+    };
+    set!(scratch.walk, address, address);
+    set!(scratch.walk, vectors, vectors);
+    set!(scratch.walk, last, 0);
+    set!(scratch.walk, rest, moved);
+    set!(scratch.walk, copied, 0);
+    set!(scratch.walk, limit, limit);
+    set!(scratch.walk, failed, 0);
+    let mut index = 0;
+    while index < VECTORS {
+        if !step(scratch, index, limit < moved) {
+            break;
+        }
+        index += 1;
+    }
+    if get!(scratch.walk, failed) != 0 {
+        return None;
+    }
+    if get!(scratch.walk, rest) == 0 && limit < moved {
+        *tail = get!(scratch.walk, last).to_le_bytes();
+    }
+    Some(get!(scratch.walk, copied) & MASK)
+}
+
+/// Walks one buffer; false after the last.
+#[inline(always)]
+fn step(scratch: &mut Scratch, index: u64, cut: bool) -> bool {
+    let rest = get!(scratch.walk, rest);
+    let vectors = get!(scratch.walk, vectors);
+    if rest == 0 || index > vectors {
+        return false;
+    }
+    let address = get!(scratch.walk, address);
+    let (base, part) = if vectors == 0 {
+        (address, rest)
+    } else {
+        if index == vectors {
+            return false;
+        }
+        let address = address + index * size_of::<Vector>() as u64;
+        // SAFETY: the helper checks the address and fails on a bad one.
+        let Ok(vector) = (unsafe { bpf_probe_read_user(address as *const Vector) }) else {
+            set!(scratch.walk, failed, 1);
+            return false;
+        };
+        (vector.base, if vector.len < u64::from(rest) { vector.len as u32 } else { rest })
+    };
+    let copied = get!(scratch.walk, copied);
+    let limit = get!(scratch.walk, limit);
+    let wanted = min(part, if copied < limit { limit - copied } else { 0 }) & MASK;
+    if wanted > 0 {
+        let position = (copied & MASK) as usize;
+        set!(scratch.walk, len, wanted);
+        // SAFETY: position and length are below half of the payload each; the helper checks the source and fails on a
+        // bad one.
+        let failed = unsafe {
+            let to = scratch.payload.as_mut_ptr().add(position);
+            probe_read_user(to.cast(), get!(scratch.walk, len) & MASK, base as *const _)
+        };
+        if failed != 0 {
+            set!(scratch.walk, failed, 1);
+            return false;
+        }
+        set!(scratch.walk, copied, copied + wanted);
+    }
+    if cut && part > 0 {
+        shift_in(scratch, base, part);
+    }
+    set!(scratch.walk, rest, rest - part);
+    true
+}
+
+/// Appends the end of a buffer to the last eight bytes.
+#[inline(always)]
+fn shift_in(scratch: &mut Scratch, base: u64, part: u32) {
+    let end = base + u64::from(part);
+    if part >= TAIL as u32 {
+        // SAFETY: the helper checks the address and fails on a bad one.
+        match unsafe { bpf_probe_read_user((end - TAIL as u64) as *const u64) } {
+            Ok(last) => set!(scratch.walk, last, last),
+            Err(_) => set!(scratch.walk, failed, 1),
+        }
+        return;
+    }
+    set!(scratch.walk, len, part);
+    let len = get!(scratch.walk, len) & 7;
+    let mut bytes = 0u64;
+    // SAFETY: the helper writes at most seven bytes to the local, and checks the source.
+    if unsafe { probe_read_user((&raw mut bytes).cast(), len, base as *const _) } == 0 {
+        let last = get!(scratch.walk, last);
+        set!(scratch.walk, last, (last >> (8 * len)) | (bytes << ((64 - 8 * len) & 63)));
+    } else {
+        set!(scratch.walk, failed, 1);
+    }
+}

@@ -1,0 +1,66 @@
+//! The current process, thread and Tokio task.
+
+use aya_ebpf::helpers::{
+    bpf_get_current_pid_tgid, bpf_probe_read_kernel, bpf_probe_read_user, generated::bpf_get_current_task,
+};
+use rustok_obsd_ebpf::{Counter, Target};
+
+use crate::{
+    globals,
+    maps::{TARGETS, count},
+};
+
+/// The current thread, of a process that is followed.
+#[derive(Clone, Copy)]
+pub struct Current {
+    pub tgid: u32,
+    pub tid: u32,
+    pub target: Target,
+}
+
+impl Current {
+    /// `None` if the process is no target: the first thing that a program asks.
+    #[inline(always)]
+    pub fn followed() -> Option<Self> {
+        let id = bpf_get_current_pid_tgid();
+        let tgid = (id >> 32) as u32;
+        // SAFETY: the value is only read, and the map is not preallocated: a removed element stays valid for the RCU
+        // section in which a program runs.
+        let target = *unsafe { TARGETS.get(&tgid) }?;
+        Some(Self { tgid, tid: id as u32, target })
+    }
+
+    /// Tokio's id of the task that the thread polls now; 0 where there is none or it is unknown.
+    #[inline(always)]
+    pub fn task(&self) -> u64 {
+        if self.target.task_slot == 0 {
+            return 0;
+        }
+        let Some(thread_pointer) = thread_pointer() else {
+            count(Counter::TaskUnreadable, 1);
+            return 0;
+        };
+        let slot = thread_pointer.wrapping_add(self.target.task_slot as u64) as *const u64;
+        // SAFETY: the helper checks the address and fails on a bad one.
+        match unsafe { bpf_probe_read_user(slot) } {
+            Ok(id) => id,
+            Err(_) => {
+                count(Counter::TaskUnreadable, 1);
+                0
+            }
+        }
+    }
+}
+
+/// The thread pointer of the current thread (`fsbase`, `tpidr_el0`): the base of its thread-local storage.
+#[inline(always)]
+pub fn thread_pointer() -> Option<u64> {
+    let offset = globals::task_thread_pointer();
+    if offset == 0 {
+        return None;
+    }
+    // SAFETY: no arguments; returns the address of the running task's `task_struct`.
+    let task = unsafe { bpf_get_current_task() };
+    // SAFETY: the helper checks the address and fails on a bad one.
+    unsafe { bpf_probe_read_kernel((task + u64::from(offset)) as *const u64) }.ok()
+}

@@ -1,0 +1,309 @@
+//! Loads the kernel programs and attaches the socket backend.
+//!
+//! Reads: the embedded object, [`Kernel`]. Yields: [`Programs`]: links that keep the probes alive, the maps, the ring.
+//! Costs: 0.1 s at start; kernel memory for the maps, most of it the socket map and the ring.
+
+use std::{borrow::BorrowMut as _, os::fd::OwnedFd};
+
+use aya::{
+    Ebpf, EbpfLoader,
+    maps::{HashMap, MapData, PerCpuArray, RingBuf},
+    programs::{RawTracePoint, UProbe, links::FdLink},
+    sys::{Stats, enable_stats},
+};
+use rustok_obsd_ebpf::{COUNTERS, Capture, Counter};
+use thiserror::Error;
+
+use super::{
+    kernel::Kernel,
+    offsets::Offsets,
+    status::{ProbeBoard, State},
+};
+
+/// The object that `cargo xtask build-ebpf` made, if it was there when the daemon was built.
+#[cfg(has_ebpf_object)]
+pub static OBJECT: Option<&[u8]> = Some(aya::include_bytes_aligned!(concat!(env!("OUT_DIR"), "/ebpf.o")));
+/// The object that `cargo xtask build-ebpf` made, if it was there when the daemon was built.
+#[cfg(not(has_ebpf_object))]
+pub static OBJECT: Option<&[u8]> = None;
+
+/// Why there are no kernel programs.
+#[derive(Debug, Error)]
+pub enum LoadError {
+    /// Built without.
+    #[error("this rustok-obsd was built without kernel programs; run `cargo xtask build-ebpf` and build it again")]
+    NoObject,
+    /// The kernel or the permissions forbid them.
+    #[error("{0}")]
+    Refused(String),
+    /// The object does not fit.
+    #[error("loading the kernel programs: {source}{hint}")]
+    Load {
+        /// Why.
+        source: Box<aya::EbpfError>,
+        /// What to do.
+        hint: &'static str,
+    },
+    /// A map or program is not in the object.
+    #[error(
+        "the kernel object has no {what} {name}: it is of another version; run `cargo xtask build-ebpf` and build rustok-obsd again"
+    )]
+    Absent {
+        /// Map or program.
+        what: &'static str,
+        /// Its name.
+        name: &'static str,
+    },
+    /// A map is of another type.
+    #[error("map {name}: {source}")]
+    Map {
+        /// Its name.
+        name: &'static str,
+        /// Why.
+        source: aya::maps::MapError,
+    },
+}
+
+/// Sizes and bounds.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Settings {
+    /// Bytes of the ring, a power of two.
+    pub ring_bytes: u32,
+    /// Sockets followed at a time.
+    pub sockets: u32,
+    /// Most payload bytes of one receive, below [`rustok_obsd_ebpf::MAX_PAYLOAD`].
+    pub receive_limit: u32,
+    /// Most payload bytes of one send, below [`rustok_obsd_ebpf::MAX_PAYLOAD`].
+    pub send_limit: u32,
+    /// Let the kernel count and time the programs (`BPF_ENABLE_STATS`): two clock readings a run.
+    pub run_stats: bool,
+}
+
+impl Default for Settings {
+    fn default() -> Self {
+        Self { ring_bytes: 4 << 20, sockets: 16_384, receive_limit: 8191, send_limit: 2048, run_stats: true }
+    }
+}
+
+/// Consecutive transfers may take this many times the bound of one.
+const BURST: u32 = 4;
+/// The daemon is woken when this part of the ring is used.
+const WAKEUP_PART: u64 = 16;
+
+/// The loaded programs. Dropping it detaches them.
+pub struct Programs {
+    pub(super) ebpf: Ebpf,
+    links: Vec<FdLink>,
+    /// Followed processes, by tgid: [`rustok_obsd_ebpf::Target::words`].
+    pub targets: HashMap<MapData, u32, [u64; 2]>,
+    /// Ports on which targets listen.
+    pub ports: HashMap<MapData, u16, u8>,
+    _stats: Option<OwnedFd>,
+    /// State of each probe.
+    pub board: ProbeBoard,
+}
+
+/// What the capture thread takes of the programs.
+pub struct CaptureMaps {
+    /// The records.
+    pub ring: RingBuf<MapData>,
+    /// Verdicts on connections, by id.
+    pub verdicts: HashMap<MapData, u64, u32>,
+}
+
+/// Counters of the programs.
+pub struct Counts(PerCpuArray<MapData, u64>);
+
+impl Programs {
+    /// Loads `object` for `kernel`, attaches the tracepoints of the sock backend, and says on `board` what became of
+    /// each.
+    ///
+    /// # Errors
+    /// Nothing can be loaded; the rest of the daemon can go on without.
+    pub fn load(
+        object: Option<&[u8]>,
+        kernel: &Kernel,
+        settings: Settings,
+        board: ProbeBoard,
+    ) -> Result<(Self, CaptureMaps, Counts), LoadError> {
+        let object = object.ok_or(LoadError::NoObject)?;
+        if let Some(reason) = kernel.refusal() {
+            return Err(LoadError::Refused(reason));
+        }
+        let offsets = kernel.offsets.as_ref().map_err(|reason| LoadError::Refused(reason.clone()))?;
+        let mut ebpf = load(object, offsets, settings)?;
+
+        let stats = settings
+            .run_stats
+            .then(|| enable_stats(Stats::RunTime))
+            .and_then(|result| result.map_err(|error| tracing::warn!("BPF run statistics stay off: {error}")).ok());
+        let mut links = Vec::new();
+        for (name, usable) in &kernel.tracepoints {
+            match usable.clone().and_then(|()| attach(&mut ebpf, name)) {
+                Ok(link) => {
+                    links.push(link);
+                    board.set(name, "", State::Attached, "");
+                }
+                Err(reason) => board.set(name, "", State::Failed, reason),
+            }
+        }
+        let capture = CaptureMaps {
+            ring: RingBuf::try_from(take(&mut ebpf, "EVENTS")?)
+                .map_err(|source| LoadError::Map { name: "EVENTS", source })?,
+            verdicts: HashMap::try_from(take(&mut ebpf, "VERDICTS")?)
+                .map_err(|source| LoadError::Map { name: "VERDICTS", source })?,
+        };
+        let counts = PerCpuArray::try_from(take(&mut ebpf, "COUNTS")?)
+            .map_err(|source| LoadError::Map { name: "COUNTS", source })?;
+        let targets = HashMap::try_from(take(&mut ebpf, "TARGETS")?)
+            .map_err(|source| LoadError::Map { name: "TARGETS", source })?;
+        let ports =
+            HashMap::try_from(take(&mut ebpf, "PORTS")?).map_err(|source| LoadError::Map { name: "PORTS", source })?;
+        Ok((Self { ebpf, links, targets, ports, _stats: stats, board }, capture, Counts(counts)))
+    }
+
+    /// A uprobe program, loaded on first use.
+    pub(super) fn uprobe(&mut self, name: &'static str) -> Result<&mut UProbe, LoadError> {
+        let program = self.ebpf.program_mut(name).ok_or(LoadError::Absent { what: "program", name })?;
+        let program: &mut UProbe =
+            program.try_into().map_err(|_| LoadError::Absent { what: "uprobe program", name })?;
+        if program.fd().is_err() {
+            program.load().map_err(|source| load_error(source.into()))?;
+        }
+        Ok(program)
+    }
+
+    /// Detaches the kernel's own hooks.
+    pub fn detach(&mut self) {
+        self.links.clear();
+    }
+}
+
+impl CaptureMaps {
+    /// Tells the programs what to copy of a connection from now on.
+    pub fn set_verdict(&mut self, conn: u64, capture: Capture) {
+        // A full LRU map evicts; an error leaves the connection on full copying, which is only dearer.
+        let _ = self.verdicts.insert(conn, u32::from(capture as u8), 0);
+    }
+}
+
+impl Counts {
+    /// Sum over the CPUs.
+    #[must_use]
+    pub fn get(&self, counter: Counter) -> u64 {
+        self.0.get(&(counter as u32), 0).map_or(0, |values| values.iter().sum())
+    }
+
+    /// All of them by index.
+    #[must_use]
+    pub fn all(&self) -> [u64; COUNTERS as usize] {
+        std::array::from_fn(|index| {
+            u32::try_from(index)
+                .ok()
+                .and_then(|index| self.0.get(&index, 0).ok())
+                .map_or(0, |values| values.iter().sum())
+        })
+    }
+}
+
+fn load(object: &[u8], offsets: &Offsets, settings: Settings) -> Result<Ebpf, LoadError> {
+    let Offsets {
+        sk_protocol,
+        sk_protocol_bits,
+        skc_daddr,
+        skc_rcv_saddr,
+        skc_v6_daddr,
+        skc_v6_rcv_saddr,
+        skc_dport,
+        skc_num,
+        skc_family,
+        skc_net,
+        net_inum,
+        task_tgid,
+        task_thread_pointer,
+    } = offsets;
+    let Settings { ring_bytes, sockets, receive_limit, send_limit, run_stats: _ } = settings;
+    let (receive_burst, send_burst) = (receive_limit * BURST, send_limit * BURST);
+    let wakeup_bytes = u64::from(ring_bytes) / WAKEUP_PART;
+    let mut loader = EbpfLoader::new();
+    // No type of ours is relocated against the kernel's.
+    loader.btf(None);
+    let loader: &mut EbpfLoader<'_> = loader.borrow_mut();
+    loader
+        .override_global("ABI_1", &rustok_obsd_ebpf::ABI, true)
+        .override_global("SK_PROTOCOL", sk_protocol, true)
+        .override_global("SK_PROTOCOL_BITS", sk_protocol_bits, true)
+        .override_global("SKC_DADDR", skc_daddr, true)
+        .override_global("SKC_RCV_SADDR", skc_rcv_saddr, true)
+        .override_global("SKC_V6_DADDR", skc_v6_daddr, true)
+        .override_global("SKC_V6_RCV_SADDR", skc_v6_rcv_saddr, true)
+        .override_global("SKC_DPORT", skc_dport, true)
+        .override_global("SKC_NUM", skc_num, true)
+        .override_global("SKC_FAMILY", skc_family, true)
+        .override_global("SKC_NET", skc_net, true)
+        .override_global("NET_INUM", net_inum, true)
+        .override_global("TASK_TGID", task_tgid, true)
+        .override_global("TASK_THREAD_POINTER", task_thread_pointer, true)
+        .override_global("RECEIVE_LIMIT", &receive_limit, true)
+        .override_global("SEND_LIMIT", &send_limit, true)
+        .override_global("RECEIVE_BURST", &receive_burst, true)
+        .override_global("SEND_BURST", &send_burst, true)
+        .override_global("WAKEUP_BYTES", &wakeup_bytes, true)
+        .map_max_entries("EVENTS", ring_bytes)
+        .map_max_entries("SOCKETS", sockets)
+        .load(object)
+        .map_err(load_error)
+}
+
+fn load_error(source: aya::EbpfError) -> LoadError {
+    let text = format!("{source:?}");
+    let hint = if text.contains("EPERM") || text.contains("Operation not permitted") {
+        "; the kernel refuses BPF to this process: run as root, or grant CAP_BPF and CAP_PERFMON, and see /proc/sys/kernel/unprivileged_bpf_disabled"
+    } else if text.contains("Symbol") {
+        "; the object is of another version: run `cargo xtask build-ebpf` and build rustok-obsd again"
+    } else {
+        ""
+    };
+    LoadError::Load { source: Box::new(source), hint }
+}
+
+fn take(ebpf: &mut Ebpf, name: &'static str) -> Result<aya::maps::Map, LoadError> {
+    ebpf.take_map(name).ok_or(LoadError::Absent { what: "map", name })
+}
+
+/// Loads and attaches one raw tracepoint program, whose name is the tracepoint's.
+fn attach(ebpf: &mut Ebpf, name: &'static str) -> Result<FdLink, String> {
+    let program =
+        ebpf.program_mut(name).ok_or(LoadError::Absent { what: "program", name }).map_err(|e| e.to_string())?;
+    let program: &mut RawTracePoint = program.try_into().map_err(|error| format!("{error}"))?;
+    program.load().map_err(|error| verifier_reason(&error))?;
+    let id = program.attach(name).map_err(|error| chain(&error))?;
+    let link = program.take_link(id).map_err(|error| chain(&error))?;
+    Ok(link.into())
+}
+
+/// The last lines of the verifier's log tell why it refused a program.
+fn verifier_reason(error: &aya::programs::ProgramError) -> String {
+    if let aya::programs::ProgramError::LoadError { io_error, verifier_log } = error {
+        let log = verifier_log.to_string();
+        let mut last: Vec<&str> = log.lines().rev().filter(|line| !line.trim().is_empty()).take(4).collect();
+        last.reverse();
+        return format!("the kernel's verifier refused the program: {io_error}: {}", last.join(" | "));
+    }
+    chain(error)
+}
+
+/// An error with its causes.
+pub(super) fn chain(error: &dyn std::error::Error) -> String {
+    let mut text = error.to_string();
+    let mut source = error.source();
+    while let Some(cause) = source {
+        let cause_text = cause.to_string();
+        if !text.contains(&cause_text) {
+            text.push_str(": ");
+            text.push_str(&cause_text);
+        }
+        source = cause.source();
+    }
+    text
+}
