@@ -92,20 +92,13 @@ impl RouteTable {
                 Err(_) => {}
             }
         }
-        Ok(Self {
-            routes: outcome?,
-            fingerprint,
-        })
+        Ok(Self { routes: outcome?, fingerprint })
     }
 
     /// Bytes of memory that the table takes, about.
     #[must_use]
     pub fn footprint(&self) -> usize {
-        self.routes
-            .values()
-            .map(|path| path.len() + 48)
-            .sum::<usize>()
-            + 128
+        self.routes.values().map(|path| path.len() + 48).sum::<usize>() + 128
     }
 }
 
@@ -113,10 +106,7 @@ impl RouteTable {
 ///
 /// # Errors
 /// [`MemoryError`].
-pub fn read_fingerprint<M: Memory + ?Sized>(
-    memory: &M,
-    address: u64,
-) -> Result<Fingerprint, MemoryError> {
+pub fn read_fingerprint<M: Memory + ?Sized>(memory: &M, address: u64) -> Result<Fingerprint, MemoryError> {
     let mut bytes = [0; HEAD];
     memory.read(address, &mut bytes)?;
     Ok(std::array::from_fn(|index| word(&bytes, 8 * index)))
@@ -137,10 +127,7 @@ pub fn is_nest(path: &str) -> bool {
 /// The template to publish: axum's private tail of a nested service that is no axum router reads `/{*path}`.
 #[must_use]
 pub fn public_template(path: &Arc<str>) -> Arc<str> {
-    path.strip_suffix(NEST_TAIL).map_or_else(
-        || Arc::clone(path),
-        |prefix| format!("{prefix}/{{*path}}").into(),
-    )
+    path.strip_suffix(NEST_TAIL).map_or_else(|| Arc::clone(path), |prefix| format!("{prefix}/{{*path}}").into())
 }
 
 /// The table's words stand first or after the two keys; among four words one is a pointer, the others are small.
@@ -149,9 +136,7 @@ fn shapes(head: &Fingerprint) -> Vec<Shape> {
     for words in [&head[..4], &head[2..]] {
         for ctrl in 0..4 {
             for mask in (0..4).filter(|&mask| mask != ctrl) {
-                let mut others = (0..4)
-                    .filter(|&index| index != ctrl && index != mask)
-                    .map(|index| words[index]);
+                let mut others = (0..4).filter(|&index| index != ctrl && index != mask).map(|index| words[index]);
                 let (Some(a), Some(b)) = (others.next(), others.next()) else {
                     continue;
                 };
@@ -168,18 +153,9 @@ impl Shape {
     fn new(ctrl: u64, mask: u64, items: u64, growth_left: u64) -> Option<Self> {
         let limit = 2 * MAX_ROUTES as u64;
         let small = |value: u64| (value <= limit).then_some(value as usize);
-        let (buckets, items, growth_left) = (
-            small(mask.checked_add(1)?)?,
-            small(items)?,
-            small(growth_left)?,
-        );
+        let (buckets, items, growth_left) = (small(mask.checked_add(1)?)?, small(items)?, small(growth_left)?);
         // hashbrown aligns to its group; a table without allocation has one bucket and no room.
-        let shape = Self {
-            ctrl,
-            buckets,
-            items,
-            growth_left,
-        };
+        let shape = Self { ctrl, buckets, items, growth_left };
         (buckets.is_power_of_two()
             && ctrl >= LOWEST_ADDRESS
             && ctrl.is_multiple_of(GROUP as u64)
@@ -203,12 +179,7 @@ fn read_table<M: Memory + ?Sized>(
     shape: Shape,
 ) -> Result<FxHashMap<u32, Arc<str>>, RouteError> {
     let error = |reason| RouteError::Shape { address, reason };
-    let Shape {
-        ctrl,
-        buckets,
-        items,
-        growth_left,
-    } = shape;
+    let Shape { ctrl, buckets, items, growth_left } = shape;
     if buckets == 1 {
         // The shared static group of an empty table: no buckets below it.
         let mut bytes = [0; GROUP];
@@ -220,9 +191,7 @@ fn read_table<M: Memory + ?Sized>(
         };
     }
     let below = buckets * BUCKET;
-    let start = ctrl
-        .checked_sub(below as u64)
-        .ok_or_else(|| error("its buckets begin before memory"))?;
+    let start = ctrl.checked_sub(below as u64).ok_or_else(|| error("its buckets begin before memory"))?;
     // Control bytes first: they are few and tell whether the buckets are worth reading.
     let mut control = vec![0; buckets + GROUP];
     memory.read(ctrl, &mut control)?;
@@ -247,24 +216,10 @@ fn read_table<M: Memory + ?Sized>(
 }
 
 fn check_control(control: &[u8], shape: Shape) -> Result<(), &'static str> {
-    let Shape {
-        buckets,
-        items,
-        growth_left,
-        ..
-    } = shape;
-    let full = control[..buckets]
-        .iter()
-        .filter(|&&byte| byte & DELETED == 0)
-        .count();
-    let deleted = control[..buckets]
-        .iter()
-        .filter(|&&byte| byte == DELETED)
-        .count();
-    let empty = control[..buckets]
-        .iter()
-        .filter(|&&byte| byte == EMPTY)
-        .count();
+    let Shape { buckets, items, growth_left, .. } = shape;
+    let full = control[..buckets].iter().filter(|&&byte| byte & DELETED == 0).count();
+    let deleted = control[..buckets].iter().filter(|&&byte| byte == DELETED).count();
+    let empty = control[..buckets].iter().filter(|&&byte| byte == EMPTY).count();
     if full + deleted + empty != buckets {
         return Err("its control bytes are none");
     }
@@ -285,10 +240,7 @@ fn check_control(control: &[u8], shape: Shape) -> Result<(), &'static str> {
 
 type Entry = (u32, u64, usize);
 
-fn decode<'b>(
-    buckets: impl Iterator<Item = &'b [u8]>,
-    layout: (usize, usize, usize),
-) -> Option<Vec<Entry>> {
+fn decode<'b>(buckets: impl Iterator<Item = &'b [u8]>, layout: (usize, usize, usize)) -> Option<Vec<Entry>> {
     buckets
         .map(|bucket| {
             let id = u32::from_le_bytes(bucket[layout.0..layout.0 + 4].try_into().ok()?);
@@ -308,18 +260,14 @@ fn read_paths<M: Memory + ?Sized>(
     entries: &[Entry],
 ) -> Result<FxHashMap<u32, Arc<str>>, RouteError> {
     let error = |reason| RouteError::Shape { address, reason };
-    if entries.len() > MAX_ROUTES || entries.iter().map(|entry| entry.2).sum::<usize>() > MAX_PATHS
-    {
+    if entries.len() > MAX_ROUTES || entries.iter().map(|entry| entry.2).sum::<usize>() > MAX_PATHS {
         return Err(error("it is larger than any router"));
     }
     let mut routes = FxHashMap::default();
     routes.reserve(entries.len());
     // A few hundred at a time: one system call each, and a bounded buffer.
     for batch in entries.chunks(256) {
-        let ranges: Vec<_> = batch
-            .iter()
-            .map(|&(_, pointer, len)| (pointer, ARC_HEAD as usize + len))
-            .collect();
+        let ranges: Vec<_> = batch.iter().map(|&(_, pointer, len)| (pointer, ARC_HEAD as usize + len)).collect();
         let mut bytes = vec![0; ranges.iter().map(|range| range.1).sum()];
         memory.read_many(&ranges, &mut bytes)?;
         let mut rest = bytes.as_slice();
@@ -333,9 +281,7 @@ fn read_paths<M: Memory + ?Sized>(
             }
             let path = std::str::from_utf8(path).map_err(|_| error("a path is not UTF-8"))?;
             if !path.starts_with('/') || path.chars().any(char::is_control) {
-                return Err(error(
-                    "a path does not begin with '/' or holds control characters",
-                ));
+                return Err(error("a path does not begin with '/' or holds control characters"));
             }
             if routes.insert(id, Arc::from(path)).is_some() {
                 return Err(error("a route id comes twice"));

@@ -12,9 +12,7 @@ use crate::target::memory::ProcessMemory;
 struct RouteId(u32);
 
 fn map(routes: u32) -> HashMap<RouteId, Arc<str>> {
-    (0..routes)
-        .map(|id| (RouteId(id), format!("/api/route/{id}/{{id}}").into()))
-        .collect()
+    (0..routes).map(|id| (RouteId(id), format!("/api/route/{id}/{{id}}").into())).collect()
 }
 
 fn own() -> ProcessMemory {
@@ -22,9 +20,7 @@ fn own() -> ProcessMemory {
 }
 
 fn expected(map: &HashMap<RouteId, Arc<str>>) -> FxHashMap<u32, Arc<str>> {
-    map.iter()
-        .map(|(id, path)| (id.0, Arc::clone(path)))
-        .collect()
+    map.iter().map(|(id, path)| (id.0, Arc::clone(path))).collect()
 }
 
 #[test]
@@ -51,10 +47,7 @@ fn paths_that_are_no_routes_make_the_whole_map_an_error() {
         let mut map = map(20);
         map.insert(RouteId(99), path.into());
         let error = RouteTable::read(&own(), std::ptr::from_ref(&map) as u64).unwrap_err();
-        assert!(
-            matches!(error, RouteError::Shape { .. }),
-            "{path:?}: {error}"
-        );
+        assert!(matches!(error, RouteError::Shape { .. }), "{path:?}: {error}");
     }
     let mut map = map(20);
     map.insert(RouteId(99), format!("/{}", "x".repeat(MAX_PATH)).into());
@@ -63,23 +56,13 @@ fn paths_that_are_no_routes_make_the_whole_map_an_error() {
 
 #[test]
 fn other_things_are_no_route_maps() {
-    let strings: HashMap<RouteId, String> =
-        (0..20).map(|id| (RouteId(id), "/a".to_owned())).collect();
+    let strings: HashMap<RouteId, String> = (0..20).map(|id| (RouteId(id), "/a".to_owned())).collect();
     let numbers = [1_u64, 2, 3, 4, 5, 6, 7, 8];
     for address in [std::ptr::from_ref(&strings) as u64, numbers.as_ptr() as u64] {
-        assert!(matches!(
-            RouteTable::read(&own(), address),
-            Err(RouteError::Shape { .. })
-        ));
+        assert!(matches!(RouteTable::read(&own(), address), Err(RouteError::Shape { .. })));
     }
     for address in [0, 8, 0x1_0000, u64::MAX - 7] {
-        assert!(
-            matches!(
-                RouteTable::read(&own(), address),
-                Err(RouteError::Memory(_))
-            ),
-            "{address:#x}"
-        );
+        assert!(matches!(RouteTable::read(&own(), address), Err(RouteError::Memory(_))), "{address:#x}");
     }
 }
 
@@ -111,17 +94,9 @@ impl Memory for Fake {
             let unmapped = MemoryError::Unmapped { address, len };
             let (piece, rest) = std::mem::take(&mut buf).split_at_mut(len);
             buf = rest;
-            let (start, bytes) = self
-                .0
-                .range(..=address)
-                .next_back()
-                .ok_or(unmapped.clone())?;
+            let (start, bytes) = self.0.range(..=address).next_back().ok_or(unmapped.clone())?;
             let at = (address - start) as usize;
-            piece.copy_from_slice(
-                at.checked_add(len)
-                    .and_then(|end| bytes.get(at..end))
-                    .ok_or(unmapped)?,
-            );
+            piece.copy_from_slice(at.checked_add(len).and_then(|end| bytes.get(at..end)).ok_or(unmapped)?);
         }
         Ok(())
     }

@@ -59,10 +59,7 @@ impl Process {
     /// `OTEL_RESOURCE_ATTRIBUTES`, else the executable's file name.
     #[must_use]
     pub fn service_name(&self) -> String {
-        let name = self
-            .service_name_override
-            .as_deref()
-            .or_else(|| self.environment.service_name());
+        let name = self.service_name_override.as_deref().or_else(|| self.environment.service_name());
         name.map_or_else(|| self.exe_name().to_owned(), str::to_owned)
     }
 
@@ -70,18 +67,13 @@ impl Process {
     /// `OTEL_RESOURCE_ATTRIBUTES`.
     #[must_use]
     pub fn service_version(&self) -> Option<&str> {
-        self.service_version_override
-            .as_deref()
-            .or_else(|| self.environment.service_version())
+        self.service_version_override.as_deref().or_else(|| self.environment.service_version())
     }
 
     /// File name of the executable.
     #[must_use]
     pub fn exe_name(&self) -> &str {
-        self.exe
-            .file_name()
-            .and_then(|name| name.to_str())
-            .unwrap_or(&self.comm)
+        self.exe.file_name().and_then(|name| name.to_str()).unwrap_or(&self.comm)
     }
 }
 
@@ -98,9 +90,7 @@ pub struct Scan {
 
 /// The process table cannot be read.
 #[derive(Debug, thiserror::Error)]
-#[error(
-    "cannot list the processes in {path}: {source}; give the folder where proc is mounted by path.procfs"
-)]
+#[error("cannot list the processes in {path}: {source}; give the folder where proc is mounted by path.procfs")]
 pub struct ScanError {
     path: PathBuf,
     #[source]
@@ -123,11 +113,7 @@ impl Scanner {
     /// `procfs` is where proc is mounted, `/proc` in general.
     #[must_use]
     pub fn new(procfs: impl Into<PathBuf>, selector: Selector) -> Self {
-        Self {
-            procfs: Procfs::new(procfs),
-            selector,
-            own_pid: std::process::id(),
-        }
+        Self { procfs: Procfs::new(procfs), selector, own_pid: std::process::id() }
     }
 
     /// The rules.
@@ -142,15 +128,9 @@ impl Scanner {
     /// [`ScanError`] where the process table itself cannot be listed.
     pub fn scan(&self) -> Result<Scan, ScanError> {
         let path = self.procfs.root();
-        let list = path.read_dir().map_err(|source| ScanError {
-            path: path.to_owned(),
-            source,
-        })?;
+        let list = path.read_dir().map_err(|source| ScanError { path: path.to_owned(), source })?;
         let (mut scan, mut listeners) = (Scan::default(), Listeners::new());
-        for pid in list
-            .flatten()
-            .filter_map(|entry| entry.file_name().to_str()?.parse::<u32>().ok())
-        {
+        for pid in list.flatten().filter_map(|entry| entry.file_name().to_str()?.parse::<u32>().ok()) {
             scan.seen += 1;
             match self.look(pid, &mut listeners) {
                 Ok(found) => scan.targets.extend(found),
@@ -172,9 +152,7 @@ impl Scanner {
     /// Whether the process still lives.
     #[must_use]
     pub fn is_alive(&self, key: ProcessKey) -> bool {
-        self.procfs
-            .stat(key.pid)
-            .is_ok_and(|stat| stat.start_time == key.start_time)
+        self.procfs.stat(key.pid).is_ok_and(|stat| stat.start_time == key.start_time)
     }
 
     fn look(&self, pid: u32, listeners: &mut Listeners) -> io::Result<Option<Process>> {
@@ -217,26 +195,18 @@ impl Scanner {
         if status.tgid != Some(pid) {
             return Ok(None);
         }
-        let environment =
-            Environment::parse(&self.procfs.read(pid, "environ", Environment::MAX)?);
+        let environment = Environment::parse(&self.procfs.read(pid, "environ", Environment::MAX)?);
         // Another process took the pid meanwhile: its own exec event tells of it.
         if self.procfs.stat(pid)?.start_time != stat.start_time {
             return Ok(None);
         }
         Ok(Some(Process {
-            key: ProcessKey {
-                pid,
-                start_time: stat.start_time,
-            },
+            key: ProcessKey { pid, start_time: stat.start_time },
             exe,
             exe_deleted,
             exe_file: self.procfs.path(pid, "exe"),
             root: self.procfs.path(pid, "root"),
-            namespace_pids: if status.namespace_pids.is_empty() {
-                vec![pid]
-            } else {
-                status.namespace_pids
-            },
+            namespace_pids: if status.namespace_pids.is_empty() { vec![pid] } else { status.namespace_pids },
             cgroup,
             cmdline,
             comm: stat.comm,
@@ -250,9 +220,7 @@ impl Scanner {
         let namespace = self.procfs.link(pid, "ns/net")?;
         let sockets = match listeners.entry(namespace) {
             std::collections::hash_map::Entry::Occupied(entry) => entry.into_mut(),
-            std::collections::hash_map::Entry::Vacant(entry) => {
-                entry.insert(self.procfs.listeners(pid)?)
-            }
+            std::collections::hash_map::Entry::Vacant(entry) => entry.insert(self.procfs.listeners(pid)?),
         };
         if !sockets.values().any(|&open| open == port) {
             return Ok(false);
@@ -268,10 +236,7 @@ impl Scanner {
     pub fn listening_ports(&self, pid: u32) -> io::Result<Vec<u16>> {
         let sockets = self.procfs.listeners(pid)?;
         let inodes = self.procfs.socket_inodes(pid)?;
-        let mut ports: Vec<u16> = inodes
-            .iter()
-            .filter_map(|inode| sockets.get(inode).copied())
-            .collect();
+        let mut ports: Vec<u16> = inodes.iter().filter_map(|inode| sockets.get(inode).copied()).collect();
         ports.sort_unstable();
         ports.dedup();
         Ok(ports)

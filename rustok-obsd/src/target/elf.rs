@@ -42,9 +42,7 @@ impl Source for File {
 impl Source for [u8] {
     fn read_exact_at(&self, buf: &mut [u8], offset: u64) -> io::Result<()> {
         let start = usize::try_from(offset).map_err(|_| io::ErrorKind::UnexpectedEof)?;
-        let end = start
-            .checked_add(buf.len())
-            .ok_or(io::ErrorKind::UnexpectedEof)?;
+        let end = start.checked_add(buf.len()).ok_or(io::ErrorKind::UnexpectedEof)?;
         buf.copy_from_slice(self.get(start..end).ok_or(io::ErrorKind::UnexpectedEof)?);
         Ok(())
     }
@@ -79,9 +77,7 @@ impl From<object::read::Error> for ElfError {
 impl From<io::Error> for ElfError {
     fn from(error: io::Error) -> Self {
         match error.kind() {
-            io::ErrorKind::UnexpectedEof => {
-                Self::Malformed("the file is shorter than its tables say".to_owned())
-            }
+            io::ErrorKind::UnexpectedEof => Self::Malformed("the file is shorter than its tables say".to_owned()),
             _ => Self::Io(error.to_string()),
         }
     }
@@ -152,10 +148,7 @@ impl<'s, S: Source + ?Sized> Elf<'s, S> {
         if ident[4] != elf::ELFCLASS64 || ident[5] != elf::ELFDATA2LSB {
             return Err(ElfError::Unsupported);
         }
-        let cache = ReadCache::new(Stream {
-            source,
-            position: 0,
-        });
+        let cache = ReadCache::new(Stream { source, position: 0 });
         let header = FileHeader64::<LittleEndian>::parse(&cache)?;
         let endian = LittleEndian;
         if !matches!(header.e_type(endian), elf::ET_EXEC | elf::ET_DYN) {
@@ -188,12 +181,7 @@ impl<'s, S: Source + ?Sized> Elf<'s, S> {
                 link: section.sh_link(endian),
             })
             .collect();
-        Ok(Self {
-            source,
-            machine: header.e_machine(endian),
-            sections,
-            segments,
-        })
+        Ok(Self { source, machine: header.e_machine(endian), sections, segments })
     }
 
     /// What the file was read from.
@@ -205,9 +193,7 @@ impl<'s, S: Source + ?Sized> Elf<'s, S> {
     /// The first section of that name that has bytes in the file.
     #[must_use]
     pub fn section(&self, name: &str) -> Option<&Section> {
-        self.sections
-            .iter()
-            .find(|section| section.name == name && section.kind != elf::SHT_NOBITS)
+        self.sections.iter().find(|section| section.name == name && section.kind != elf::SHT_NOBITS)
     }
 
     /// The first section of that type.
@@ -221,22 +207,14 @@ impl<'s, S: Source + ?Sized> Elf<'s, S> {
     /// # Errors
     /// As [`Source::read_exact_at`].
     pub fn section_head(&self, section: &Section, limit: usize) -> Result<Vec<u8>, ElfError> {
-        let len = usize::try_from(section.size)
-            .unwrap_or(usize::MAX)
-            .min(limit)
-            .min(MAX_TABLE);
+        let len = usize::try_from(section.size).unwrap_or(usize::MAX).min(limit).min(MAX_TABLE);
         self.bytes_at(section.offset, len)
     }
 
     fn bytes_at(&self, offset: u64, len: usize) -> Result<Vec<u8>, ElfError> {
         // Before the allocation: a mutated size must not cost memory.
-        if offset
-            .checked_add(len as u64)
-            .is_none_or(|end| self.source.size().map_or(true, |size| end > size))
-        {
-            return Err(ElfError::Malformed(
-                "a table lies outside the file".to_owned(),
-            ));
+        if offset.checked_add(len as u64).is_none_or(|end| self.source.size().map_or(true, |size| end > size)) {
+            return Err(ElfError::Malformed("a table lies outside the file".to_owned()));
         }
         let mut bytes = vec![0; len];
         self.source.read_exact_at(&mut bytes, offset)?;
@@ -246,18 +224,13 @@ impl<'s, S: Source + ?Sized> Elf<'s, S> {
     /// The thread-local segment.
     #[must_use]
     pub fn tls(&self) -> Option<&Segment> {
-        self.segments
-            .iter()
-            .find(|segment| segment.kind == elf::PT_TLS)
+        self.segments.iter().find(|segment| segment.kind == elf::PT_TLS)
     }
 
     /// The program interpreter (dynamic linker).
     #[must_use]
     pub fn interpreter(&self) -> Option<String> {
-        let segment = self
-            .segments
-            .iter()
-            .find(|segment| segment.kind == elf::PT_INTERP)?;
+        let segment = self.segments.iter().find(|segment| segment.kind == elf::PT_INTERP)?;
         let len = usize::try_from(segment.file_size).ok()?.min(4096);
         let bytes = self.bytes_at(segment.offset, len).ok()?;
         Some(String::from_utf8_lossy(bytes.split(|&byte| byte == 0).next()?).into_owned())
@@ -266,15 +239,12 @@ impl<'s, S: Source + ?Sized> Elf<'s, S> {
     /// The GNU build id.
     #[must_use]
     pub fn build_id(&self) -> Option<Vec<u8>> {
-        self.segments
-            .iter()
-            .filter(|segment| segment.kind == elf::PT_NOTE)
-            .find_map(|segment| {
-                let len = usize::try_from(segment.file_size).ok()?.min(64 << 10);
-                let bytes = self.bytes_at(segment.offset, len).ok()?;
-                let align = if segment.align == 8 { 8 } else { 4 };
-                build_id_note(&bytes, align)
-            })
+        self.segments.iter().filter(|segment| segment.kind == elf::PT_NOTE).find_map(|segment| {
+            let len = usize::try_from(segment.file_size).ok()?.min(64 << 10);
+            let bytes = self.bytes_at(segment.offset, len).ok()?;
+            let align = if segment.align == 8 { 8 } else { 4 };
+            build_id_note(&bytes, align)
+        })
     }
 
     /// Translates an address to the offset in the file; `execute`: only in executable segments.
@@ -282,14 +252,8 @@ impl<'s, S: Source + ?Sized> Elf<'s, S> {
     pub fn file_offset(&self, address: u64, execute: bool) -> Option<u64> {
         self.segments
             .iter()
-            .filter(|segment| {
-                segment.kind == elf::PT_LOAD && (!execute || segment.flags & elf::PF_X != 0)
-            })
-            .find(|segment| {
-                address
-                    .checked_sub(segment.address)
-                    .is_some_and(|delta| delta < segment.file_size)
-            })
+            .filter(|segment| segment.kind == elf::PT_LOAD && (!execute || segment.flags & elf::PF_X != 0))
+            .find(|segment| address.checked_sub(segment.address).is_some_and(|delta| delta < segment.file_size))
             .and_then(|segment| segment.offset.checked_add(address - segment.address))
     }
 
@@ -301,11 +265,7 @@ impl<'s, S: Source + ?Sized> Elf<'s, S> {
             .segments
             .iter()
             .filter(|segment| segment.kind == elf::PT_LOAD)
-            .find(|segment| {
-                address
-                    .checked_sub(segment.address)
-                    .is_some_and(|delta| delta < segment.file_size)
-            })
+            .find(|segment| address.checked_sub(segment.address).is_some_and(|delta| delta < segment.file_size))
             .and_then(|segment| segment.address.checked_add(segment.file_size))?;
         let len = len.min(usize::try_from(end - address).ok()?).min(MAX_TABLE);
         self.bytes_at(offset, len).ok()
@@ -326,9 +286,7 @@ impl<'s, S: Source + ?Sized> Elf<'s, S> {
             elf::EM_X86_64 => {
                 let size = tls.memory_size;
                 let padding = tls.address.wrapping_add(size).wrapping_neg() & mask;
-                i64::try_from(size.checked_add(padding)?)
-                    .ok()?
-                    .checked_neg()?
+                i64::try_from(size.checked_add(padding)?).ok()?.checked_neg()?
             }
             elf::EM_AARCH64 => i64::try_from(16 + (tls.address.wrapping_sub(16) & mask)).ok()?,
             _ => return None,
@@ -340,17 +298,12 @@ impl<'s, S: Source + ?Sized> Elf<'s, S> {
 
 fn build_id_note(mut bytes: &[u8], align: usize) -> Option<Vec<u8>> {
     let word = |bytes: &[u8], at: usize| {
-        bytes
-            .get(at..at + 4)
-            .and_then(|word| word.try_into().ok())
-            .map(|word| u32::from_le_bytes(word) as usize)
+        bytes.get(at..at + 4).and_then(|word| word.try_into().ok()).map(|word| u32::from_le_bytes(word) as usize)
     };
     loop {
         let (name_len, len, kind) = (word(bytes, 0)?, word(bytes, 4)?, word(bytes, 8)?);
         let name = bytes.get(12..12_usize.checked_add(name_len)?)?;
-        let start = 12_usize
-            .checked_add(name_len)?
-            .checked_next_multiple_of(align)?;
+        let start = 12_usize.checked_add(name_len)?.checked_next_multiple_of(align)?;
         let end = start.checked_add(len)?;
         let body = bytes.get(start..end)?;
         if name == b"GNU\0" && kind == elf::NT_GNU_BUILD_ID as usize && (8..=64).contains(&len) {
@@ -384,9 +337,7 @@ impl<S: Source + ?Sized> ReadCacheOps for Stream<'_, S> {
         if buf.len() > MAX_TABLE {
             return Err(());
         }
-        self.source
-            .read_exact_at(buf, self.position)
-            .map_err(drop)?;
+        self.source.read_exact_at(buf, self.position).map_err(drop)?;
         self.position = self.position.checked_add(buf.len() as u64).ok_or(())?;
         Ok(())
     }

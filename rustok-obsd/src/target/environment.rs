@@ -27,12 +27,8 @@ impl Environment {
             };
             match variable.split_once('=') {
                 Some((_, "")) | None => {}
-                Some(("OTEL_SERVICE_NAME", value)) => {
-                    environment.service_name = Some(value.to_owned())
-                }
-                Some(("OTEL_SERVICE_VERSION", value)) => {
-                    environment.service_version = Some(value.to_owned())
-                }
+                Some(("OTEL_SERVICE_NAME", value)) => environment.service_name = Some(value.to_owned()),
+                Some(("OTEL_SERVICE_VERSION", value)) => environment.service_version = Some(value.to_owned()),
                 Some(("OTEL_RESOURCE_ATTRIBUTES", value)) => {
                     environment.attributes = attributes(value).unwrap_or_default();
                 }
@@ -45,17 +41,13 @@ impl Environment {
     /// `OTEL_SERVICE_NAME`, else `service.name` of the attributes.
     #[must_use]
     pub fn service_name(&self) -> Option<&str> {
-        self.service_name
-            .as_deref()
-            .or_else(|| self.attribute("service.name"))
+        self.service_name.as_deref().or_else(|| self.attribute("service.name"))
     }
 
     /// `OTEL_SERVICE_VERSION`, else `service.version` of the attributes.
     #[must_use]
     pub fn service_version(&self) -> Option<&str> {
-        self.service_version
-            .as_deref()
-            .or_else(|| self.attribute("service.version"))
+        self.service_version.as_deref().or_else(|| self.attribute("service.version"))
     }
 
     /// The attributes of `OTEL_RESOURCE_ATTRIBUTES`, decoded.
@@ -65,11 +57,7 @@ impl Environment {
     }
 
     fn attribute(&self, key: &str) -> Option<&str> {
-        let value = self
-            .attributes
-            .iter()
-            .find(|(name, _)| name == key)
-            .map(|(_, value)| value.as_str());
+        let value = self.attributes.iter().find(|(name, _)| name == key).map(|(_, value)| value.as_str());
         value.filter(|value| !value.is_empty())
     }
 }
@@ -109,33 +97,27 @@ mod tests {
 
     #[test]
     fn the_variable_wins_over_the_attribute() {
-        let attributes = b"OTEL_RESOURCE_ATTRIBUTES=service.name=b, service.version=1%2C2,deployment.environment=prod\0";
-        let environment =
-            Environment::parse(&[b"A=1\0OTEL_SERVICE_NAME=a\0".as_slice(), attributes].concat());
-        assert_eq!(
-            (environment.service_name(), environment.service_version()),
-            (Some("a"), Some("1,2"))
-        );
+        let attributes =
+            b"OTEL_RESOURCE_ATTRIBUTES=service.name=b, service.version=1%2C2,deployment.environment=prod\0";
+        let environment = Environment::parse(&[b"A=1\0OTEL_SERVICE_NAME=a\0".as_slice(), attributes].concat());
+        assert_eq!((environment.service_name(), environment.service_version()), (Some("a"), Some("1,2")));
         assert_eq!(environment.attributes().len(), 3);
-        let environment =
-            Environment::parse(&[b"OTEL_SERVICE_NAME=\0".as_slice(), attributes].concat());
+        let environment = Environment::parse(&[b"OTEL_SERVICE_NAME=\0".as_slice(), attributes].concat());
         assert_eq!(environment.service_name(), Some("b"), "empty is unset");
     }
 
     #[test]
     fn nothing_else_of_the_environment_is_kept() {
-        let environment = Environment::parse(
-            b"DATABASE_URL=postgres://u:secret@h/d\0OTEL_EXPORTER_OTLP_HEADERS=k=secret\0",
-        );
+        let environment =
+            Environment::parse(b"DATABASE_URL=postgres://u:secret@h/d\0OTEL_EXPORTER_OTLP_HEADERS=k=secret\0");
         assert_eq!(environment, Environment::default());
     }
 
     #[test]
     fn broken_attributes_are_dropped_as_a_whole() {
         for broken in ["a", "a=1,b", "=1", "a=%4", "a=%+1", "a=%ff"] {
-            let environment = Environment::parse(
-                format!("OTEL_RESOURCE_ATTRIBUTES=service.name=x,{broken}").as_bytes(),
-            );
+            let environment =
+                Environment::parse(format!("OTEL_RESOURCE_ATTRIBUTES=service.name=x,{broken}").as_bytes());
             assert!(environment.attributes().is_empty(), "{broken}");
         }
     }

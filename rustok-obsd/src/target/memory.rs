@@ -79,49 +79,28 @@ impl ProcessMemory {
         match error.raw_os_error() {
             Some(libc::ESRCH) => MemoryError::Gone { pid },
             Some(libc::EPERM) => MemoryError::Denied { pid },
-            Some(libc::EFAULT) => MemoryError::Unmapped {
-                address: range.0,
-                len: range.1,
-            },
-            _ => MemoryError::Other {
-                pid,
-                error: error.to_string(),
-            },
+            Some(libc::EFAULT) => MemoryError::Unmapped { address: range.0, len: range.1 },
+            _ => MemoryError::Other { pid, error: error.to_string() },
         }
     }
 }
 
 impl Memory for ProcessMemory {
     fn read_many(&self, ranges: &[(u64, usize)], mut buf: &mut [u8]) -> Result<(), MemoryError> {
-        let pid =
-            libc::pid_t::try_from(self.pid).map_err(|_| MemoryError::Gone { pid: self.pid })?;
+        let pid = libc::pid_t::try_from(self.pid).map_err(|_| MemoryError::Gone { pid: self.pid })?;
         for batch in ranges.chunks(BATCH) {
             let wanted: usize = batch.iter().map(|range| range.1).sum();
             let (piece, rest) = std::mem::take(&mut buf).split_at_mut(wanted);
             buf = rest;
-            let local = libc::iovec {
-                iov_base: piece.as_mut_ptr().cast(),
-                iov_len: wanted,
-            };
+            let local = libc::iovec { iov_base: piece.as_mut_ptr().cast(), iov_len: wanted };
             let remote: Vec<libc::iovec> = batch
                 .iter()
-                .map(|&(address, len)| libc::iovec {
-                    iov_base: address as *mut libc::c_void,
-                    iov_len: len,
-                })
+                .map(|&(address, len)| libc::iovec { iov_base: address as *mut libc::c_void, iov_len: len })
                 .collect();
             // SAFETY: `local` is the one live, exclusive borrow of `piece` with its length; the remote addresses are
             // only read by the kernel, which checks them.
-            let read = unsafe {
-                libc::process_vm_readv(
-                    pid,
-                    &raw const local,
-                    1,
-                    remote.as_ptr(),
-                    remote.len() as u64,
-                    0,
-                )
-            };
+            let read =
+                unsafe { libc::process_vm_readv(pid, &raw const local, 1, remote.as_ptr(), remote.len() as u64, 0) };
             let Ok(mut read) = usize::try_from(read) else {
                 return Err(self.error(batch[0]));
             };
@@ -149,19 +128,10 @@ mod tests {
     #[test]
     fn own_memory_is_read_in_many_ranges() {
         let data: Vec<u64> = (0..2000).collect();
-        let ranges: Vec<_> = data
-            .iter()
-            .rev()
-            .map(|word| (std::ptr::from_ref(word) as u64, 8))
-            .collect();
+        let ranges: Vec<_> = data.iter().rev().map(|word| (std::ptr::from_ref(word) as u64, 8)).collect();
         let mut buf = vec![0; 8 * ranges.len()];
-        ProcessMemory::new(std::process::id())
-            .read_many(&ranges, &mut buf)
-            .unwrap();
-        let words: Vec<u64> = buf
-            .chunks_exact(8)
-            .map(|word| u64::from_ne_bytes(word.try_into().unwrap()))
-            .collect();
+        ProcessMemory::new(std::process::id()).read_many(&ranges, &mut buf).unwrap();
+        let words: Vec<u64> = buf.chunks_exact(8).map(|word| u64::from_ne_bytes(word.try_into().unwrap())).collect();
         assert!(words.iter().rev().eq(data.iter()));
     }
 
@@ -170,20 +140,8 @@ mod tests {
         let here = ProcessMemory::new(std::process::id());
         let good = 7_u64;
         let ranges = [(std::ptr::from_ref(&good) as u64, 8), (0x10, 8)];
-        assert_eq!(
-            here.read_many(&ranges, &mut [0; 16]),
-            Err(MemoryError::Unmapped {
-                address: 0x10,
-                len: 8
-            })
-        );
-        assert_eq!(
-            here.read(0x10, &mut [0; 4]),
-            Err(MemoryError::Unmapped {
-                address: 0x10,
-                len: 4
-            })
-        );
+        assert_eq!(here.read_many(&ranges, &mut [0; 16]), Err(MemoryError::Unmapped { address: 0x10, len: 8 }));
+        assert_eq!(here.read(0x10, &mut [0; 4]), Err(MemoryError::Unmapped { address: 0x10, len: 4 }));
         assert_eq!(here.read_many(&[], &mut []), Ok(()));
     }
 
@@ -192,9 +150,6 @@ mod tests {
         let mut child = std::process::Command::new("true").spawn().unwrap();
         child.wait().unwrap();
         let mut buf = [0; 8];
-        assert_eq!(
-            ProcessMemory::new(child.id()).read(0x1000, &mut buf),
-            Err(MemoryError::Gone { pid: child.id() })
-        );
+        assert_eq!(ProcessMemory::new(child.id()).read(0x1000, &mut buf), Err(MemoryError::Gone { pid: child.id() }));
     }
 }

@@ -53,9 +53,7 @@ impl Procfs {
 
     pub(super) fn read(&self, pid: u32, file: &str, limit: usize) -> io::Result<Vec<u8>> {
         let mut bytes = Vec::new();
-        File::open(self.path(pid, file))?
-            .take(limit as u64)
-            .read_to_end(&mut bytes)?;
+        File::open(self.path(pid, file))?.take(limit as u64).read_to_end(&mut bytes)?;
         Ok(bytes)
     }
 
@@ -72,9 +70,7 @@ impl Procfs {
         let mut sockets = HashMap::new();
         for file in ["net/tcp", "net/tcp6"] {
             match self.read(pid, file, MAX_SOCKETS) {
-                Ok(table) => {
-                    sockets.extend(String::from_utf8_lossy(&table).lines().filter_map(listener))
-                }
+                Ok(table) => sockets.extend(String::from_utf8_lossy(&table).lines().filter_map(listener)),
                 // No IPv6.
                 Err(error) if error.kind() == io::ErrorKind::NotFound && file.ends_with('6') => {}
                 Err(error) => return Err(error),
@@ -86,10 +82,7 @@ impl Procfs {
     /// Inodes of the sockets that the process holds.
     pub(super) fn socket_inodes(&self, pid: u32) -> io::Result<Vec<u64>> {
         let list = self.path(pid, "fd").read_dir()?;
-        Ok(list
-            .flatten()
-            .filter_map(|entry| socket_inode(&entry.path().read_link().ok()?))
-            .collect())
+        Ok(list.flatten().filter_map(|entry| socket_inode(&entry.path().read_link().ok()?)).collect())
     }
 }
 
@@ -98,10 +91,7 @@ fn stat(text: &str) -> Option<Stat> {
     let (head, tail) = text.rsplit_once(')')?;
     // The fields after comm begin with number 3.
     let start_time = tail.split_ascii_whitespace().nth(22 - 3)?.parse().ok()?;
-    Some(Stat {
-        comm: head.split_once('(')?.1.to_owned(),
-        start_time,
-    })
+    Some(Stat { comm: head.split_once('(')?.1.to_owned(), start_time })
 }
 
 pub(super) fn status(text: &str) -> Status {
@@ -109,12 +99,7 @@ pub(super) fn status(text: &str) -> Status {
     for (key, value) in text.lines().filter_map(|line| line.split_once(':')) {
         match key {
             "Tgid" => status.tgid = value.trim().parse().ok(),
-            "NStgid" => {
-                status.namespace_pids = value
-                    .split_ascii_whitespace()
-                    .flat_map(str::parse)
-                    .collect()
-            }
+            "NStgid" => status.namespace_pids = value.split_ascii_whitespace().flat_map(str::parse).collect(),
             _ => {}
         }
     }
@@ -133,19 +118,12 @@ fn listener(line: &str) -> Option<(u64, u16)> {
 }
 
 fn socket_inode(link: &Path) -> Option<u64> {
-    link.to_str()?
-        .strip_prefix("socket:[")?
-        .strip_suffix(']')?
-        .parse()
-        .ok()
+    link.to_str()?.strip_prefix("socket:[")?.strip_suffix(']')?.parse().ok()
 }
 
 /// The kernel marks an executable without a name by a suffix.
 pub(super) fn without_deleted(link: &Path) -> (PathBuf, bool) {
-    match link
-        .to_str()
-        .and_then(|link| link.strip_suffix(" (deleted)"))
-    {
+    match link.to_str().and_then(|link| link.strip_suffix(" (deleted)")) {
         Some(path) => (path.into(), true),
         None => (link.to_owned(), false),
     }
@@ -153,23 +131,14 @@ pub(super) fn without_deleted(link: &Path) -> (PathBuf, bool) {
 
 /// Arguments end with NUL each.
 pub(super) fn joined(cmdline: &[u8]) -> String {
-    let arguments: Vec<_> = cmdline
-        .strip_suffix(&[0])
-        .unwrap_or(cmdline)
-        .split(|&byte| byte == 0)
-        .collect();
+    let arguments: Vec<_> = cmdline.strip_suffix(&[0]).unwrap_or(cmdline).split(|&byte| byte == 0).collect();
     String::from_utf8_lossy(&arguments.join(&b' ')).into_owned()
 }
 
 /// `id:controllers:path` per hierarchy; version 2 is `0::path`. On a hybrid host its path is often `/`, and version 1
 /// tells more.
 pub(super) fn cgroup(text: &str) -> &str {
-    let path = |line: &'_ str| {
-        line.splitn(3, ':')
-            .nth(2)
-            .map(str::len)
-            .map(|len| line.len() - len)
-    };
+    let path = |line: &'_ str| line.splitn(3, ':').nth(2).map(str::len).map(|len| line.len() - len);
     let mut version1 = None;
     for line in text.lines() {
         let Some(at) = path(line) else { continue };
@@ -191,13 +160,7 @@ mod tests {
     fn a_comm_with_parentheses_does_not_shift_the_fields() {
         let fields: Vec<String> = (3..=52).map(|field| field.to_string()).collect();
         let text = format!("77 (a) b (c)) {}", fields.join(" "));
-        assert_eq!(
-            stat(&text),
-            Some(Stat {
-                comm: "a) b (c)".into(),
-                start_time: 22
-            })
-        );
+        assert_eq!(stat(&text), Some(Stat { comm: "a) b (c)".into(), start_time: 22 }));
         assert_eq!(stat("77 (a"), None);
         assert_eq!(stat("77 (a) S 1"), None);
     }
@@ -209,22 +172,13 @@ mod tests {
         assert_eq!(listener(listening), Some((12345, 8080)));
         assert_eq!(listener(v6), Some((99, 80)));
         assert_eq!(listener(&listening.replace(" 0A ", " 01 ")), None);
-        assert_eq!(
-            listener("  sl  local_address rem_address   st tx_queue"),
-            None
-        );
+        assert_eq!(listener("  sl  local_address rem_address   st tx_queue"), None);
     }
 
     #[test]
     fn the_cgroup_is_version_2_or_the_first_that_says_something() {
-        assert_eq!(
-            cgroup("0::/system.slice/a.service\n"),
-            "/system.slice/a.service"
-        );
-        assert_eq!(
-            cgroup("5:cpu:/docker/x:y\n1:name=systemd:/z\n0::/\n"),
-            "/docker/x:y"
-        );
+        assert_eq!(cgroup("0::/system.slice/a.service\n"), "/system.slice/a.service");
+        assert_eq!(cgroup("5:cpu:/docker/x:y\n1:name=systemd:/z\n0::/\n"), "/docker/x:y");
         assert_eq!(cgroup("0::/\n"), "/");
         assert_eq!(cgroup(""), "/");
     }
@@ -233,10 +187,7 @@ mod tests {
     fn arguments_are_joined_and_deleted_is_cut() {
         assert_eq!(joined(b"a\0--b\0c d\0"), "a --b c d");
         assert_eq!(joined(b""), "");
-        assert_eq!(
-            without_deleted(Path::new("/a/b (deleted)")),
-            ("/a/b".into(), true)
-        );
+        assert_eq!(without_deleted(Path::new("/a/b (deleted)")), ("/a/b".into(), true));
         assert_eq!(without_deleted(Path::new("/a/b")), ("/a/b".into(), false));
     }
 }

@@ -84,21 +84,13 @@ impl Selector {
     /// # Errors
     /// [`RuleError`] naming the entry.
     pub fn new(rules: &[Rule]) -> Result<Self, RuleError> {
-        let rules = rules
-            .iter()
-            .enumerate()
-            .map(|(index, rule)| Compiled::new(index + 1, rule));
-        Ok(Self {
-            rules: rules.collect::<Result<_, _>>()?,
-        })
+        let rules = rules.iter().enumerate().map(|(index, rule)| Compiled::new(index + 1, rule));
+        Ok(Self { rules: rules.collect::<Result<_, _>>()? })
     }
 
     /// The first rule that selects the process.
     pub fn select(&self, candidate: &mut Candidate<'_>) -> Option<&Rule> {
-        self.rules
-            .iter()
-            .find(|rule| rule.matches(candidate))
-            .map(|compiled| &compiled.rule)
+        self.rules.iter().find(|rule| rule.matches(candidate)).map(|compiled| &compiled.rule)
     }
 
     /// Whether a rule asks for a port: such processes become targets some time after their start, so that `/proc` has
@@ -119,18 +111,13 @@ impl Compiled {
     fn new(entry: usize, rule: &Rule) -> Result<Self, RuleError> {
         let glob = |key, value: &Option<String>, separate| {
             let Some(glob) = value else { return Ok(None) };
-            let built = GlobBuilder::new(glob)
-                .literal_separator(separate)
-                .backslash_escape(true)
-                .build();
-            built
-                .map(|built| Some(built.compile_matcher()))
-                .map_err(|error| RuleError::Glob {
-                    entry,
-                    key,
-                    glob: glob.clone(),
-                    reason: error.kind().to_string(),
-                })
+            let built = GlobBuilder::new(glob).literal_separator(separate).backslash_escape(true).build();
+            built.map(|built| Some(built.compile_matcher())).map_err(|error| RuleError::Glob {
+                entry,
+                key,
+                glob: glob.clone(),
+                reason: error.kind().to_string(),
+            })
         };
         let exe = glob("exe", &rule.exe, true)?;
         let whole = rule.exe.as_deref().is_some_and(|exe| exe.contains('/'));
@@ -138,28 +125,14 @@ impl Compiled {
         let cmdline = glob("cmdline", &rule.cmdline, false)?;
         let cgroup = glob("cgroup", &rule.cgroup, true)?;
         let port = rule.port.map(NonZeroU16::get);
-        if exe_path.is_none()
-            && exe_name.is_none()
-            && cmdline.is_none()
-            && cgroup.is_none()
-            && port.is_none()
-        {
+        if exe_path.is_none() && exe_name.is_none() && cmdline.is_none() && cgroup.is_none() && port.is_none() {
             return Err(RuleError::Empty { entry });
         }
-        Ok(Self {
-            exe_name,
-            exe_path,
-            cmdline,
-            port,
-            cgroup,
-            rule: rule.clone(),
-        })
+        Ok(Self { exe_name, exe_path, cmdline, port, cgroup, rule: rule.clone() })
     }
 
     fn matches(&self, candidate: &mut Candidate<'_>) -> bool {
-        let fits = |glob: &Option<GlobMatcher>, text: &str| {
-            glob.as_ref().is_none_or(|glob| glob.is_match(text))
-        };
+        let fits = |glob: &Option<GlobMatcher>, text: &str| glob.as_ref().is_none_or(|glob| glob.is_match(text));
         let name = candidate.exe.rsplit('/').next().unwrap_or_default();
         fits(&self.exe_name, name)
             && fits(&self.exe_path, candidate.exe)
@@ -175,105 +148,45 @@ mod tests {
 
     fn selects(rules: &[Rule], exe: &str, cmdline: &str, cgroup: &str, ports: &[u16]) -> bool {
         let mut listens_on = |port| ports.contains(&port);
-        let mut candidate = Candidate {
-            exe,
-            cmdline,
-            cgroup,
-            listens_on: &mut listens_on,
-        };
-        Selector::new(rules)
-            .unwrap()
-            .select(&mut candidate)
-            .is_some()
+        let mut candidate = Candidate { exe, cmdline, cgroup, listens_on: &mut listens_on };
+        Selector::new(rules).unwrap().select(&mut candidate).is_some()
     }
 
     fn exe(exe: &str) -> [Rule; 1] {
-        [Rule {
-            exe: Some(exe.to_owned()),
-            ..Rule::default()
-        }]
+        [Rule { exe: Some(exe.to_owned()), ..Rule::default() }]
     }
 
     #[test]
     fn an_executable_is_selected_by_name_path_or_glob() {
         let path = "/opt/rustok/bin/rustok-server";
-        for wanted in [
-            "rustok-server",
-            "rustok-*",
-            path,
-            "/opt/*/bin/rustok-server",
-            "/opt/**",
-            "rustok-{server,worker}",
-        ] {
+        for wanted in
+            ["rustok-server", "rustok-*", path, "/opt/*/bin/rustok-server", "/opt/**", "rustok-{server,worker}"]
+        {
             assert!(selects(&exe(wanted), path, "", "", &[]), "{wanted}");
         }
-        for other in [
-            "rustok",
-            "/opt/rustok-server",
-            "/opt/*/rustok-server",
-            "Rustok-server",
-            "bin/rustok-server",
-        ] {
+        for other in ["rustok", "/opt/rustok-server", "/opt/*/rustok-server", "Rustok-server", "bin/rustok-server"] {
             assert!(!selects(&exe(other), path, "", "", &[]), "{other}");
         }
     }
 
     #[test]
     fn conditions_of_an_entry_all_hold_and_entries_are_alternatives() {
-        let both = Rule {
-            port: NonZeroU16::new(80),
-            ..exe("a")[0].clone()
-        };
-        let rules = [
-            both,
-            Rule {
-                cgroup: Some("/system.slice/*.service".into()),
-                ..Rule::default()
-            },
-        ];
+        let both = Rule { port: NonZeroU16::new(80), ..exe("a")[0].clone() };
+        let rules = [both, Rule { cgroup: Some("/system.slice/*.service".into()), ..Rule::default() }];
         assert!(selects(&rules, "/bin/a", "", "/x", &[80]));
         assert!(!selects(&rules, "/bin/a", "", "/x", &[81]));
         assert!(!selects(&rules, "/bin/b", "", "/x", &[80]));
-        assert!(selects(
-            &rules,
-            "/bin/b",
-            "",
-            "/system.slice/b.service",
-            &[]
-        ));
-        assert!(!selects(
-            &rules,
-            "/bin/b",
-            "",
-            "/system.slice/deep/b.service",
-            &[]
-        ));
-        let cmdline = [Rule {
-            cmdline: Some("*--config /etc/*".into()),
-            ..Rule::default()
-        }];
-        assert!(selects(
-            &cmdline,
-            "/bin/a",
-            "a --config /etc/x/y.toml",
-            "",
-            &[]
-        ));
+        assert!(selects(&rules, "/bin/b", "", "/system.slice/b.service", &[]));
+        assert!(!selects(&rules, "/bin/b", "", "/system.slice/deep/b.service", &[]));
+        let cmdline = [Rule { cmdline: Some("*--config /etc/*".into()), ..Rule::default() }];
+        assert!(selects(&cmdline, "/bin/a", "a --config /etc/x/y.toml", "", &[]));
     }
 
     #[test]
     fn rules_that_cannot_work_are_errors_that_name_the_entry() {
         let error = Selector::new(&[exe("a")[0].clone(), Rule::default()]).unwrap_err();
-        assert_eq!(
-            error.to_string(),
-            "entry 2 selects nothing: give at least one of exe, cmdline, port, cgroup"
-        );
+        assert_eq!(error.to_string(), "entry 2 selects nothing: give at least one of exe, cmdline, port, cgroup");
         let error = Selector::new(&exe("a[")).unwrap_err();
-        assert!(
-            error
-                .to_string()
-                .starts_with("entry 1: exe = \"a[\" is no valid glob:"),
-            "{error}"
-        );
+        assert!(error.to_string().starts_with("entry 1: exe = \"a[\" is no valid glob:"), "{error}");
     }
 }

@@ -81,47 +81,22 @@ impl SymbolScan {
     ///
     /// # Errors
     /// [`ElfError`] where a table lies outside the file or cannot be read.
-    pub fn run<S: Source + ?Sized>(
-        elf: &Elf<'_, S>,
-        patterns: &[Pattern],
-        markers: &[&str],
-    ) -> Result<Self, ElfError> {
+    pub fn run<S: Source + ?Sized>(elf: &Elf<'_, S>, patterns: &[Pattern], markers: &[&str]) -> Result<Self, ElfError> {
         let mut found: Vec<BTreeMap<u64, Symbol>> = vec![BTreeMap::new(); patterns.len()];
-        let mut scan = Self {
-            found: Vec::new(),
-            markers: vec![false; markers.len()],
-            entries: 0,
-        };
+        let mut scan = Self { found: Vec::new(), markers: vec![false; markers.len()], entries: 0 };
         // One buffer for everything, in words: the entries are read in place and need their alignment.
         let mut buffer = vec![0_u64; PIECE / 8];
         for kind in [elf::SHT_SYMTAB, elf::SHT_DYNSYM] {
             let Some(table) = elf.section_of_kind(kind) else {
                 continue;
             };
-            let Some(strings) = elf
-                .sections
-                .get(table.link as usize)
-                .filter(|s| s.kind == elf::SHT_STRTAB)
-            else {
-                return Err(ElfError::Malformed(format!(
-                    "{} has no string table",
-                    table.name
-                )));
+            let Some(strings) = elf.sections.get(table.link as usize).filter(|s| s.kind == elf::SHT_STRTAB) else {
+                return Err(ElfError::Malformed(format!("{} has no string table", table.name)));
             };
-            let names = wanted_names(
-                elf,
-                strings,
-                patterns,
-                markers,
-                &mut scan.markers,
-                &mut buffer,
-            )?;
+            let names = wanted_names(elf, strings, patterns, markers, &mut scan.markers, &mut buffer)?;
             scan.entries += match_entries(elf, table, &names, patterns, &mut found, &mut buffer)?;
         }
-        scan.found = found
-            .into_iter()
-            .map(|symbols| symbols.into_values().collect())
-            .collect();
+        scan.found = found.into_iter().map(|symbols| symbols.into_values().collect()).collect();
         Ok(scan)
     }
 }
@@ -145,11 +120,7 @@ fn wanted_names<S: Source + ?Sized>(
     let mut names = Names::default();
     in_pieces(elf, strings, buffer, |base, piece, last| {
         // Whole strings only; a string longer than the buffer is no symbol of ours and is skipped.
-        let whole = if last {
-            piece.len()
-        } else {
-            memchr::memrchr(0, piece).map_or(piece.len(), |end| end + 1)
-        };
+        let whole = if last { piece.len() } else { memchr::memrchr(0, piece).map_or(piece.len(), |end| end + 1) };
         let piece = &piece[..whole];
         for (marker, seen) in markers.iter().zip(seen.iter_mut()) {
             *seen = *seen || marker.find(piece).is_some();
@@ -215,11 +186,7 @@ fn match_entries<S: Source + ?Sized>(
                     continue;
                 }
                 let address = symbol.st_value.get(endian);
-                let entry = found[index].entry(address).or_insert_with(|| Symbol {
-                    address,
-                    size,
-                    names: Vec::new(),
-                });
+                let entry = found[index].entry(address).or_insert_with(|| Symbol { address, size, names: Vec::new() });
                 entry.size = entry.size.max(size);
                 if entry.names.len() < MAX_ALIASES && !entry.names.contains(name) {
                     entry.names.push(name.clone());
@@ -242,15 +209,10 @@ fn in_pieces<S: Source + ?Sized>(
     let (mut base, mut kept) = (0_u64, 0_usize);
     loop {
         let left = section.size - base - kept as u64;
-        let len = usize::try_from(left)
-            .unwrap_or(usize::MAX)
-            .min(buffer.len() - kept);
+        let len = usize::try_from(left).unwrap_or(usize::MAX).min(buffer.len() - kept);
         let at = section.offset.checked_add(base + kept as u64);
-        let at = at.ok_or_else(|| {
-            ElfError::Malformed(format!("{} lies outside the file", section.name))
-        })?;
-        elf.source()
-            .read_exact_at(&mut buffer[kept..kept + len], at)?;
+        let at = at.ok_or_else(|| ElfError::Malformed(format!("{} lies outside the file", section.name)))?;
+        elf.source().read_exact_at(&mut buffer[kept..kept + len], at)?;
         let (filled, last) = (kept + len, len as u64 == left);
         if filled == 0 {
             return Ok(());
@@ -295,18 +257,11 @@ fn matching(mangled: &str, patterns: &[Pattern]) -> Vec<usize> {
             && match pattern.path {
                 PathMatch::Exact(wanted) => path == wanted,
                 PathMatch::Around(head, tail) => {
-                    path.len() >= head.len() + tail.len()
-                        && path.starts_with(head)
-                        && path.ends_with(tail)
+                    path.len() >= head.len() + tail.len() && path.starts_with(head) && path.ends_with(tail)
                 }
             }
     };
-    patterns
-        .iter()
-        .enumerate()
-        .filter(|(_, pattern)| matches(pattern))
-        .map(|(index, _)| index)
-        .collect()
+    patterns.iter().enumerate().filter(|(_, pattern)| matches(pattern)).map(|(index, _)| index).collect()
 }
 
 /// Brings a demangled name (without hash) of either mangling to one form.
@@ -331,10 +286,7 @@ fn canonical_at(name: &str, depth: usize) -> Option<String> {
         let (inner, after) = (&from[1..close], &from[close + 1..]);
         out.push_str(before);
         let starts = out.is_empty();
-        if let Some(body) = inner
-            .strip_prefix("impl ")
-            .filter(|_| out.is_empty() || out.ends_with("::"))
-        {
+        if let Some(body) = inner.strip_prefix("impl ").filter(|_| out.is_empty() || out.ends_with("::")) {
             out.clear();
             match top_level(body, " for ") {
                 Some((of, on)) => push_as(&mut out, on, of, depth)?,
@@ -413,24 +365,12 @@ mod tests {
             ("<a::T>::f", "a::T::f"),
             ("a::T<S>::f", "a::T::f"),
             ("<a::T<S>>::f", "a::T::f"),
-            (
-                "<a::T<u8, b::V<u8>> as c::Trait<X>>::f",
-                "<a::T as c::Trait>::f",
-            ),
+            ("<a::T<u8, b::V<u8>> as c::Trait<X>>::f", "<a::T as c::Trait>::f"),
             ("m::<impl a::T<S>>::f", "a::T::f"),
-            (
-                "m::<impl c::Trait<X> for a::T<S>>::f",
-                "<a::T as c::Trait>::f",
-            ),
+            ("m::<impl c::Trait<X> for a::T<S>>::f", "<a::T as c::Trait>::f"),
             ("a::f::<u32>", "a::f"),
-            (
-                "a::f::<fn(u8) -> b::V<u8>>::{closure#0}",
-                "a::f::{closure#0}",
-            ),
-            (
-                "<<a::T as b::U>::V as c::W>::f",
-                "<<a::T as b::U>::V as c::W>::f",
-            ),
+            ("a::f::<fn(u8) -> b::V<u8>>::{closure#0}", "a::f::{closure#0}"),
+            ("<<a::T as b::U>::V as c::W>::f", "<<a::T as b::U>::V as c::W>::f"),
         ] {
             assert_eq!(canonical(name).as_deref(), Some(wanted), "{name}");
         }
@@ -445,18 +385,9 @@ mod tests {
             kind: SymbolKind::Function,
         };
         let patterns = [pattern];
+        assert_eq!(matching("_ZN5tokio7runtime4task4core11TaskIdGuard5enter17hefbe57620a89e0ffE", &patterns), [0]);
         assert_eq!(
-            matching(
-                "_ZN5tokio7runtime4task4core11TaskIdGuard5enter17hefbe57620a89e0ffE",
-                &patterns
-            ),
-            [0]
-        );
-        assert_eq!(
-            matching(
-                "_RNvMNtNtNtCs1234_5tokio7runtime4task4coreNtB2_11TaskIdGuard5enter",
-                &patterns
-            ),
+            matching("_RNvMNtNtNtCs1234_5tokio7runtime4task4coreNtB2_11TaskIdGuard5enter", &patterns),
             [0],
             "an inherent method in v0 mangling"
         );
