@@ -6,7 +6,6 @@
 
 use std::fs::File;
 use std::io;
-use std::ops::Range;
 use std::os::unix::fs::FileExt;
 
 use object::elf::{self, FileHeader64};
@@ -269,30 +268,6 @@ impl<'s, S: Source + ?Sized> Elf<'s, S> {
             .and_then(|segment| segment.address.checked_add(segment.file_size))?;
         let len = len.min(usize::try_from(end - address).ok()?).min(MAX_TABLE);
         self.bytes_at(offset, len).ok()
-    }
-
-    /// Where a range of the thread-local segment lies from the thread pointer, by the ABI of the file's machine.
-    ///
-    /// x86-64 (variant II) puts the executable's block below the pointer, aarch64 (variant I) above it after a
-    /// 16-byte header; both as the linkers compute it (lld `getTlsTpOffset`). `None` for another machine.
-    #[must_use]
-    pub fn tls_range(&self, offset: u64, len: u64) -> Option<Range<i64>> {
-        let tls = self.tls()?;
-        if offset.checked_add(len)? > tls.memory_size || tls.memory_size > i64::MAX as u64 / 4 {
-            return None;
-        }
-        let mask = tls.align.max(1).checked_next_power_of_two()? - 1;
-        let base = match self.machine {
-            elf::EM_X86_64 => {
-                let size = tls.memory_size;
-                let padding = tls.address.wrapping_add(size).wrapping_neg() & mask;
-                i64::try_from(size.checked_add(padding)?).ok()?.checked_neg()?
-            }
-            elf::EM_AARCH64 => i64::try_from(16 + (tls.address.wrapping_sub(16) & mask)).ok()?,
-            _ => return None,
-        };
-        let start = base.checked_add(i64::try_from(offset).ok()?)?;
-        Some(start..start.checked_add(i64::try_from(len).ok()?)?)
     }
 }
 

@@ -229,20 +229,13 @@ fn in_pieces<S: Source + ?Sized>(
     }
 }
 
-/// Calls `visit` with each piece of a section, overlapping by `overlap` bytes, up to `limit` bytes of it.
-pub(super) fn scan_bytes<S: Source + ?Sized>(
+/// Feeds a section through a buffer of its own; `visit` says how much of the piece it used, the rest comes again.
+pub(super) fn scan_section<S: Source + ?Sized>(
     elf: &Elf<'_, S>,
     section: &Section,
-    overlap: usize,
-    limit: u64,
-    mut visit: impl FnMut(&[u8]),
+    mut visit: impl FnMut(&[u8]) -> usize,
 ) -> Result<(), ElfError> {
-    let mut bounded = section.clone();
-    bounded.size = bounded.size.min(limit);
-    in_pieces(elf, &bounded, &mut vec![0_u64; PIECE / 8], |_, piece, _| {
-        visit(piece);
-        piece.len().saturating_sub(overlap)
-    })
+    in_pieces(elf, section, &mut vec![0_u64; PIECE / 8], |_, piece, _| visit(piece))
 }
 
 fn matching(mangled: &str, patterns: &[Pattern]) -> Vec<usize> {
