@@ -1,0 +1,152 @@
+//! The reader against real maps of this process, and against damaged copies of them.
+
+use std::collections::{BTreeMap, HashMap};
+
+use proptest::prelude::*;
+
+use super::*;
+use crate::target::memory::ProcessMemory;
+
+/// Laid out as axum's `RouteId`.
+#[derive(PartialEq, Eq, Hash, Clone, Copy)]
+struct RouteId(u32);
+
+fn map(routes: u32) -> HashMap<RouteId, Arc<str>> {
+    (0..routes).map(|id| (RouteId(id), format!("/api/route/{id}/{{id}}").into())).collect()
+}
+
+fn own() -> ProcessMemory {
+    ProcessMemory::new(std::process::id())
+}
+
+fn expected(map: &HashMap<RouteId, Arc<str>>) -> FxHashMap<u32, Arc<str>> {
+    map.iter().map(|(id, path)| (id.0, Arc::clone(path))).collect()
+}
+
+#[test]
+fn real_maps_of_any_size_are_read_whole() {
+    for routes in [0, 1, 2, 3, 4, 7, 8, 14, 15, 28, 29, 227, 5000] {
+        let map = map(routes);
+        let table = RouteTable::read(&own(), std::ptr::from_ref(&map) as u64).unwrap();
+        assert_eq!(table.routes, expected(&map), "{routes} routes");
+    }
+}
+
+#[test]
+fn a_map_with_room_and_removed_routes_is_read() {
+    let mut map = map(500);
+    map.reserve(1000);
+    map.retain(|id, _| id.0 % 3 != 0);
+    let table = RouteTable::read(&own(), std::ptr::from_ref(&map) as u64).unwrap();
+    assert_eq!(table.routes, expected(&map));
+}
+
+#[test]
+fn paths_that_are_no_routes_make_the_whole_map_an_error() {
+    for path in ["", "api", "/a\nb", "/\u{7f}"] {
+        let mut map = map(20);
+        map.insert(RouteId(99), path.into());
+        let error = RouteTable::read(&own(), std::ptr::from_ref(&map) as u64).unwrap_err();
+        assert!(matches!(error, RouteError::Shape { .. }), "{path:?}: {error}");
+    }
+    let mut map = map(20);
+    map.insert(RouteId(99), format!("/{}", "x".repeat(MAX_PATH)).into());
+    assert!(RouteTable::read(&own(), std::ptr::from_ref(&map) as u64).is_err());
+}
+
+#[test]
+fn other_things_are_no_route_maps() {
+    let strings: HashMap<RouteId, String> = (0..20).map(|id| (RouteId(id), "/a".to_owned())).collect();
+    let numbers = [1_u64, 2, 3, 4, 5, 6, 7, 8];
+    for address in [std::ptr::from_ref(&strings) as u64, numbers.as_ptr() as u64] {
+        assert!(matches!(RouteTable::read(&own(), address), Err(RouteError::Shape { .. })));
+    }
+    for address in [0, 8, 0x1_0000, u64::MAX - 7] {
+        assert!(matches!(RouteTable::read(&own(), address), Err(RouteError::Memory(_))), "{address:#x}");
+    }
+}
+
+#[test]
+fn nested_routes_join_as_axum_joins_them() {
+    let tail = "/static/{*__private__axum_nest_tail_param}";
+    assert_eq!(join_nested(tail, "/{file}"), "/static/{file}");
+    assert_eq!(join_nested("/a", "/b"), "/a/b");
+    assert!(is_nest(tail) && !is_nest("/a"));
+    assert_eq!(&*public_template(&tail.into()), "/static/{*path}");
+    assert_eq!(&*public_template(&"/a/{id}".into()), "/a/{id}");
+}
+
+/// Memory that holds what it was given and nothing else.
+#[derive(Clone, Default)]
+struct Fake(BTreeMap<u64, Vec<u8>>);
+
+impl Fake {
+    fn keep(&mut self, address: u64, len: usize) {
+        let mut bytes = vec![0; len];
+        own().read(address, &mut bytes).unwrap();
+        self.0.insert(address, bytes);
+    }
+}
+
+impl Memory for Fake {
+    fn read_many(&self, ranges: &[(u64, usize)], mut buf: &mut [u8]) -> Result<(), MemoryError> {
+        for &(address, len) in ranges {
+            let unmapped = MemoryError::Unmapped { address, len };
+            let (piece, rest) = std::mem::take(&mut buf).split_at_mut(len);
+            buf = rest;
+            let (start, bytes) = self.0.range(..=address).next_back().ok_or(unmapped.clone())?;
+            let at = (address - start) as usize;
+            piece.copy_from_slice(at.checked_add(len).and_then(|end| bytes.get(at..end)).ok_or(unmapped)?);
+        }
+        Ok(())
+    }
+}
+
+/// A copy of all that belongs to the map.
+fn copy(map: &HashMap<RouteId, Arc<str>>) -> (u64, Fake) {
+    let address = std::ptr::from_ref(map) as u64;
+    let mut fake = Fake::default();
+    fake.keep(address, HEAD);
+    let shape = shapes(&read_fingerprint(&own(), address).unwrap())
+        .into_iter()
+        .find(|shape| read_table(&own(), address, *shape).is_ok())
+        .unwrap();
+    let below = shape.buckets * BUCKET;
+    fake.keep(shape.ctrl - below as u64, below + shape.buckets + GROUP);
+    for path in map.values() {
+        let start = path.as_ptr() as u64 - ARC_HEAD;
+        fake.keep(start, ARC_HEAD as usize + path.len());
+    }
+    (address, fake)
+}
+
+proptest! {
+    #[test]
+    fn damage_gives_an_error_or_well_formed_routes(
+        routes in 1_u32..40,
+        damage in proptest::collection::vec((any::<prop::sample::Index>(), any::<prop::sample::Index>(), any::<u8>()), 1..6),
+    ) {
+        let map = map(routes);
+        let (address, mut fake) = copy(&map);
+        prop_assert_eq!(&RouteTable::read(&fake, address).unwrap().routes, &expected(&map));
+        for (region, byte, value) in damage {
+            let bytes = fake.0.values_mut().nth(region.index(routes as usize + 2)).unwrap();
+            let at = byte.index(bytes.len());
+            bytes[at] = value;
+        }
+        if let Ok(table) = RouteTable::read(&fake, address) {
+            prop_assert_eq!(table.routes.len(), map.len());
+            prop_assert!(table.routes.values().all(|path| path.starts_with('/') && path.len() <= MAX_PATH));
+        }
+    }
+
+    #[test]
+    fn a_damaged_head_is_never_read_as_other_routes(word in 0_usize..6, value in any::<u64>()) {
+        let map = map(33);
+        let (address, mut fake) = copy(&map);
+        fake.0.get_mut(&address).unwrap()[8 * word..8 * word + 8].copy_from_slice(&value.to_le_bytes());
+        if let Ok(table) = RouteTable::read(&fake, address) {
+            prop_assert_eq!(table.routes, expected(&map));
+        }
+    }
+}

@@ -1,0 +1,480 @@
+//! What is in an executable: whether it is Rust, which probe points it has, where Tokio keeps its task id.
+//!
+//! Reads: the file, and a separate debug file where the executable is stripped. Yields: [`Binary`], once per file.
+//! Costs: one pass over the symbol names, one over the symbols, one over the read-only data (bounded); measured in
+//! `docs/`-free numbers: a 190 MB binary within the second that the budget gives.
+
+use std::fmt;
+use std::fs::{File, OpenOptions};
+use std::hash::Hasher as _;
+use std::io;
+use std::os::unix::fs::{MetadataExt as _, OpenOptionsExt as _};
+use std::path::{Path, PathBuf};
+
+use memchr::memmem;
+use object::elf;
+use rustc_hash::FxHasher;
+
+use super::debug_file;
+use super::elf::{Elf, ElfError, Source};
+use super::symbols::{PathMatch, Pattern, Symbol, SymbolKind, SymbolScan, scan_section};
+use super::tokio_slot::{self, TaskSlot};
+
+/// Bytes of read-only data that are searched for version strings.
+const MAX_RODATA: u64 = 64 << 20;
+
+/// A function that a uprobe can be attached to.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub enum ProbePoint {
+    /// axum matched a route.
+    AxumRoute,
+    /// Tokio begins to poll a task: for calibration only.
+    TokioTaskEnter,
+}
+
+impl ProbePoint {
+    /// All of them.
+    pub const ALL: [Self; 2] = [Self::AxumRoute, Self::TokioTaskEnter];
+
+    /// Path of the function.
+    #[must_use]
+    pub const fn path(self) -> &'static str {
+        match self {
+            Self::AxumRoute => "axum::extract::matched_path::set_matched_path_for_request",
+            Self::TokioTaskEnter => "tokio::runtime::task::core::TaskIdGuard::enter",
+        }
+    }
+
+    const fn needle(self) -> &'static str {
+        match self {
+            Self::AxumRoute => "set_matched_path_for_request",
+            Self::TokioTaskEnter => "TaskIdGuard",
+        }
+    }
+
+    const fn library(self) -> Library {
+        match self {
+            Self::AxumRoute => Library::Axum,
+            Self::TokioTaskEnter => Library::Tokio,
+        }
+    }
+
+    const fn pattern(self) -> Pattern {
+        Pattern { needle: self.needle(), path: PathMatch::Exact(self.path()), kind: SymbolKind::Function }
+    }
+}
+
+/// Tokio's thread-local state.
+const CONTEXT: Pattern = Pattern {
+    needle: "CONTEXT",
+    path: PathMatch::Around("tokio::runtime::context::CONTEXT::", "VAL"),
+    kind: SymbolKind::ThreadLocal,
+};
+
+/// A library that matters to the daemon.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub enum Library {
+    /// The async runtime.
+    Tokio,
+    /// The web framework.
+    Axum,
+    /// The database driver.
+    Sqlx,
+    /// The object-relational mapper.
+    SeaOrm,
+}
+
+impl Library {
+    /// All of them.
+    pub const ALL: [Self; 4] = [Self::Tokio, Self::Axum, Self::Sqlx, Self::SeaOrm];
+
+    /// The crate's name.
+    #[must_use]
+    pub const fn name(self) -> &'static str {
+        match self {
+            Self::Tokio => "tokio",
+            Self::Axum => "axum",
+            Self::Sqlx => "sqlx-core",
+            Self::SeaOrm => "sea-orm",
+        }
+    }
+
+    /// Part of the mangled names, in either mangling.
+    const fn marker(self) -> &'static str {
+        match self {
+            Self::Tokio => "5tokio7runtime",
+            Self::Axum => "4axum7routing",
+            Self::Sqlx => "9sqlx_core",
+            Self::SeaOrm => "7sea_orm",
+        }
+    }
+}
+
+/// Names that only Rust's runtime has.
+const RUST_MARKERS: [&str; 2] = ["lang_start", "rust_eh_personality"];
+
+/// Whether a probe point is in the binary.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Presence {
+    /// Every copy of it.
+    Found(Vec<Place>),
+    /// Why it is not there.
+    Absent(Absence),
+}
+
+/// Where a copy of a function is.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Place {
+    /// Offset in the executable's file, as uprobes want it.
+    pub file_offset: u64,
+    /// Mangled names; several where the linker folded equal code.
+    pub names: Vec<String>,
+}
+
+/// Why a probe point is not there.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum Absence {
+    /// A script, for instance: its interpreter is the executable.
+    #[error("not an ELF file")]
+    NotElf,
+    /// The file is damaged.
+    #[error("{0}")]
+    Malformed(ElfError),
+    /// Made for another machine than this one.
+    #[error("made for another machine ({0})")]
+    OtherMachine(&'static str),
+    /// No sign of Rust in it.
+    #[error("not a Rust program")]
+    NotRust,
+    /// No symbol table, here or in a debug file.
+    #[error("stripped: no symbol table and no debug file; build with `strip = false` (Cargo's default) to have it")]
+    Stripped,
+    /// The library is not in the program.
+    #[error("{0} is not linked in")]
+    NotLinked(&'static str),
+    /// The library is, the function is not.
+    #[error("{0} is linked in, but the function is inlined, removed or named otherwise in this version")]
+    Inlined(&'static str),
+}
+
+/// The C library.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Libc {
+    /// GNU.
+    Glibc,
+    /// musl.
+    Musl,
+    /// Statically linked.
+    Static,
+    /// Another dynamic linker.
+    Other(String),
+}
+
+impl fmt::Display for Libc {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Glibc => f.write_str("glibc"),
+            Self::Musl => f.write_str("musl"),
+            Self::Static => f.write_str("static"),
+            Self::Other(linker) => write!(f, "unknown (dynamic linker {linker})"),
+        }
+    }
+}
+
+/// A file, for as long as it is not changed.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub struct FileIdentity {
+    /// Device.
+    pub device: u64,
+    /// Inode.
+    pub inode: u64,
+    /// Modification time, seconds and nanoseconds.
+    pub modified: (i64, i64),
+    /// Bytes.
+    pub size: u64,
+}
+
+/// A content, whatever files hold it: images share binaries.
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
+pub enum ContentId {
+    /// GNU build id, and the size: a stripped copy keeps the id.
+    BuildId(Vec<u8>, u64),
+    /// Hash of both ends, and the size.
+    Ends(u64, u64),
+}
+
+impl fmt::Display for ContentId {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::BuildId(id, _) => id.iter().try_for_each(|byte| write!(f, "{byte:02x}")),
+            Self::Ends(hash, _) => write!(f, "none (content {hash:016x})"),
+        }
+    }
+}
+
+/// The file cannot be read.
+#[derive(Debug, Clone, thiserror::Error)]
+#[error("cannot read the executable {path}: {reason}")]
+pub struct BinaryError {
+    /// The file.
+    pub path: PathBuf,
+    /// What the system said.
+    pub reason: String,
+}
+
+/// What is in an executable.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Binary {
+    /// Its content.
+    pub id: ContentId,
+    /// Bytes of the file.
+    pub size: u64,
+    /// Written in Rust, at least in part.
+    pub is_rust: bool,
+    /// `rustc` that made it, where the file tells.
+    pub rustc: Option<String>,
+    /// No `.symtab`.
+    pub stripped: bool,
+    /// The separate file that gave the symbols.
+    pub debug_file: Option<PathBuf>,
+    /// C library; `None` where the file is no ELF.
+    pub libc: Option<Libc>,
+    /// Libraries linked in, with their version where panic messages tell it.
+    pub libraries: Vec<(Library, Option<String>)>,
+    /// Entries in the symbol tables.
+    pub symbols: u64,
+    /// Each of [`ProbePoint::ALL`].
+    pub probes: Vec<(ProbePoint, Presence)>,
+    /// Tokio's task id.
+    pub task_slot: TaskSlot,
+}
+
+impl Binary {
+    /// Analyses the file. `root` is where the process's file system is seen (`/`, `/proc/PID/root`): debug files are
+    /// looked for below it and then below `/`.
+    ///
+    /// # Errors
+    /// [`BinaryError`] where the file cannot be read. What the file is, is no error: the result says why each probe
+    /// point is absent.
+    pub fn analyse(path: &Path, root: &Path) -> Result<Self, BinaryError> {
+        let fail = |error: io::Error| BinaryError { path: path.to_owned(), reason: error.to_string() };
+        let (file, metadata) = open(path).map_err(fail)?;
+        let id = content_id(&file, metadata.size).map_err(fail)?;
+        Ok(Self::inspect(&file, id, metadata.size, |elf| debug_file::open(elf, path, root)))
+    }
+
+    /// Where a probe point is, empty where it is not.
+    #[must_use]
+    pub fn places(&self, point: ProbePoint) -> &[Place] {
+        match self.probes.iter().find(|(other, _)| *other == point) {
+            Some((_, Presence::Found(places))) => places,
+            _ => &[],
+        }
+    }
+
+    /// Analyses any source of bytes.
+    pub(super) fn inspect<S: Source + ?Sized>(
+        source: &S,
+        id: ContentId,
+        size: u64,
+        debug: impl FnOnce(&Elf<'_, S>) -> Option<(PathBuf, File)>,
+    ) -> Self {
+        let mut binary = Self {
+            id,
+            size,
+            is_rust: false,
+            rustc: None,
+            stripped: true,
+            debug_file: None,
+            libc: None,
+            libraries: Vec::new(),
+            symbols: 0,
+            probes: Vec::new(),
+            task_slot: TaskSlot::Absent { reason: String::new() },
+        };
+        if let Err(absence) = binary.fill(source, debug) {
+            binary.task_slot = TaskSlot::Absent { reason: absence.to_string() };
+            binary.probes = ProbePoint::ALL.map(|point| (point, Presence::Absent(absence.clone()))).to_vec();
+        }
+        binary
+    }
+
+    fn fill<S: Source + ?Sized>(
+        &mut self,
+        source: &S,
+        debug: impl FnOnce(&Elf<'_, S>) -> Option<(PathBuf, File)>,
+    ) -> Result<(), Absence> {
+        let elf = Elf::parse(source).map_err(absence)?;
+        self.libc = Some(libc_of(&elf));
+        if elf.machine != HOST_MACHINE {
+            return Err(Absence::OtherMachine(machine_name(elf.machine)));
+        }
+        self.rustc = rustc_version(&elf);
+        self.stripped = elf.section_of_kind(elf::SHT_SYMTAB).is_none();
+        let patterns = [ProbePoint::AxumRoute.pattern(), ProbePoint::TokioTaskEnter.pattern(), CONTEXT];
+        let markers: Vec<&str> = Library::ALL.iter().map(|library| library.marker()).chain(RUST_MARKERS).collect();
+        let mut scan = SymbolScan::run(&elf, &patterns, &markers).map_err(absence)?;
+        if self.stripped
+            && let Some((path, file)) = debug(&elf)
+            && let Ok(symbols) = Elf::parse(&file)
+            && symbols.section_of_kind(elf::SHT_SYMTAB).is_some()
+            && let Ok(other) = SymbolScan::run(&symbols, &patterns, &markers)
+        {
+            self.debug_file = Some(path);
+            scan = other;
+        }
+        self.symbols = scan.entries;
+        let strings = read_only_strings(&elf).map_err(absence)?;
+        let (libraries, runtime) = scan.markers.split_at(Library::ALL.len());
+        for (library, (symbols, version)) in Library::ALL.iter().zip(libraries.iter().zip(strings.versions)) {
+            if *symbols || version.is_some() {
+                self.libraries.push((*library, version));
+            }
+        }
+        self.is_rust = self.rustc.is_some() || strings.rust || runtime.contains(&true) || libraries.contains(&true);
+        if !self.is_rust {
+            return Err(Absence::NotRust);
+        }
+        let found = |index: usize| scan.found.get(index).map_or(&[][..], Vec::as_slice);
+        self.probes = ProbePoint::ALL
+            .iter()
+            .enumerate()
+            .map(|(index, &point)| (point, self.presence(&elf, point, found(index))))
+            .collect();
+        self.task_slot = match &self.probes[1].1 {
+            Presence::Found(_) => tokio_slot::find(&elf, found(1), found(2)),
+            Presence::Absent(absence) => TaskSlot::Absent { reason: absence.to_string() },
+        };
+        Ok(())
+    }
+
+    fn presence<S: Source + ?Sized>(&self, elf: &Elf<'_, S>, point: ProbePoint, found: &[Symbol]) -> Presence {
+        let places: Vec<Place> = found
+            .iter()
+            .filter_map(|symbol| {
+                Some(Place { file_offset: elf.file_offset(symbol.address, true)?, names: symbol.names.clone() })
+            })
+            .collect();
+        if !places.is_empty() {
+            return Presence::Found(places);
+        }
+        let library = point.library();
+        Presence::Absent(if self.stripped && self.debug_file.is_none() {
+            Absence::Stripped
+        } else if self.libraries.iter().any(|(other, _)| *other == library) {
+            Absence::Inlined(library.name())
+        } else {
+            Absence::NotLinked(library.name())
+        })
+    }
+}
+
+const HOST_MACHINE: u16 = if cfg!(target_arch = "aarch64") { elf::EM_AARCH64 } else { elf::EM_X86_64 };
+
+fn machine_name(machine: u16) -> &'static str {
+    match machine {
+        elf::EM_X86_64 => "x86-64",
+        elf::EM_AARCH64 => "aarch64",
+        elf::EM_RISCV => "RISC-V",
+        elf::EM_S390 => "s390x",
+        elf::EM_PPC64 => "ppc64",
+        elf::EM_BPF => "BPF",
+        _ => "unknown",
+    }
+}
+
+fn absence(error: ElfError) -> Absence {
+    match error {
+        ElfError::NotElf => Absence::NotElf,
+        other => Absence::Malformed(other),
+    }
+}
+
+/// Opens a regular file, never waiting for a pipe or a device that lies in its place.
+pub(super) fn open(path: &Path) -> io::Result<(File, FileIdentity)> {
+    let file = OpenOptions::new().read(true).custom_flags(libc::O_NONBLOCK | libc::O_NOCTTY).open(path)?;
+    let metadata = file.metadata()?;
+    if !metadata.is_file() {
+        return Err(io::Error::new(io::ErrorKind::InvalidInput, "not a regular file"));
+    }
+    let identity = FileIdentity {
+        device: metadata.dev(),
+        inode: metadata.ino(),
+        modified: (metadata.mtime(), metadata.mtime_nsec()),
+        size: metadata.len(),
+    };
+    Ok((file, identity))
+}
+
+pub(super) fn content_id<S: Source + ?Sized>(source: &S, size: u64) -> io::Result<ContentId> {
+    if let Some(id) = Elf::parse(source).ok().and_then(|elf| elf.build_id()) {
+        return Ok(ContentId::BuildId(id, size));
+    }
+    let mut hasher = FxHasher::default();
+    let mut end = vec![0; usize::try_from(size).unwrap_or(usize::MAX).min(64 << 10)];
+    source.read_exact_at(&mut end, 0)?;
+    hasher.write(&end);
+    let tail = size - end.len() as u64;
+    source.read_exact_at(&mut end, tail)?;
+    hasher.write(&end);
+    Ok(ContentId::Ends(hasher.finish(), size))
+}
+
+fn libc_of<S: Source + ?Sized>(elf: &Elf<'_, S>) -> Libc {
+    match elf.interpreter() {
+        None => Libc::Static,
+        Some(linker) if linker.contains("ld-musl") => Libc::Musl,
+        Some(linker) if linker.contains("ld-linux") => Libc::Glibc,
+        Some(linker) => Libc::Other(linker),
+    }
+}
+
+/// `rustc version 1.95.0 (59807616e 2026-04-14)` in `.comment`, among other tools' lines.
+fn rustc_version<S: Source + ?Sized>(elf: &Elf<'_, S>) -> Option<String> {
+    let comment = elf.section_head(elf.section(".comment")?, 16 << 10).ok()?;
+    let line = comment.split(|&byte| byte == 0).find_map(|line| line.strip_prefix(b"rustc version "))?;
+    let version = line.split(|&byte| byte == b' ').next()?;
+    Some(String::from_utf8_lossy(version).into_owned())
+}
+
+#[derive(Default)]
+struct Strings {
+    rust: bool,
+    versions: [Option<String>; Library::ALL.len()],
+}
+
+/// Panic messages hold source paths: `…/tokio-1.54.1/src/…`, `/rustc/<commit>/library/…`. They outlive `strip`.
+fn read_only_strings<S: Source + ?Sized>(elf: &Elf<'_, S>) -> Result<Strings, ElfError> {
+    const OVERLAP: usize = 128;
+    let mut strings = Strings::default();
+    let Some(section) = elf.section(".rodata") else { return Ok(strings) };
+    let mut section = section.clone();
+    section.size = section.size.min(MAX_RODATA);
+    let rust = memmem::Finder::new("/rustc/");
+    let finders = Library::ALL.map(|library| memmem::Finder::new(library.name()).into_owned());
+    scan_section(elf, &section, |piece| {
+        strings.rust = strings.rust
+            || rust.find(piece).is_some_and(|at| piece[at..].windows(9).take(60).any(|path| path == b"/library/"));
+        for (finder, version) in finders.iter().zip(&mut strings.versions) {
+            if version.is_none() {
+                *version = finder.find_iter(piece).find_map(|at| crate_version(&piece[at + finder.needle().len()..]));
+            }
+        }
+        piece.len().saturating_sub(OVERLAP)
+    })?;
+    Ok(strings)
+}
+
+/// `-1.54.1/src/` → `1.54.1`.
+fn crate_version(rest: &[u8]) -> Option<String> {
+    let rest = &rest.strip_prefix(b"-")?;
+    let end = memchr::memchr(b'/', &rest[..rest.len().min(40)])?;
+    let version = std::str::from_utf8(&rest[..end]).ok()?;
+    let plain = version.bytes().all(|byte| byte.is_ascii_alphanumeric() || b".-+".contains(&byte));
+    (plain && version.starts_with(|first: char| first.is_ascii_digit()) && rest[end..].starts_with(b"/src/"))
+        .then(|| version.to_owned())
+}
+
+#[cfg(test)]
+#[path = "binary_tests.rs"]
+mod tests;

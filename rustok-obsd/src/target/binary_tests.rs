@@ -1,0 +1,167 @@
+//! Analyses of real files and of damaged ones.
+
+use std::io::Write as _;
+use std::time::Instant;
+
+use proptest::prelude::*;
+
+use super::*;
+use crate::target::report::BinaryReport;
+
+fn analyse(bytes: &[u8]) -> Binary {
+    let id = content_id(bytes, bytes.len() as u64).unwrap();
+    Binary::inspect(bytes, id, bytes.len() as u64, |_| None)
+}
+
+fn absence_of(binary: &Binary, point: ProbePoint) -> Option<Absence> {
+    match binary.probes.iter().find(|(other, _)| *other == point).map(|(_, presence)| presence) {
+        Some(Presence::Absent(absence)) => Some(absence.clone()),
+        _ => None,
+    }
+}
+
+fn skip(name: &str, reason: &str) {
+    eprintln!("skipped: {name}: {reason}");
+    if let Some(path) = std::env::var_os("RUSTOK_OBSD_SKIPS") {
+        let mut file = OpenOptions::new().append(true).create(true).open(path).unwrap();
+        writeln!(file, "skipped: {name}: {reason}").unwrap();
+    }
+}
+
+#[test]
+fn a_c_program_is_not_rust() {
+    let report = BinaryReport::new(Path::new("/bin/true")).unwrap();
+    assert!(!report.binary.is_rust && !report.is_complete());
+    assert_eq!(report.binary.libc, Some(Libc::Glibc));
+    assert_eq!(absence_of(&report.binary, ProbePoint::AxumRoute), Some(Absence::NotRust));
+    assert!(report.to_string().contains("absent: not a Rust program"), "{report}");
+}
+
+#[test]
+fn a_script_an_empty_file_and_a_truncated_elf_say_what_they_are() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("server");
+    std::fs::write(&path, "#!/bin/sh\nexec true\n").unwrap();
+    let report = BinaryReport::new(&path).unwrap();
+    assert_eq!(absence_of(&report.binary, ProbePoint::AxumRoute), Some(Absence::NotElf));
+    assert!(report.to_string().contains("absent: not an ELF file"), "{report}");
+    assert_eq!(absence_of(&analyse(b""), ProbePoint::TokioTaskEnter), Some(Absence::NotElf));
+    let whole = std::fs::read("/bin/true").unwrap();
+    for len in [5, 6, 63, 64, 200, whole.len() / 2, whole.len() - 1] {
+        let absence = absence_of(&analyse(&whole[..len]), ProbePoint::AxumRoute);
+        assert!(matches!(absence, Some(Absence::Malformed(_) | Absence::NotElf)), "{len}: {absence:?}");
+    }
+}
+
+#[test]
+fn a_file_that_cannot_be_read_is_an_error_that_names_it() {
+    for (path, reason) in
+        [("/nonexistent/x", "No such file"), ("/dev/null", "not a regular file"), ("/", "not a regular")]
+    {
+        let error = BinaryReport::new(Path::new(path)).unwrap_err().to_string();
+        assert!(error.contains(path) && error.contains(reason), "{error}");
+    }
+}
+
+#[test]
+fn this_program_is_rust_with_tokio_and_its_debug_build_asks_for_calibration() {
+    let binary = Binary::analyse(Path::new("/proc/self/exe"), Path::new("/")).unwrap();
+    assert!(binary.is_rust && !binary.stripped && binary.rustc.is_some());
+    assert!(binary.libraries.iter().any(|(library, _)| *library == Library::Tokio));
+    assert_eq!(binary.places(ProbePoint::TokioTaskEnter).len(), 1);
+    if cfg!(debug_assertions) {
+        assert!(matches!(binary.task_slot, TaskSlot::NeedsCalibration { .. }), "{:?}", binary.task_slot);
+    }
+    // axum's feature `matched-path` is off here, its router is in.
+    let absence = absence_of(&binary, ProbePoint::AxumRoute).unwrap();
+    assert!(matches!(absence, Absence::Inlined("axum") | Absence::NotLinked("axum")), "{absence}");
+}
+
+#[test]
+fn the_shop_has_its_routes_and_its_task_id() {
+    let Some(path) = std::env::var_os("RUSTOK_OBSD_SHOP") else {
+        return skip(
+            "the_shop_has_its_routes_and_its_task_id",
+            "RUSTOK_OBSD_SHOP does not name the shop's release binary; `cargo xtask test` builds it",
+        );
+    };
+    let start = Instant::now();
+    let report = BinaryReport::new(Path::new(&path)).unwrap();
+    let took = start.elapsed();
+    assert!(report.is_complete(), "{report}");
+    assert!(matches!(report.binary.task_slot, TaskSlot::Known(_)), "{report}");
+    assert!(report.binary.libraries.iter().any(|(library, _)| *library == Library::SeaOrm), "{report}");
+    eprintln!("{} bytes in {took:?}", report.binary.size);
+}
+
+#[test]
+fn a_stripped_copy_takes_its_symbols_from_the_debug_file_beside_it() {
+    let folder = tempfile::tempdir().unwrap();
+    let (stripped, debug) = (folder.path().join("server"), folder.path().join("server.debug"));
+    let exe = std::env::current_exe().unwrap();
+    let objcopy = |arguments: &[&std::ffi::OsStr]| {
+        std::process::Command::new("objcopy").args(arguments).status().is_ok_and(|status| status.success())
+    };
+    let link = [std::ffi::OsStr::new("--add-gnu-debuglink"), debug.as_os_str()].join(std::ffi::OsStr::new("="));
+    if !objcopy(&["--only-keep-debug".as_ref(), exe.as_os_str(), debug.as_os_str()]) {
+        return skip("a_stripped_copy_takes_its_symbols_from_the_debug_file_beside_it", "binutils' objcopy is missing");
+    }
+    assert!(objcopy(&["--strip-all".as_ref(), &link, exe.as_os_str(), stripped.as_os_str()]));
+    let (whole, split) =
+        (Binary::analyse(&exe, Path::new("/")).unwrap(), Binary::analyse(&stripped, Path::new("/")).unwrap());
+    assert!(split.stripped);
+    assert_eq!(split.debug_file.as_deref(), Some(debug.as_path()));
+    let code = |binary: &Binary| {
+        let (file, _) = open(if binary.stripped { &stripped } else { &exe }).unwrap();
+        let mut code = [0; 16];
+        Source::read_exact_at(&file, &mut code, binary.places(ProbePoint::TokioTaskEnter)[0].file_offset).unwrap();
+        code
+    };
+    assert_eq!(code(&whole), code(&split), "the offset is the stripped file's own");
+    std::fs::remove_file(&debug).unwrap();
+    let bare = Binary::analyse(&stripped, Path::new("/")).unwrap();
+    assert_eq!(absence_of(&bare, ProbePoint::TokioTaskEnter), Some(Absence::Stripped));
+    assert!(bare.is_rust && bare.libraries.iter().any(|(library, _)| *library == Library::Tokio));
+}
+
+#[test]
+fn versions_are_taken_from_source_paths_only() {
+    assert_eq!(crate_version(b"-1.54.1/src/runtime").as_deref(), Some("1.54.1"));
+    assert_eq!(crate_version(b"-1.0.0-rc.1/src/x").as_deref(), Some("1.0.0-rc.1"));
+    for other in [&b"-stream-0.1.17/src/lib.rs"[..], b"/1.2/src/", b"-1.2/lib/", b"-", b"", b"-1.54.1"] {
+        assert_eq!(crate_version(other), None, "{}", String::from_utf8_lossy(other));
+    }
+}
+
+/// A small but whole executable of this machine.
+fn sample() -> &'static [u8] {
+    static BYTES: std::sync::OnceLock<Vec<u8>> = std::sync::OnceLock::new();
+    BYTES.get_or_init(|| std::fs::read("/bin/true").unwrap())
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig::with_cases(512))]
+
+    #[test]
+    fn damaged_headers_never_panic(
+        damage in proptest::collection::vec((0_usize..1024, any::<u8>()), 1..20),
+        tail in proptest::collection::vec((1_usize..4096, any::<u8>()), 0..20),
+        cut in any::<prop::sample::Index>(),
+        whole in any::<bool>(),
+    ) {
+        let mut bytes = sample().to_vec();
+        let len = bytes.len();
+        for (at, value) in damage {
+            bytes[at] = value;
+        }
+        // The section headers are at the end.
+        for (at, value) in tail {
+            bytes[len - at] = value;
+        }
+        let end = if whole { len } else { cut.index(len) };
+        let binary = analyse(&bytes[..end]);
+        prop_assert_eq!(binary.probes.len(), ProbePoint::ALL.len());
+        let report = BinaryReport { path: "x".into(), binary };
+        prop_assert!(report.to_string().contains("absent"));
+    }
+}

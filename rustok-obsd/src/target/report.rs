@@ -1,0 +1,105 @@
+//! What `rustok-obsd probes --binary PATH` prints.
+//!
+//! Reads: a [`Binary`]. Yields: text for people. Costs: nothing worth a number.
+
+use std::fmt;
+use std::path::{Path, PathBuf};
+
+use super::binary::{Binary, BinaryError, Presence, ProbePoint};
+use super::tokio_slot::TaskSlot;
+
+/// A binary's probe points, printable.
+#[derive(Debug, Clone)]
+pub struct BinaryReport {
+    /// The file.
+    pub path: PathBuf,
+    /// What is in it.
+    pub binary: Binary,
+}
+
+impl BinaryReport {
+    /// Analyses the file.
+    ///
+    /// # Errors
+    /// [`BinaryError`] where it cannot be read.
+    pub fn new(path: &Path) -> Result<Self, BinaryError> {
+        Ok(Self { path: path.to_owned(), binary: Binary::analyse(path, Path::new("/"))? })
+    }
+
+    /// Whether everything that the daemon wants is there: the exit code of the command.
+    #[must_use]
+    pub fn is_complete(&self) -> bool {
+        ProbePoint::ALL.iter().all(|&point| !self.binary.places(point).is_empty())
+            && !matches!(self.binary.task_slot, TaskSlot::Absent { .. })
+    }
+}
+
+impl fmt::Display for BinaryReport {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Binary { id, size, is_rust, rustc, stripped, debug_file, libc, libraries, symbols, probes, task_slot } =
+            &self.binary;
+        let yes = |yes: bool| if yes { "yes" } else { "no" };
+        writeln!(f, "binary     {}", self.path.display())?;
+        writeln!(f, "size       {size} bytes")?;
+        writeln!(f, "build id   {id}")?;
+        match rustc {
+            Some(version) => writeln!(f, "rust       yes, rustc {version}")?,
+            None => writeln!(f, "rust       {}", yes(*is_rust))?,
+        }
+        if let Some(libc) = libc {
+            writeln!(f, "libc       {libc}")?;
+            match debug_file {
+                Some(path) => writeln!(f, "stripped   yes, {symbols} symbols from {}", path.display())?,
+                None => writeln!(f, "stripped   {}, {symbols} symbols", yes(*stripped))?,
+            }
+        }
+        if !libraries.is_empty() {
+            let list: Vec<String> = libraries
+                .iter()
+                .map(|(library, version)| match version {
+                    Some(version) => format!("{} {version}", library.name()),
+                    None => library.name().to_owned(),
+                })
+                .collect();
+            writeln!(f, "libraries  {}", list.join(", "))?;
+        }
+        writeln!(f)?;
+        for (point, presence) in probes {
+            writeln!(f, "{point}\n  {presence}")?;
+        }
+        write!(f, "tokio's task id\n  {task_slot}")
+    }
+}
+
+impl fmt::Display for ProbePoint {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(self.path())
+    }
+}
+
+impl fmt::Display for Presence {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Found(places) => {
+                let offsets: Vec<String> = places.iter().map(|place| format!("{:#x}", place.file_offset)).collect();
+                write!(f, "found at file offset {}", offsets.join(", "))
+            }
+            Self::Absent(absence) => write!(f, "absent: {absence}"),
+        }
+    }
+}
+
+impl fmt::Display for TaskSlot {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Known(offset) => {
+                let sign = if *offset < 0 { '-' } else { '+' };
+                write!(f, "found at thread pointer {sign} {:#x}", offset.unsigned_abs())
+            }
+            Self::NeedsCalibration { reason, .. } => {
+                write!(f, "to be calibrated on the running process: {reason}")
+            }
+            Self::Absent { reason } => write!(f, "absent: {reason}"),
+        }
+    }
+}

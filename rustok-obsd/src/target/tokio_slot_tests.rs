@@ -1,0 +1,179 @@
+//! The slot from code as compilers write it, and from this test program itself.
+
+use std::path::Path;
+
+use super::*;
+use crate::target::binary::Binary;
+use crate::target::calibrate::{Calibrator, Progress};
+use crate::target::memory::{Memory, ProcessMemory};
+
+/// An executable of one code segment at 0x1000 and a thread-local block of 0x120 bytes.
+fn executable(code: &[u8]) -> Vec<u8> {
+    let mut bytes = vec![0; 0x1000];
+    let mut put = |at: usize, value: &[u8]| bytes[at..at + value.len()].copy_from_slice(value);
+    put(0, b"\x7fELF\x02\x01\x01");
+    put(0x10, &3_u16.to_le_bytes());
+    put(0x12, &elf::EM_X86_64.to_le_bytes());
+    put(0x14, &1_u32.to_le_bytes());
+    put(0x20, &64_u64.to_le_bytes());
+    put(0x34, &[64, 0, 56, 0, 2, 0, 64, 0]);
+    let mut header = |at: usize, kind: u32, flags: u32, words: [u64; 6]| {
+        put(at, &kind.to_le_bytes());
+        put(at + 4, &flags.to_le_bytes());
+        for (index, word) in words.iter().enumerate() {
+            put(at + 8 + 8 * index, &word.to_le_bytes());
+        }
+    };
+    let len = code.len() as u64;
+    header(64, elf::PT_LOAD, elf::PF_X, [0x1000, 0x1000, 0x1000, len, len, 0x1000]);
+    header(120, elf::PT_TLS, 0, [0x1000, 0x3000, 0x3000, 0, 0x120, 8]);
+    bytes.extend_from_slice(code);
+    bytes
+}
+
+fn slot(code: &[u8]) -> TaskSlot {
+    let bytes = executable(code);
+    let elf = Elf::parse(bytes.as_slice()).unwrap();
+    let enter = [Symbol { address: 0x1000, size: code.len() as u64, names: Vec::new() }];
+    let context = [Symbol { address: 0, size: 80, names: Vec::new() }];
+    find(&elf, &enter, &context)
+}
+
+/// rustc 1.95, release: copy of the argument, `lea`, state byte, registration of the destructor, store.
+const RELEASE: &[u8] = &[
+    0x41, 0x56, 0x53, 0x50, // push r14; push rbx; push rax
+    0x48, 0x89, 0xfb, // mov rbx, rdi
+    0x64, 0x48, 0x8b, 0x04, 0x25, 0, 0, 0, 0, // mov rax, fs:[0]
+    0x48, 0x8d, 0x80, 0xe0, 0xfe, 0xff, 0xff, // lea rax, [rax-0x120]
+    0x0f, 0xb6, 0x48, 0x48, // movzx ecx, byte [rax+0x48]
+    0x83, 0xf9, 0x01, 0x74, 0x24, // cmp ecx, 1; je +0x24
+    0x83, 0xf9, 0x02, 0x75, 0x04, // cmp ecx, 2; jne +4
+    0x31, 0xc9, 0xeb, 0x23, // xor ecx, ecx; jmp +0x23
+    0x48, 0x8d, 0x35, 0xa0, 0x55, 0, 0, // lea rsi, [rip+…]
+    0x48, 0x89, 0xc7, 0x49, 0x89, 0xc6, // mov rdi, rax; mov r14, rax
+    0xff, 0x15, 0x2c, 0xf2, 0x06, 0, // call [rip+…]
+    0x4c, 0x89, 0xf0, // mov rax, r14
+    0x41, 0xc6, 0x46, 0x48, 0x01, // mov byte [r14+0x48], 1
+    0x48, 0x8b, 0x48, 0x30, // mov rcx, [rax+0x30]
+    0x48, 0x89, 0x58, 0x30, // mov [rax+0x30], rbx
+    0x48, 0x89, 0xc8, 0x48, 0x83, 0xc4, 0x08, 0x5b, 0x41, 0x5e, 0xc3,
+];
+
+#[test]
+fn the_release_code_of_rustc_gives_the_slot() {
+    assert_eq!(slot(RELEASE), TaskSlot::Known(-0xf0));
+}
+
+#[test]
+fn other_shapes_of_the_same_code_give_the_slot() {
+    let shapes: [&[u8]; 4] = [
+        // mov rax, -0x120; add rax, fs:[0]; xchg [rax+0x30], rdi; ret
+        &[
+            0x48, 0xc7, 0xc0, 0xe0, 0xfe, 0xff, 0xff, 0x64, 0x48, 0x03, 0x04, 0x25, 0, 0, 0, 0, 0x48, 0x87, 0x78, 0x30,
+            0xc3,
+        ],
+        // mov fs:[-0xf0], rdi; ret
+        &[0x64, 0x48, 0x89, 0x3c, 0x25, 0x10, 0xff, 0xff, 0xff, 0xc3],
+        // mov rax, fs:[0]; add rax, -0x120; mov [rax+0x30], rdi; ret
+        &[0x64, 0x48, 0x8b, 0x04, 0x25, 0, 0, 0, 0, 0x48, 0x05, 0xe0, 0xfe, 0xff, 0xff, 0x48, 0x89, 0x78, 0x30, 0xc3],
+        // jmp +1; int3; mov fs:[-0xf0], rdi; ret
+        &[0xeb, 0x01, 0xcc, 0x64, 0x48, 0x89, 0x3c, 0x25, 0x10, 0xff, 0xff, 0xff, 0xc3],
+    ];
+    for shape in shapes {
+        assert_eq!(slot(shape), TaskSlot::Known(-0xf0), "{shape:x?}");
+    }
+}
+
+#[test]
+fn code_that_leaves_doubt_is_calibrated_with_the_reason() {
+    let doubtful: [(&[u8], &str); 6] = [
+        // push rax; mov [rsp], rdi; call [rip]; pop rcx; ret: a debug build.
+        (&[0x50, 0x48, 0x89, 0x3c, 0x24, 0xff, 0x15, 0, 0, 0, 0, 0x59, 0xc3], "does not store its argument"),
+        // call [rip]; mov [rax], rdi … with rdi kept in rbx: __tls_get_addr.
+        (&[0x48, 0x89, 0xfb, 0xff, 0x15, 0, 0, 0, 0, 0x48, 0x89, 0x18, 0xc3], "the code hides"),
+        // Two places: mov fs:[-0xf0], rdi; mov fs:[-0xe8], rdi.
+        (
+            &[
+                0x64, 0x48, 0x89, 0x3c, 0x25, 0x10, 0xff, 0xff, 0xff, 0x64, 0x48, 0x89, 0x3c, 0x25, 0x18, 0xff, 0xff,
+                0xff, 0xc3,
+            ],
+            "in 2 places",
+        ),
+        // Outside of CONTEXT: mov fs:[-8], rdi.
+        (&[0x64, 0x48, 0x89, 0x3c, 0x25, 0xf8, 0xff, 0xff, 0xff, 0xc3], "outside of CONTEXT"),
+        // The low half only: mov fs:[-0xf0], edi.
+        (&[0x64, 0x89, 0x3c, 0x25, 0x10, 0xff, 0xff, 0xff, 0xc3], "does not store its argument"),
+        // The argument was changed before: mov edi, edi; mov fs:[-0xf0], rdi.
+        (&[0x89, 0xff, 0x64, 0x48, 0x89, 0x3c, 0x25, 0x10, 0xff, 0xff, 0xff, 0xc3], "does not store its argument"),
+    ];
+    for (code, why) in doubtful {
+        let TaskSlot::NeedsCalibration { reason, enter_offsets, areas } = slot(code) else {
+            panic!("{code:x?}: {:?}", slot(code))
+        };
+        assert!(reason.contains(why), "{reason} for {code:x?}");
+        assert_eq!((enter_offsets.as_slice(), areas.as_slice()), ([0x1000].as_slice(), [-0x120..-0xd0].as_slice()));
+    }
+}
+
+proptest::proptest! {
+    #[test]
+    fn any_code_is_followed_to_an_end(code in proptest::collection::vec(proptest::num::u8::ANY, 1..400)) {
+        slot(&code);
+    }
+
+    #[test]
+    fn damaged_code_never_gives_a_slot_outside_of_context(at in 0..RELEASE.len(), value in proptest::num::u8::ANY) {
+        let mut code = RELEASE.to_vec();
+        code[at] = value;
+        if let TaskSlot::Known(slot) = slot(&code) {
+            proptest::prop_assert!((-0x120..=-0xd0 - 8).contains(&slot));
+        }
+    }
+}
+
+#[cfg(target_arch = "x86_64")]
+fn thread_pointer() -> u64 {
+    let pointer: u64;
+    // SAFETY: the psABI puts the thread pointer itself at %fs:0; the instruction reads it and nothing else.
+    unsafe { std::arch::asm!("mov {}, fs:[0]", out(reg) pointer, options(nostack, readonly, preserves_flags)) };
+    pointer
+}
+
+/// This program links Tokio: what we find in its file must be where its tasks find their id. A debug build is
+/// calibrated, a release build (`cargo test --release`) is read.
+#[cfg(target_arch = "x86_64")]
+#[test]
+fn the_slot_of_this_program_holds_the_id_of_its_tasks() {
+    let binary = Binary::analyse(Path::new("/proc/self/exe"), Path::new("/")).unwrap();
+    let memory = ProcessMemory::new(std::process::id());
+    let runtime = tokio::runtime::Builder::new_current_thread().build().unwrap();
+    let task = || tokio::task::id().to_string().parse::<u64>().unwrap();
+    let offset = match binary.task_slot {
+        TaskSlot::Known(offset) => offset,
+        TaskSlot::NeedsCalibration { areas, .. } => {
+            let mut calibrator = Calibrator::new(&areas);
+            let mut progress = Progress::Searching;
+            for _ in 0..100 {
+                let mut taken = calibrator.clone();
+                let sample = async move {
+                    let progress = taken.sample(&memory, thread_pointer(), task());
+                    (taken, progress)
+                };
+                (calibrator, progress) = runtime.block_on(async { tokio::spawn(sample).await.unwrap() });
+            }
+            let Progress::Found(offset) = progress else { panic!("{progress:?}") };
+            offset
+        }
+        TaskSlot::Absent { reason } => panic!("{reason}"),
+    };
+    let word = move || {
+        let mut bytes = [0; 8];
+        memory.read(thread_pointer().wrapping_add_signed(offset), &mut bytes).unwrap();
+        u64::from_le_bytes(bytes)
+    };
+    assert_eq!(word(), 0, "no task outside of the runtime");
+    for _ in 0..10 {
+        let (read, told) = runtime.block_on(async { tokio::spawn(async move { (word(), task()) }).await.unwrap() });
+        assert_eq!(read, told);
+    }
+}
