@@ -185,7 +185,7 @@ mod tests {
                     value,
                     time_ns: value,
                 });
-                if value % 64 == 0 {
+                if value.is_multiple_of(64) {
                     std::thread::yield_now();
                 }
             }

@@ -94,7 +94,7 @@ pub struct HistogramValue<'h> {
 pub struct Encoder<'a> {
     out: &'a mut Output,
     format: Format,
-    /// Hashes of the family names written.
+    /// Hashes of the names written, and of the names under which they were written.
     seen: &'a mut HashSet<u64>,
     dropped: u64,
 }
@@ -126,21 +126,22 @@ impl<'a> Encoder<'a> {
     /// Begins a family. Its head is written with its first sample; without one nothing is. A name that was written
     /// before is dropped with its samples, and counted: a repeated family would make Prometheus refuse the whole scrape.
     pub fn family<'e>(&'e mut self, family: &'e Family<'e>) -> Samples<'e, 'a> {
+        let first = self.seen.insert(hash(("", family.name)));
         let (mut base, mut kind) = (family.name, family.kind.text());
         if self.format == Format::OpenMetrics {
             (base, kind) = openmetrics(family);
-            if base != family.name && self.seen.contains(&hash(base)) {
+            if base != family.name && self.seen.contains(&hash(("base", base))) {
                 // Legal in 0.0.4 (`x` and `x_total`), not here: keep the data under a type that promises nothing.
                 (base, kind) = (family.name, "unknown");
             }
         }
-        let state = if self.seen.insert(hash(base)) {
+        let state = if self.seen.insert(hash(("base", base))) && first {
             State::Head
         } else {
             self.dropped += 1;
             tracing::debug!(
                 family = family.name,
-                "two sources write the same family; the second is left out"
+                "another source has written this family; left out"
             );
             State::Dropped
         };
@@ -161,7 +162,7 @@ impl<'a> Encoder<'a> {
     }
 }
 
-fn hash(name: &str) -> u64 {
+fn hash(name: (&str, &str)) -> u64 {
     let mut hasher = DefaultHasher::new();
     name.hash(&mut hasher);
     hasher.finish()

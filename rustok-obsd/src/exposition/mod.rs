@@ -9,9 +9,13 @@ mod encoder;
 mod labels;
 mod negotiate;
 mod output;
+#[cfg(test)]
+pub(crate) mod parse;
 mod registry;
 pub mod server;
 mod stall;
+#[cfg(test)]
+mod tests;
 
 pub use bind::{BindError, bind};
 pub use encoder::{Encoder, Exemplar, Format, HistogramValue, Samples, Value};
