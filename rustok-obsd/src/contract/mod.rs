@@ -1,1 +1,134 @@
-//! stub
+//! The one catalogue of metrics: name, type, unit, labels, help and origin of every family, and their recorders.
+//!
+//! Reads: exchanges ([`recorder`]) and what the rooms say about themselves ([`own`]). Yields: [`Family`] constants from
+//! which encoding, `docs/METRICS.md` ([`docs`]) and the tests derive. Costs: constants; see [`recorder`] for recording.
+
+mod admit;
+#[cfg(test)]
+mod catalogue_tests;
+pub mod docs;
+mod histogram;
+pub mod http;
+mod http_collect;
+mod list;
+pub mod own;
+pub mod recorder;
+mod series;
+#[cfg(test)]
+pub(crate) mod tests;
+
+pub use series::HttpMetrics;
+
+/// What a family's samples mean (OpenMetrics 1.0.0, section "Metric Types").
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Kind {
+    /// Only rises, but for a restart. Its name ends in `_total`.
+    Counter,
+    /// Rises and falls.
+    Gauge,
+    /// Counts observations in buckets.
+    Histogram,
+    /// Always 1; the labels are the information. Its name ends in `_info`. A gauge in text format 0.0.4.
+    Info,
+    /// Nothing is promised: `untyped` in text format 0.0.4, `unknown` in OpenMetrics.
+    Untyped,
+}
+
+impl Kind {
+    /// The type's name in text format 0.0.4.
+    #[must_use]
+    pub const fn text(self) -> &'static str {
+        match self {
+            Self::Counter => "counter",
+            Self::Gauge | Self::Info => "gauge",
+            Self::Histogram => "histogram",
+            Self::Untyped => "untyped",
+        }
+    }
+}
+
+/// Where a family's values come from.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Origin {
+    /// Observed by the kernel programs.
+    Ebpf,
+    /// The daemon about itself.
+    Own,
+}
+
+/// What a user may rely on.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Stability {
+    /// Published by RusToK: its dashboards and alerts name it.
+    Rustok,
+    /// A stable OpenTelemetry semantic convention under its Prometheus name.
+    Stable,
+    /// May change between minor versions.
+    Development,
+}
+
+/// One metric family. The catalogue holds constants; a collector may also make one at scrape time.
+#[derive(Clone, Copy, Debug)]
+pub struct Family<'a> {
+    /// Name in text format 0.0.4, with `_total` or `_info` where the kind wants it.
+    pub name: &'a str,
+    /// Type.
+    pub kind: Kind,
+    /// Base unit (`seconds`, `bytes`), empty where there is none.
+    pub unit: &'a str,
+    /// One sentence.
+    pub help: &'a str,
+    /// Label names, in the order of the values given to the encoder (`le` of a histogram is not listed).
+    pub labels: &'a [&'a str],
+    /// Where the values come from.
+    pub origin: Origin,
+    /// What a user may rely on.
+    pub stability: Stability,
+}
+
+/// A histogram's upper bounds without +Inf, each with the text of its `le` (canonical OpenMetrics numbers).
+#[derive(Clone, Copy, Debug)]
+pub struct Bounds {
+    /// Ascending.
+    pub values: &'static [f64],
+    /// `le` of each, such as `0.5`, `1.0`, `1e+06`.
+    pub text: &'static [&'static str],
+}
+
+/// Makes [`Bounds`] from literals; a literal's own spelling is its `le`.
+macro_rules! bounds {
+    ($($value:literal)+) => {
+        $crate::contract::Bounds { values: &[$($value),+], text: &[$(stringify!($value)),+] }
+    };
+}
+pub(crate) use bounds;
+
+/// One part of the catalogue.
+#[derive(Clone, Copy, Debug)]
+pub struct Area {
+    /// Heading in the documentation.
+    pub title: &'static str,
+    /// Its families.
+    pub families: &'static [Family<'static>],
+}
+
+/// Every family that the daemon can export.
+pub const CATALOGUE: &[Area] = &[
+    Area {
+        title: "HTTP, RusToK's names",
+        families: http::RUSTOK,
+    },
+    Area {
+        title: "HTTP, OpenTelemetry semantic conventions",
+        families: http::OTEL,
+    },
+    Area {
+        title: "The daemon itself",
+        families: own::FAMILIES,
+    },
+];
+
+/// Every family of [`CATALOGUE`].
+pub fn families() -> impl Iterator<Item = &'static Family<'static>> {
+    CATALOGUE.iter().flat_map(|area| area.families)
+}

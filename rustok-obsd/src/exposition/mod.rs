@@ -1,1 +1,31 @@
-//! stub
+//! Serves metrics: collects from the registered sources, encodes as Prometheus text or OpenMetrics, compresses, answers.
+//!
+//! Reads: sources ([`Collect`]). Yields: one exposition per scrape ([`Exposition::render`]) and the HTTP server
+//! ([`server`]). Costs: nothing is allocated per sample; buffers are reused from scrape to scrape. A scrape takes no
+//! lock that the capture thread waits for.
+
+mod bind;
+mod encoder;
+mod labels;
+mod negotiate;
+mod output;
+#[cfg(test)]
+pub(crate) mod parse;
+mod registry;
+pub mod server;
+mod stall;
+#[cfg(test)]
+mod tests;
+
+pub use bind::{BindError, bind};
+pub use encoder::{Encoder, Exemplar, Format, HistogramValue, Samples, Value};
+pub use labels::{LabelSet, Labels};
+pub use negotiate::{accepts_gzip, format as negotiate_format};
+pub use output::Output;
+pub use registry::{Exposition, Rendered, Scratch, to_text};
+
+/// A source of metrics.
+pub trait Collect {
+    /// Writes the source's families, each once and whole. Called for every scrape, possibly by several threads at once.
+    fn collect(&self, out: &mut Encoder<'_>);
+}

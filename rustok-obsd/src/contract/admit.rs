@@ -1,0 +1,389 @@
+//! The recorder's rare path: admits new services, label sets and peers, within the caps.
+//!
+//! Reads: the first exchange of a label set. Yields: its series, or that of `~other`. Costs: allocates; once per label set.
+
+use super::http;
+use super::recorder::{
+    ClientEntry, ClientKey, HttpRecorder, Limits, NO_PEER, OTHER_PEER, Peer, ServerEntry,
+    ServerKey, TargetKey,
+};
+use super::series::{
+    ClientSeries, Ending, METHODS, OTHER, PathLabels, SOURCES, ServerSeries, Service, Timed,
+    error_type, method_text, outcome, source_index,
+};
+use crate::contract::histogram::{Histogram, bump};
+use crate::exchange::{Exchange, Method, Side};
+use crate::exposition::LabelSet;
+use crate::route::{Route, Source};
+use std::collections::BTreeSet;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, OnceLock, PoisonError};
+
+/// How much of an exchange's labels a series keeps.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Detail {
+    All,
+    /// The route (server) or peer (client) is `~other`.
+    Other,
+    /// The method is `_OTHER` and the status unknown as well.
+    LastResort,
+}
+
+impl Detail {
+    const ALL: [Self; 3] = [Self::All, Self::Other, Self::LastResort];
+
+    /// Whether a list of `len` series has room for one more of this kind.
+    fn fits(self, len: usize, cap: usize) -> bool {
+        match self {
+            Self::All => len < cap,
+            Self::Other => len < cap + Limits::OVERFLOW,
+            Self::LastResort => true,
+        }
+    }
+
+    fn of(self, method: Method, status: u16) -> (Method, u16) {
+        if self == Self::LastResort {
+            (Method::Other, 0)
+        } else {
+            (method, status)
+        }
+    }
+}
+
+impl HttpRecorder {
+    /// Index of the service of this name.
+    pub(super) fn service(&mut self, name: &str) -> usize {
+        if let Some(index) = self.services.get(name) {
+            return *index;
+        }
+        let name = if self.services.len() >= self.limits.services {
+            OTHER
+        } else {
+            name
+        };
+        if let Some(index) = self.services.get(name) {
+            return *index;
+        }
+        let service = Service {
+            name: name.to_owned(),
+            active: [const { AtomicU64::new(0) }; METHODS.len()],
+            active_labels: [const { OnceLock::new() }; METHODS.len()],
+            routes: [const { AtomicU64::new(0) }; SOURCES.len()],
+        };
+        // There is room: one more than the cap, for `~other`.
+        let index = self
+            .metrics
+            .services
+            .push(service)
+            .unwrap_or(self.limits.services);
+        self.services.insert(name.to_owned(), index);
+        index
+    }
+
+    fn service_of(&mut self, key: TargetKey) -> usize {
+        match self.targets.get(&key.0) {
+            Some(target) => target.service,
+            None => self.service("unknown_service"),
+        }
+    }
+
+    fn service_name(&self, service: usize) -> &str {
+        self.metrics
+            .services
+            .get(service)
+            .map_or("", |service| &service.name)
+    }
+
+    /// Makes the list of resources anew.
+    pub(super) fn publish_targets(&self) {
+        let values: BTreeSet<_> = self
+            .targets
+            .values()
+            .map(|target| {
+                let labels = &target.labels;
+                [
+                    self.service_name(target.service),
+                    &labels.service_version,
+                    &labels.service_namespace,
+                    &labels.deployment_environment_name,
+                    &labels.host_name,
+                ]
+            })
+            .collect();
+        let sets = values
+            .iter()
+            .map(|values| LabelSet::new(http::TARGET_INFO.labels.iter().copied().zip(*values)));
+        let sets: Arc<[LabelSet]> = sets.collect();
+        let old = {
+            let mut info = self
+                .metrics
+                .target_info
+                .lock()
+                .unwrap_or_else(PoisonError::into_inner);
+            std::mem::replace(&mut *info, sets)
+        };
+        drop(old);
+        self.metrics
+            .targets
+            .store(self.targets.len() as u64, Ordering::Relaxed);
+    }
+
+    /// The series of an exchange whose label set is new to this target.
+    pub(super) fn admit_server(
+        &mut self,
+        key: TargetKey,
+        exchange: &Exchange<'_>,
+        route: &Route,
+    ) -> ServerEntry {
+        let service = self.service_of(key);
+        let ending = Ending::from(exchange.outcome);
+        let pinned = Arc::clone(&route.template);
+        for detail in Detail::ALL {
+            let (method, status) = detail.of(exchange.method, exchange.status);
+            let other = Route {
+                template: Arc::clone(&self.other),
+                source: Source::Overflow,
+            };
+            let route = if detail == Detail::All { route } else { &other };
+            let matched = route.source != Source::Unmatched;
+            let template = Arc::clone(&route.template);
+            let key = ServerKey {
+                service,
+                method,
+                route: template,
+                matched,
+                status,
+                ending,
+            };
+            let known = self.server.get(&key).cloned();
+            let fits = detail.fits(self.metrics.server.len(), self.limits.server_series);
+            if let Some(series) = known.or_else(|| fits.then(|| self.new_server(key, route))) {
+                return ServerEntry {
+                    series,
+                    overflow: detail != Detail::All,
+                    _pinned: pinned,
+                };
+            }
+        }
+        unreachable!("the last resort always fits")
+    }
+
+    fn new_server(&mut self, key: ServerKey, route: &Route) -> Arc<ServerSeries> {
+        let (method, status, ending) = (key.method, key.status, key.ending);
+        let code = if status == 0 {
+            String::new()
+        } else {
+            status.to_string()
+        };
+        let values = [
+            self.service_name(key.service),
+            method_text(method),
+            if key.matched { &key.route } else { "" },
+            &code,
+            "http",
+            &error_type(Side::Server, status, ending),
+        ];
+        let labels = LabelSet::new(
+            http::SERVER_REQUEST_DURATION
+                .labels
+                .iter()
+                .copied()
+                .zip(values),
+        );
+        let status = if ending == Ending::Aborted {
+            499
+        } else {
+            status
+        };
+        let series = Arc::new(ServerSeries {
+            labels,
+            service: key.service,
+            request: self.request(method, &key.route, status),
+            path: self.path(method, &key.route),
+            outcome: outcome(method, key.status, ending),
+            overflow: route.source == Source::Overflow,
+            timed: Timed::new(),
+            request_body: Histogram::new(),
+            response_body: Histogram::new(),
+        });
+        if self
+            .routes
+            .insert((key.service, Arc::clone(&key.route)), ())
+            .is_none()
+            && let Some(service) = self.metrics.services.get(key.service)
+        {
+            bump(&service.routes[source_index(route.source)], 1);
+        }
+        self.metrics.server.push(Arc::clone(&series));
+        self.server.insert(key, Arc::clone(&series));
+        series
+    }
+
+    /// Index of RusToK's labels of a request. There are never more than server series, hence always room.
+    fn request(&mut self, method: Method, route: &Arc<str>, status: u16) -> usize {
+        let metrics = &self.metrics;
+        *self
+            .requests
+            .entry((method, Arc::clone(route), status))
+            .or_insert_with(|| {
+                let values = [method_text(method), route, &format!("{status:03}")];
+                let labels = LabelSet::new(http::REQUESTS.labels.iter().copied().zip(values));
+                metrics.requests.push(labels).unwrap_or(0)
+            })
+    }
+
+    fn path(&mut self, method: Method, route: &Arc<str>) -> usize {
+        let metrics = &self.metrics;
+        *self
+            .paths
+            .entry((method, Arc::clone(route)))
+            .or_insert_with(|| {
+                let values = [method_text(method), &**route];
+                let path = LabelSet::new(http::REQUEST_DURATION.labels.iter().copied().zip(values));
+                let endpoint = LabelSet::new(http::REQUEST_SIZE.labels.iter().copied().zip(values));
+                metrics
+                    .paths
+                    .push(PathLabels { path, endpoint })
+                    .unwrap_or(0)
+            })
+    }
+
+    /// The series of an exchange whose label set is new to this target.
+    pub(super) fn admit_client(
+        &mut self,
+        key: TargetKey,
+        exchange: &Exchange<'_>,
+        peer: usize,
+    ) -> ClientEntry {
+        let service = self.service_of(key);
+        let ending = Ending::from(exchange.outcome);
+        for detail in Detail::ALL {
+            let (method, status) = detail.of(exchange.method, exchange.status);
+            let Peer { address, port } = self.peer_labels[if detail == Detail::All {
+                peer
+            } else {
+                OTHER_PEER
+            }]
+            .clone();
+            let key = ClientKey {
+                service,
+                method,
+                address,
+                port,
+                status,
+                ending,
+            };
+            let known = self.client.get(&key).cloned();
+            let fits = detail.fits(self.metrics.client.len(), self.limits.client_series);
+            if let Some(series) = known.or_else(|| fits.then(|| self.new_client(key))) {
+                let overflow = detail != Detail::All || peer == OTHER_PEER;
+                return ClientEntry { series, overflow };
+            }
+        }
+        unreachable!("the last resort always fits")
+    }
+
+    fn new_client(&mut self, key: ClientKey) -> Arc<ClientSeries> {
+        let (method, status, ending) = (key.method, key.status, key.ending);
+        let code = if status == 0 {
+            String::new()
+        } else {
+            status.to_string()
+        };
+        let error = error_type(Side::Client, status, ending);
+        let values = [
+            self.service_name(key.service),
+            method_text(method),
+            &code,
+            &key.address,
+            &key.port,
+            &error,
+        ];
+        let series = Arc::new(ClientSeries {
+            labels: LabelSet::new(
+                http::CLIENT_REQUEST_DURATION
+                    .labels
+                    .iter()
+                    .copied()
+                    .zip(values),
+            ),
+            service: key.service,
+            outcome: outcome(method, status, ending),
+            timed: Timed::new(),
+        });
+        self.metrics.client.push(Arc::clone(&series));
+        self.client.insert(key, Arc::clone(&series));
+        series
+    }
+
+    /// Number of the peer that a `Host` value names.
+    pub(super) fn peer(&mut self, host: &[u8]) -> usize {
+        if host.is_empty() {
+            return NO_PEER;
+        }
+        if let Some(peer) = self.peers.get(host) {
+            return *peer;
+        }
+        match parse_host(host) {
+            Some(peer) if self.peers.len() < self.limits.peers => {
+                self.peer_labels.push(peer);
+                let number = self.peer_labels.len() - 1;
+                self.peers.insert(host.into(), number);
+                number
+            }
+            _ => OTHER_PEER,
+        }
+    }
+}
+
+/// Address and port of a `Host` value (RFC 9110, section 7.2), `None` where it is none.
+fn parse_host(host: &[u8]) -> Option<Peer> {
+    let host = std::str::from_utf8(host)
+        .ok()
+        .filter(|host| host.len() <= 255)?;
+    let (address, port) = match host.rsplit_once(':') {
+        Some((address, port)) if !port.contains(']') => (address, port.parse::<u16>().ok()?),
+        _ => (host, 80),
+    };
+    let address = match address.strip_prefix('[') {
+        Some(address) => address
+            .strip_suffix(']')
+            .filter(|address| address.parse::<std::net::Ipv6Addr>().is_ok())?,
+        None => address,
+    };
+    let legal = |c: char| c.is_ascii_alphanumeric() || matches!(c, '-' | '.' | '_' | ':');
+    if address.is_empty() || !address.chars().all(legal) {
+        return None;
+    }
+    Some(Peer {
+        address: address.to_ascii_lowercase().into(),
+        port: port.to_string().into(),
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_host_gives_address_and_port_or_nothing() {
+        let parse = |host: &str| {
+            parse_host(host.as_bytes()).map(|peer| format!("{} {}", peer.address, peer.port))
+        };
+        for (host, wanted) in [
+            ("example.com", Some("example.com 80")),
+            ("Example.COM:8080", Some("example.com 8080")),
+            ("127.0.0.1:5150", Some("127.0.0.1 5150")),
+            ("[::1]", Some("::1 80")),
+            ("[::1]:3000", Some("::1 3000")),
+            ("[nonsense]:3000", None),
+            ("user:secret@example.com:80", None),
+            ("example.com:http", None),
+            ("a b", None),
+            (":80", None),
+            ("", None),
+        ] {
+            assert_eq!(parse(host).as_deref(), wanted, "{host}");
+        }
+    }
+}

@@ -1,0 +1,121 @@
+//! Nothing is allocated per exchange recorded, nor per sample rendered, once buffers have grown.
+//!
+//! One test, for the counter is the whole process's.
+
+use rustok_obsd::contract::HttpMetrics;
+use rustok_obsd::contract::recorder::{Exemplar, HttpRecorder, Limits, TargetKey, TargetLabels};
+use rustok_obsd::exchange::{Exchange, Method, Outcome, Side};
+use rustok_obsd::exposition::{Exposition, Format, Scratch};
+use rustok_obsd::route::{Route, Source};
+use std::alloc::{GlobalAlloc, Layout, System};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+
+struct Counting;
+
+static ALLOCATIONS: AtomicU64 = AtomicU64::new(0);
+
+// SAFETY: everything is passed on to the system's allocator.
+unsafe impl GlobalAlloc for Counting {
+    unsafe fn alloc(&self, layout: Layout) -> *mut u8 {
+        ALLOCATIONS.fetch_add(1, Ordering::Relaxed);
+        // SAFETY: as the caller promises.
+        unsafe { System.alloc(layout) }
+    }
+
+    unsafe fn dealloc(&self, pointer: *mut u8, layout: Layout) {
+        // SAFETY: as the caller promises.
+        unsafe { System.dealloc(pointer, layout) }
+    }
+
+    unsafe fn realloc(&self, pointer: *mut u8, layout: Layout, size: usize) -> *mut u8 {
+        ALLOCATIONS.fetch_add(1, Ordering::Relaxed);
+        // SAFETY: as the caller promises.
+        unsafe { System.realloc(pointer, layout, size) }
+    }
+}
+
+#[global_allocator]
+static ALLOCATOR: Counting = Counting;
+
+const TARGET: TargetKey = TargetKey(1);
+
+fn exchange(side: Side, status: u16, i: u64) -> Exchange<'static> {
+    Exchange {
+        side,
+        task: 1,
+        tid: 1,
+        start_ns: 1_000_000_000,
+        first_io_ns: 1_000_000_000,
+        request_end_ns: 1_000_000_000,
+        response_start_ns: 1_000_000_000,
+        end_ns: 1_000_000_000 + i * 7_919 % 12_000_000_000,
+        method: Method::Get,
+        path: b"/",
+        host: b"example.com",
+        version: 1,
+        status,
+        outcome: Outcome::Complete,
+        request_bytes: 0,
+        response_bytes: 0,
+        request_body: i,
+        response_body: i * 100,
+        traceparent: None,
+        route: None,
+        routes_exact: true,
+    }
+}
+
+fn record(recorder: &mut HttpRecorder, routes: &[Route]) {
+    for i in 0..20_000u64 {
+        let route = &routes[i as usize % routes.len()];
+        let status = if i % 50 == 0 { 500 } else { 200 };
+        let trace = (i % 2 == 0).then_some(Exemplar {
+            trace_id: [1; 16],
+            span_id: [2; 8],
+        });
+        recorder.request_started(TARGET, Method::Get);
+        recorder.observe(TARGET, &exchange(Side::Server, status, i), route, trace);
+        recorder.request_ended(TARGET, Method::Get);
+        recorder.observe(TARGET, &exchange(Side::Client, status, i), route, trace);
+    }
+}
+
+#[test]
+fn nothing_is_allocated_per_exchange_or_sample_in_steady_state() {
+    let (mut recorder, metrics): (_, Arc<HttpMetrics>) = HttpRecorder::new(Limits::default());
+    let labels = TargetLabels {
+        service_name: "shop".into(),
+        ..TargetLabels::default()
+    };
+    recorder.register_target(TARGET, labels);
+    let routes: Vec<_> = (0..100)
+        .map(|i| Route {
+            template: format!("/{i}/{{id}}").into(),
+            source: Source::Axum,
+        })
+        .collect();
+    let exposition = Exposition::new();
+    exposition.register(metrics);
+    let mut scratch = Scratch::default();
+    let mut allocations = |formats: &[(Format, bool)]| {
+        let before = ALLOCATIONS.load(Ordering::Relaxed);
+        record(&mut recorder, &routes);
+        let mut bytes = 0;
+        for (format, gzip) in formats {
+            bytes += exposition.render_into(&mut scratch, *format, *gzip).len();
+        }
+        assert!(bytes > 100_000, "{bytes}");
+        ALLOCATIONS.load(Ordering::Relaxed) - before
+    };
+    let formats = [
+        (Format::Text, false),
+        (Format::OpenMetrics, false),
+        (Format::Text, true),
+        (Format::OpenMetrics, true),
+    ];
+    let warm_up = allocations(&formats);
+    allocations(&formats);
+    assert!(warm_up > 0, "the counter works");
+    assert_eq!(allocations(&formats), 0);
+}
