@@ -58,7 +58,9 @@ pub struct Web {
 
 impl Default for Web {
     fn default() -> Self {
-        Self { listen_address: SocketAddr::from((Ipv4Addr::LOCALHOST, 9464)) }
+        Self {
+            listen_address: SocketAddr::from((Ipv4Addr::LOCALHOST, 9464)),
+        }
     }
 }
 
@@ -142,7 +144,11 @@ impl Traces {
             (Protocol::Auto, Some(endpoint)) => {
                 let authority = endpoint.url.rsplit("://").next().unwrap_or_default();
                 let authority = authority.split('/').next().unwrap_or_default();
-                if authority.ends_with(":4317") { Protocol::Grpc } else { Protocol::HttpProtobuf }
+                if authority.ends_with(":4317") {
+                    Protocol::Grpc
+                } else {
+                    Protocol::HttpProtobuf
+                }
             }
             (Protocol::Auto, None) => Protocol::HttpProtobuf,
             (protocol, _) => protocol,
@@ -153,7 +159,11 @@ impl Traces {
     pub fn url(&self) -> String {
         let http = self.resolved_protocol() == Protocol::HttpProtobuf;
         let Some(endpoint) = &self.endpoint else {
-            let url = if http { "http://localhost:4318/v1/traces" } else { "http://localhost:4317" };
+            let url = if http {
+                "http://localhost:4318/v1/traces"
+            } else {
+                "http://localhost:4317"
+            };
             return url.to_owned();
         };
         let mut url = endpoint.url.clone();
@@ -190,7 +200,11 @@ pub struct Capture {
 
 impl Default for Capture {
     fn default() -> Self {
-        Self { ring_bytes: 4 << 20, payload_bytes: 4096, sockets: 32_768 }
+        Self {
+            ring_bytes: 4 << 20,
+            payload_bytes: 4096,
+            sockets: 32_768,
+        }
     }
 }
 
@@ -205,7 +219,10 @@ pub struct Routes {
 
 impl Default for Routes {
     fn default() -> Self {
-        Self { limit: 1000, learner: true }
+        Self {
+            limit: 1000,
+            learner: true,
+        }
     }
 }
 

@@ -34,15 +34,47 @@ pub struct Target {
 
 /// Keys of a `[[targets]]` table with an example and one sentence each.
 pub const TARGET_KEYS: &[(&str, &str, &str)] = &[
-    ("exe", "\"shop\"", "Executable: file name, absolute path, or glob of either; or a list."),
-    ("command_line", "\"* --role web*\"", "Glob of the command line, arguments joined by spaces; or a list."),
-    ("port", "3000", "TCP port that the process listens on; or a list."),
-    ("cgroup", "\"/system.slice/shop.service\"", "Glob of the cgroup path; or a list."),
-    ("pid", "4711", "Process id; or a list. Gone with the process."),
-    ("service_name", "\"shop\"", "`service.name`, above what the process says of itself."),
+    (
+        "exe",
+        "\"shop\"",
+        "Executable: file name, absolute path, or glob of either; or a list.",
+    ),
+    (
+        "command_line",
+        "\"* --role web*\"",
+        "Glob of the command line, arguments joined by spaces; or a list.",
+    ),
+    (
+        "port",
+        "3000",
+        "TCP port that the process listens on; or a list.",
+    ),
+    (
+        "cgroup",
+        "\"/system.slice/shop.service\"",
+        "Glob of the cgroup path; or a list.",
+    ),
+    (
+        "pid",
+        "4711",
+        "Process id; or a list. Gone with the process.",
+    ),
+    (
+        "service_name",
+        "\"shop\"",
+        "`service.name`, above what the process says of itself.",
+    ),
     ("service_version", "\"1.2.3\"", "`service.version`."),
-    ("deployment_environment", "\"production\"", "`deployment.environment.name`."),
-    ("routes", "[\"/api/orders/{id}\", \"/files/{*path}\"]", "Route patterns, for what axum does not tell."),
+    (
+        "deployment_environment",
+        "\"production\"",
+        "`deployment.environment.name`.",
+    ),
+    (
+        "routes",
+        "[\"/api/orders/{id}\", \"/files/{*path}\"]",
+        "Route patterns, for what axum does not tell.",
+    ),
 ];
 
 impl Target {
@@ -56,13 +88,22 @@ impl Target {
     }
 
     /// Reads one table, adding every problem; `at` names the place of a byte offset.
-    pub(super) fn read(table: &DeTable<'_>, at: &dyn Fn(usize) -> String, start: usize, problems: &mut Vec<Problem>) -> Self {
+    pub(super) fn read(
+        table: &DeTable<'_>,
+        at: &dyn Fn(usize) -> String,
+        start: usize,
+        problems: &mut Vec<Problem>,
+    ) -> Self {
         let mut target = Self::default();
         for (name, value) in table {
             let result = target.set(name.get_ref(), value.get_ref());
             if let Err(message) = result {
                 let key = format!("targets.{}", name.get_ref());
-                problems.push(Problem { place: at(name.span().start), key, message });
+                problems.push(Problem {
+                    place: at(name.span().start),
+                    key,
+                    message,
+                });
             }
         }
         if target.is_unbounded() && table.iter().all(|(name, _)| !is_criterion(name.get_ref())) {
@@ -78,7 +119,9 @@ impl Target {
     fn set(&mut self, name: &str, value: &DeValue<'_>) -> Result<(), String> {
         match name {
             "exe" => self.exe = checked(texts(value)?, check_exe)?,
-            "command_line" => self.command_line = checked(texts(value)?, |glob| check_glob(glob, false))?,
+            "command_line" => {
+                self.command_line = checked(texts(value)?, |glob| check_glob(glob, false))?
+            }
             "cgroup" => self.cgroup = checked(texts(value)?, |glob| check_glob(glob, true))?,
             "port" => self.port = numbers(value, 1..=65_535, "a port from 1 to 65535")?,
             "pid" => self.pid = numbers(value, 1..=4_194_304, "a process id from 1 to 4194304")?,
@@ -88,9 +131,11 @@ impl Target {
             "routes" => self.routes = checked(texts(value)?, check_route)?,
             _ => {
                 let names = || TARGET_KEYS.iter().map(|(name, ..)| *name);
-                let hint = nearest(name, names()).map_or(String::new(), |near| format!("; did you mean `{near}`?"));
+                let hint = nearest(name, names())
+                    .map_or(String::new(), |near| format!("; did you mean `{near}`?"));
                 let all: Vec<&str> = names().collect();
-                return Err(format!("unknown key{hint} allowed: {}", all.join(", ")).replace("key allowed", "key; allowed"));
+                return Err(format!("unknown key{hint} allowed: {}", all.join(", "))
+                    .replace("key allowed", "key; allowed"));
             }
         }
         Ok(())
@@ -113,7 +158,9 @@ fn text(value: &DeValue<'_>) -> Result<String, String> {
 fn texts(value: &DeValue<'_>) -> Result<Vec<String>, String> {
     match value {
         DeValue::Array(list) => list.iter().map(|item| text(item.get_ref())).collect(),
-        single => Ok(vec![text(single).map_err(|error| error + " or a list of texts")?]),
+        single => Ok(vec![
+            text(single).map_err(|error| error + " or a list of texts")?,
+        ]),
     }
 }
 
@@ -123,12 +170,17 @@ fn numbers<T: TryFrom<u32>>(
     allowed: &str,
 ) -> Result<Vec<T>, String> {
     let one = |value: &DeValue<'_>| match value {
-        DeValue::Integer(number) => u32::from_str_radix(&number.as_str().replace('_', ""), number.radix())
-            .ok()
-            .filter(|number| range.contains(number))
-            .and_then(|number| T::try_from(number).ok())
-            .ok_or_else(|| format!("`{}` is not allowed; allowed: {allowed}", number.as_str())),
-        other => Err(format!("is {}; allowed: {allowed}, or a list", article(other))),
+        DeValue::Integer(number) => {
+            u32::from_str_radix(&number.as_str().replace('_', ""), number.radix())
+                .ok()
+                .filter(|number| range.contains(number))
+                .and_then(|number| T::try_from(number).ok())
+                .ok_or_else(|| format!("`{}` is not allowed; allowed: {allowed}", number.as_str()))
+        }
+        other => Err(format!(
+            "is {}; allowed: {allowed}, or a list",
+            article(other)
+        )),
     };
     match value {
         DeValue::Array(list) => list.iter().map(|item| one(item.get_ref())).collect(),
@@ -136,7 +188,10 @@ fn numbers<T: TryFrom<u32>>(
     }
 }
 
-fn checked(list: Vec<String>, check: impl Fn(&str) -> Result<(), String>) -> Result<Vec<String>, String> {
+fn checked(
+    list: Vec<String>,
+    check: impl Fn(&str) -> Result<(), String>,
+) -> Result<Vec<String>, String> {
     list.iter().try_for_each(|item| check(item))?;
     Ok(list)
 }
@@ -144,14 +199,19 @@ fn checked(list: Vec<String>, check: impl Fn(&str) -> Result<(), String>) -> Res
 fn check_glob(glob: &str, separator: bool) -> Result<(), String> {
     match GlobBuilder::new(glob).literal_separator(separator).build() {
         Ok(_) => Ok(()),
-        Err(error) => Err(format!("`{glob}` is no glob ({}); allowed: `*`, `?`, `[a-z]`, `{{a,b}}`, `**`", error.kind())),
+        Err(error) => Err(format!(
+            "`{glob}` is no glob ({}); allowed: `*`, `?`, `[a-z]`, `{{a,b}}`, `**`",
+            error.kind()
+        )),
     }
 }
 
 fn check_exe(exe: &str) -> Result<(), String> {
     check_glob(exe, true)?;
     if exe.contains('/') && !exe.starts_with(['/', '*']) {
-        return Err(format!("`{exe}` is a relative path; allowed: a file name, an absolute path, or a glob such as `**/{exe}`"));
+        return Err(format!(
+            "`{exe}` is a relative path; allowed: a file name, an absolute path, or a glob such as `**/{exe}`"
+        ));
     }
     Ok(())
 }
@@ -167,14 +227,21 @@ fn check_route(route: &str) -> Result<(), String> {
         if !segment.contains(['{', '}']) {
             continue;
         }
-        let name = segment.strip_prefix('{').and_then(|rest| rest.strip_suffix('}')).unwrap_or_default();
+        let name = segment
+            .strip_prefix('{')
+            .and_then(|rest| rest.strip_suffix('}'))
+            .unwrap_or_default();
         let rest = name.strip_prefix('*');
         let name = rest.unwrap_or(name);
         if name.is_empty() || name.contains(['{', '}', '*']) {
-            return Err(format!("`{segment}` in `{route}` is no parameter; {allowed}"));
+            return Err(format!(
+                "`{segment}` in `{route}` is no parameter; {allowed}"
+            ));
         }
         if rest.is_some() && index + 1 != segments.len() {
-            return Err(format!("`{segment}` in `{route}` is not the last segment; {allowed}"));
+            return Err(format!(
+                "`{segment}` in `{route}` is not the last segment; {allowed}"
+            ));
         }
     }
     Ok(())
@@ -213,17 +280,34 @@ pub(super) const TARGET_VARIABLES: [&str; 5] = [
 
 impl TargetFlags {
     /// Reads the variables; lists are comma-separated, but for the command line, where commas are usual.
-    pub(super) fn from_variables(variables: &HashMap<String, OsString>, problems: &mut Vec<Problem>) -> Self {
+    pub(super) fn from_variables(
+        variables: &HashMap<String, OsString>,
+        problems: &mut Vec<Problem>,
+    ) -> Self {
         let mut list = |name: &str| -> Vec<String> {
-            let Some(value) = variables.get(name) else { return Vec::new() };
-            let Some(value) = value.to_str() else {
-                let message = "is not UTF-8".to_owned();
-                problems.push(Problem { place: "environment".into(), key: name.to_owned(), message });
+            let Some(value) = variables.get(name) else {
                 return Vec::new();
             };
-            let items: Vec<&str> =
-                if name == "RUSTOK_OBSD_COMMAND_LINE" { vec![value] } else { value.split(',').collect() };
-            items.iter().map(|item| item.trim()).filter(|item| !item.is_empty()).map(ToOwned::to_owned).collect()
+            let Some(value) = value.to_str() else {
+                let message = "is not UTF-8".to_owned();
+                problems.push(Problem {
+                    place: "environment".into(),
+                    key: name.to_owned(),
+                    message,
+                });
+                return Vec::new();
+            };
+            let items: Vec<&str> = if name == "RUSTOK_OBSD_COMMAND_LINE" {
+                vec![value]
+            } else {
+                value.split(',').collect()
+            };
+            items
+                .iter()
+                .map(|item| item.trim())
+                .filter(|item| !item.is_empty())
+                .map(ToOwned::to_owned)
+                .collect()
         };
         let [exe, port, command_line, cgroup, pid] = TARGET_VARIABLES;
         Self {
@@ -236,8 +320,19 @@ impl TargetFlags {
     }
 
     /// The targets; `names` are what each kind is called in messages.
-    pub(super) fn targets(&self, place: &str, names: [&str; 5], problems: &mut Vec<Problem>) -> Vec<Target> {
-        let lists = [&self.exe, &self.port, &self.command_line, &self.cgroup, &self.pid];
+    pub(super) fn targets(
+        &self,
+        place: &str,
+        names: [&str; 5],
+        problems: &mut Vec<Problem>,
+    ) -> Vec<Target> {
+        let lists = [
+            &self.exe,
+            &self.port,
+            &self.command_line,
+            &self.cgroup,
+            &self.pid,
+        ];
         let keys = ["exe", "port", "command_line", "cgroup", "pid"];
         let mut targets = Vec::new();
         for ((list, key), name) in lists.into_iter().zip(keys).zip(names) {
@@ -249,14 +344,20 @@ impl TargetFlags {
                         .map_err(|_| format!("`{item}` is not allowed; allowed: a whole number"))
                         .and_then(|_| match DeValue::parse(item) {
                             Ok(value) => target.set(key, value.get_ref()),
-                            Err(_) => Err(format!("`{item}` is not allowed; allowed: a whole number")),
+                            Err(_) => {
+                                Err(format!("`{item}` is not allowed; allowed: a whole number"))
+                            }
                         }),
                     _ => target.set(key, &DeValue::String(item.as_str().into())),
                 };
                 match result {
                     Ok(()) => targets.push(target),
                     Err(message) => {
-                        problems.push(Problem { place: place.to_owned(), key: name.to_owned(), message });
+                        problems.push(Problem {
+                            place: place.to_owned(),
+                            key: name.to_owned(),
+                            message,
+                        });
                     }
                 }
             }
