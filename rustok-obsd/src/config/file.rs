@@ -1,0 +1,140 @@
+//! The file's layer: TOML with the place of every key.
+//!
+//! Reads: the text of one file. Yields: fields set and problems, all of them. Costs: once at start.
+
+use super::error::{Problem, nearest};
+use super::keys::KEYS;
+use super::value::article;
+use super::{Config, Target};
+use std::path::Path;
+use toml::de::{DeTable, DeValue};
+
+/// Applies the file's text to `config`; the problems are added.
+pub(super) fn apply(config: &mut Config, path: &Path, text: &str, problems: &mut Vec<Problem>) {
+    let at = |offset: usize| {
+        let line = 1 + text.as_bytes()[..offset.min(text.len())]
+            .iter()
+            .filter(|byte| **byte == b'\n')
+            .count();
+        format!("{}:{line}", path.display())
+    };
+    let (table, errors) = DeTable::parse_recoverable(text);
+    if !errors.is_empty() {
+        // What was recovered from broken syntax would only yield misleading problems.
+        problems.extend(errors.iter().map(|error| Problem {
+            place: at(error.span().map_or(0, |span| span.start)),
+            key: String::new(),
+            message: format!("not TOML: {}", error.message()),
+        }));
+        return;
+    }
+    walk(config, "", table.get_ref(), &at, problems);
+}
+
+fn walk(
+    config: &mut Config,
+    prefix: &str,
+    table: &DeTable<'_>,
+    at: &dyn Fn(usize) -> String,
+    problems: &mut Vec<Problem>,
+) {
+    for (name, value) in table {
+        let full = format!("{prefix}{}", name.get_ref());
+        let place = || at(name.span().start);
+        if let Some(key) = KEYS.iter().find(|key| key.path == full) {
+            if let Err(message) = (key.slot)(config).set_toml(value.get_ref()) {
+                problems.push(Problem {
+                    place: place(),
+                    key: full,
+                    message,
+                });
+            }
+        } else if full == "targets" {
+            config.targets = targets(value.get_ref(), &place(), at, problems);
+        } else if KEYS.iter().any(|key| is_below(key.path, &full)) {
+            match value.get_ref() {
+                DeValue::Table(inner) => walk(config, &format!("{full}."), inner, at, problems),
+                other => {
+                    let message = format!("is {}; allowed: a table `[{full}]`", article(other));
+                    problems.push(Problem {
+                        place: place(),
+                        key: full,
+                        message,
+                    });
+                }
+            }
+        } else {
+            let message = unknown(prefix, name.get_ref());
+            problems.push(Problem {
+                place: place(),
+                key: full,
+                message,
+            });
+        }
+    }
+}
+
+/// Whether a key's path lies below a table.
+fn is_below(path: &str, table: &str) -> bool {
+    path.strip_prefix(table)
+        .is_some_and(|rest| rest.starts_with('.'))
+}
+
+fn targets(
+    value: &DeValue<'_>,
+    place: &str,
+    at: &dyn Fn(usize) -> String,
+    problems: &mut Vec<Problem>,
+) -> Vec<Target> {
+    let mut wrong = |value: &DeValue<'_>| {
+        let message = format!("is {}; allowed: tables `[[targets]]`", article(value));
+        problems.push(Problem {
+            place: place.to_owned(),
+            key: "targets".into(),
+            message,
+        });
+    };
+    let DeValue::Array(list) = value else {
+        wrong(value);
+        return Vec::new();
+    };
+    let mut targets = Vec::new();
+    for item in list {
+        if let DeValue::Table(table) = item.get_ref() {
+            targets.push(Target::read(table, at, item.span().start, problems));
+        } else {
+            let message = format!(
+                "is {}; allowed: tables `[[targets]]`",
+                article(item.get_ref())
+            );
+            problems.push(Problem {
+                place: place.to_owned(),
+                key: "targets".into(),
+                message,
+            });
+        }
+    }
+    targets
+}
+
+/// The message for an unknown key: the nearest known one of its table, or of all, and the table's keys.
+fn unknown(prefix: &str, name: &str) -> String {
+    let mut siblings: Vec<&str> = KEYS
+        .iter()
+        .filter_map(|key| key.path.strip_prefix(prefix))
+        .map(|rest| rest.split('.').next().unwrap_or(rest))
+        .collect();
+    if prefix.is_empty() {
+        siblings.insert(0, "targets");
+    }
+    siblings.dedup();
+    let hint = nearest(name, siblings.iter().copied())
+        .map(|near| format!("{prefix}{near}"))
+        .or_else(|| {
+            KEYS.iter()
+                .find(|key| key.path.rsplit('.').next() == Some(name))
+                .map(|key| key.path.to_owned())
+        })
+        .map_or(String::new(), |near| format!(" did you mean `{near}`?"));
+    format!("unknown key;{hint} allowed here: {}", siblings.join(", "))
+}

@@ -1,0 +1,292 @@
+//! The one table of keys. Everything about a key but its field's type is here.
+//!
+//! Reads: nothing. Yields: [`KEYS`]. Costs: nothing.
+
+use super::{Config, Slot};
+use std::time::Duration;
+
+/// One key of the configuration.
+pub struct Key {
+    /// Path in the file.
+    pub path: &'static str,
+    /// Variables of the OpenTelemetry specification, first set wins; empty: the daemon's own, see [`Key::variables`].
+    pub otel: &'static [&'static str],
+    /// Flag without its dashes, empty for none.
+    pub flag: &'static str,
+    /// One sentence.
+    pub help: &'static str,
+    /// The field.
+    pub slot: fn(&mut Config) -> Slot<'_>,
+}
+
+impl Key {
+    /// The variables that set this key, first set wins.
+    pub fn variables(&self) -> Vec<String> {
+        if self.otel.is_empty() {
+            vec![format!(
+                "RUSTOK_OBSD_{}",
+                self.path.replace('.', "_").to_uppercase()
+            )]
+        } else {
+            self.otel.iter().map(ToString::to_string).collect()
+        }
+    }
+}
+
+/// Builds a row.
+const fn key(
+    path: &'static str,
+    flag: &'static str,
+    otel: &'static [&'static str],
+    slot: fn(&mut Config) -> Slot<'_>,
+    help: &'static str,
+) -> Key {
+    Key {
+        path,
+        otel,
+        flag,
+        help,
+        slot,
+    }
+}
+
+const MS: Duration = Duration::from_millis(1);
+const HOUR: Duration = Duration::from_secs(3600);
+
+/// All keys but those of `[[targets]]`, in the order of the documentation.
+pub static KEYS: &[Key] = &[
+    key(
+        "web.listen_address",
+        "web.listen-address",
+        &[],
+        |c| Slot::Address(&mut c.web.listen_address),
+        "Address of /metrics, /healthz, /readyz and /status. They have no authentication: keep it on loopback or behind a proxy.",
+    ),
+    key(
+        "traces.exporter",
+        "traces.exporter",
+        &["OTEL_TRACES_EXPORTER"],
+        |c| Slot::Choice(&mut c.traces.exporter),
+        "Where spans go. `auto`: OTLP if an endpoint is set. `otlp`: also without one, to http://localhost:4318 (HTTP) or :4317 (gRPC). `none`: nowhere.",
+    ),
+    key(
+        "traces.endpoint",
+        "traces.endpoint",
+        &[
+            "OTEL_EXPORTER_OTLP_TRACES_ENDPOINT",
+            "OTEL_EXPORTER_OTLP_ENDPOINT",
+        ],
+        |c| Slot::Endpoint(&mut c.traces.endpoint),
+        "URL of the collector. HTTP appends /v1/traces; only OTEL_EXPORTER_OTLP_TRACES_ENDPOINT is taken as it is. No TLS: use a collector on this host.",
+    ),
+    key(
+        "traces.protocol",
+        "traces.protocol",
+        &[
+            "OTEL_EXPORTER_OTLP_TRACES_PROTOCOL",
+            "OTEL_EXPORTER_OTLP_PROTOCOL",
+        ],
+        |c| Slot::Choice(&mut c.traces.protocol),
+        "How spans travel. `auto`: gRPC to port 4317, else HTTP.",
+    ),
+    key(
+        "traces.insecure",
+        "",
+        &[
+            "OTEL_EXPORTER_OTLP_TRACES_INSECURE",
+            "OTEL_EXPORTER_OTLP_INSECURE",
+        ],
+        |c| Slot::Bool(&mut c.traces.insecure),
+        "An endpoint without a scheme (HOST:PORT) is plain, not TLS.",
+    ),
+    key(
+        "traces.headers",
+        "",
+        &[
+            "OTEL_EXPORTER_OTLP_TRACES_HEADERS",
+            "OTEL_EXPORTER_OTLP_HEADERS",
+        ],
+        |c| Slot::Headers(&mut c.traces.headers),
+        "Headers of every export, such as an API key. No flag: other users can read a command line. A variable adds to the file's and wins.",
+    ),
+    key(
+        "traces.compression",
+        "",
+        &[
+            "OTEL_EXPORTER_OTLP_TRACES_COMPRESSION",
+            "OTEL_EXPORTER_OTLP_COMPRESSION",
+        ],
+        |c| Slot::Choice(&mut c.traces.compression),
+        "Compression of exports.",
+    ),
+    key(
+        "traces.timeout",
+        "",
+        &[
+            "OTEL_EXPORTER_OTLP_TRACES_TIMEOUT",
+            "OTEL_EXPORTER_OTLP_TIMEOUT",
+        ],
+        |c| Slot::Duration(&mut c.traces.timeout, MS, HOUR),
+        "Bound of one export with its retries. The variable is in milliseconds.",
+    ),
+    key(
+        "traces.sampler",
+        "traces.sampler",
+        &["OTEL_TRACES_SAMPLER"],
+        |c| Slot::Choice(&mut c.traces.sampler),
+        "Which traces are kept. `parentbased_…` follows the sampled flag of the caller's traceparent.",
+    ),
+    key(
+        "traces.sampler_arg",
+        "traces.sampler-arg",
+        &["OTEL_TRACES_SAMPLER_ARG"],
+        |c| Slot::Ratio(&mut c.traces.sampler_arg),
+        "Ratio of `traceidratio` and `parentbased_traceidratio`.",
+    ),
+    key(
+        "traces.queue_size",
+        "",
+        &["OTEL_BSP_MAX_QUEUE_SIZE"],
+        |c| Slot::Integer(&mut c.traces.queue_size, 1, 1 << 20),
+        "Spans that wait for export; more are dropped and counted. About 300 bytes each.",
+    ),
+    key(
+        "traces.batch_size",
+        "",
+        &["OTEL_BSP_MAX_EXPORT_BATCH_SIZE"],
+        |c| Slot::Integer(&mut c.traces.batch_size, 1, 1 << 16),
+        "Spans in one export at most; not more than the queue holds.",
+    ),
+    key(
+        "traces.schedule_delay",
+        "",
+        &["OTEL_BSP_SCHEDULE_DELAY"],
+        |c| Slot::Duration(&mut c.traces.schedule_delay, MS, HOUR),
+        "Longest wait before an export. The variable is in milliseconds.",
+    ),
+    key(
+        "traces.export_timeout",
+        "",
+        &["OTEL_BSP_EXPORT_TIMEOUT"],
+        |c| Slot::Duration(&mut c.traces.export_timeout, MS, HOUR),
+        "Bound of one batch, all its exports together. The variable is in milliseconds.",
+    ),
+    key(
+        "traces.url_path",
+        "traces.url-path",
+        &[],
+        |c| Slot::Bool(&mut c.traces.url_path),
+        "Add url.path to server spans and url.full to client spans, never the query. The conventions require them; paths can hold personal ids, hence off.",
+    ),
+    key(
+        "resource.service_name",
+        "",
+        &["OTEL_SERVICE_NAME"],
+        |c| Slot::Text(&mut c.resource.service_name),
+        "service.name of the target where exactly one is configured; ignored, with a warning, where several would merge into one service.",
+    ),
+    key(
+        "resource.attributes",
+        "",
+        &["OTEL_RESOURCE_ATTRIBUTES"],
+        |c| Slot::Attributes(&mut c.resource.attributes),
+        "Resource attributes of every target; what a target says of itself wins.",
+    ),
+    key(
+        "capture.ring_bytes",
+        "capture.ring-bytes",
+        &[],
+        |c| Slot::PowerOfTwo(&mut c.capture.ring_bytes, 1 << 16, 1 << 30),
+        "Ring buffer between kernel and daemon, bytes. What does not fit is lost and counted.",
+    ),
+    key(
+        "capture.payload_bytes",
+        "capture.payload-bytes",
+        &[],
+        |c| {
+            Slot::Integer(
+                &mut c.capture.payload_bytes,
+                256,
+                rustok_obsd_ebpf::MAX_PAYLOAD,
+            )
+        },
+        "Bytes captured of one send or receive; a request's head has to fit, the rest is counted only.",
+    ),
+    key(
+        "capture.sockets",
+        "capture.sockets",
+        &[],
+        |c| Slot::Integer(&mut c.capture.sockets, 64, 1 << 22),
+        "Sockets of targets followed at once.",
+    ),
+    key(
+        "routes.limit",
+        "routes.limit",
+        &[],
+        |c| Slot::Integer(&mut c.routes.limit, 1, 100_000),
+        "Routes per target; further ones are `~other` and counted.",
+    ),
+    key(
+        "routes.learner",
+        "routes.learner",
+        &[],
+        |c| Slot::Bool(&mut c.routes.learner),
+        "Learn templates from paths where neither axum nor a configured pattern names the route; else such requests are `~other`.",
+    ),
+    key(
+        "ebpf.backend",
+        "backend",
+        &[],
+        |c| Slot::Choice(&mut c.ebpf.backend),
+        "How sockets are observed. `sock`: raw tracepoints, kernel 6.3 and later. `kprobe`: for older kernels, not built yet.",
+    ),
+    key(
+        "ebpf.run_stats",
+        "ebpf.run-stats",
+        &[],
+        |c| Slot::Bool(&mut c.ebpf.run_stats),
+        "Let the kernel count runs and time of every eBPF program of the host, about 20 ns a run.",
+    ),
+    key(
+        "log.level",
+        "log.level",
+        &[],
+        |c| Slot::Choice(&mut c.log.level),
+        "Least severity that is logged.",
+    ),
+    key(
+        "log.format",
+        "log.format",
+        &[],
+        |c| Slot::Choice(&mut c.log.format),
+        "Form of a log line, on standard error.",
+    ),
+    key(
+        "path.procfs",
+        "path.procfs",
+        &[],
+        |c| Slot::Path(&mut c.path.procfs),
+        "Where the host's procfs is mounted.",
+    ),
+    key(
+        "path.sysfs",
+        "path.sysfs",
+        &[],
+        |c| Slot::Path(&mut c.path.sysfs),
+        "Where the host's sysfs is mounted.",
+    ),
+    key(
+        "path.rootfs",
+        "path.rootfs",
+        &[],
+        |c| Slot::Path(&mut c.path.rootfs),
+        "Where the host's root is mounted.",
+    ),
+    key(
+        "path.udev.data",
+        "path.udev.data",
+        &[],
+        |c| Slot::Path(&mut c.path.udev_data),
+        "Where udev's database is.",
+    ),
+];

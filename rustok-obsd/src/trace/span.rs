@@ -1,0 +1,285 @@
+//! Applies the semantic conventions: a record becomes a span.
+//!
+//! Reads: a [`Record`] and the clock. Yields: `SpanData` for the exporter. Costs: about 20 attributes, on the
+//! exporter's thread.
+//!
+//! <https://opentelemetry.io/docs/specs/semconv/http/http-spans/>. Two deliberate gaps: `url.path` and `url.full`, which
+//! the conventions require, come only where `traces.url_path` asks for them, since paths can hold personal ids; the
+//! query never does. Header values do not leave, but for the host and port of `Host`.
+
+use super::record::Record;
+use super::{Clock, OUTCOME, ROUTE_SOURCE, TASK_ID};
+use crate::exchange::{Method, Outcome, Side};
+use crate::route::Source;
+use opentelemetry::trace::{
+    SpanContext, SpanId, SpanKind, Status, TraceFlags, TraceId, TraceState,
+};
+use opentelemetry::{InstrumentationScope, KeyValue, Value};
+use opentelemetry_sdk::trace::{SpanData, SpanEvents, SpanLinks};
+use std::borrow::Cow;
+use std::net::SocketAddr;
+use std::sync::Arc;
+
+/// The conventions' version, as a schema URL.
+pub(super) const SCHEMA: &str = "https://opentelemetry.io/schemas/1.37.0";
+
+/// Who made the spans.
+pub(super) fn scope() -> InstrumentationScope {
+    InstrumentationScope::builder("rustok-obsd")
+        .with_version(env!("CARGO_PKG_VERSION"))
+        .with_schema_url(SCHEMA)
+        .build()
+}
+
+/// The span of one record.
+pub(super) fn span(record: &Record, clock: &Clock, scope: &InstrumentationScope) -> SpanData {
+    let error = error_type(record);
+    let attributes = attributes(record, error.clone());
+    SpanData {
+        span_context: SpanContext::new(
+            TraceId::from_bytes(record.ids.trace_id),
+            SpanId::from_bytes(record.ids.span_id),
+            TraceFlags::SAMPLED,
+            false,
+            TraceState::NONE,
+        ),
+        parent_span_id: SpanId::from_bytes(record.parent),
+        parent_span_is_remote: record.parent != [0; 8],
+        span_kind: match record.side {
+            Side::Server => SpanKind::Server,
+            Side::Client => SpanKind::Client,
+        },
+        name: name(record),
+        start_time: clock.wall(record.start_ns),
+        end_time: clock.wall(record.end_ns.max(record.start_ns)),
+        attributes,
+        dropped_attributes_count: 0,
+        events: SpanEvents::default(),
+        links: SpanLinks::default(),
+        // The conventions: no description where the status code says it all.
+        status: error.map_or(Status::Unset, |_| Status::error("")),
+        instrumentation_scope: scope.clone(),
+    }
+}
+
+/// `{method} {route}`, or the method alone; `HTTP` for one that is not known.
+fn name(record: &Record) -> Cow<'static, str> {
+    let method = if record.method == Method::Other {
+        "HTTP"
+    } else {
+        method(record.method)
+    };
+    match &record.route {
+        Some((route, _)) => Cow::Owned(format!("{method} {route}")),
+        None => Cow::Borrowed(method),
+    }
+}
+
+/// The value of `http.request.method`.
+fn method(method: Method) -> &'static str {
+    match method {
+        Method::Get => "GET",
+        Method::Head => "HEAD",
+        Method::Post => "POST",
+        Method::Put => "PUT",
+        Method::Delete => "DELETE",
+        Method::Connect => "CONNECT",
+        Method::Options => "OPTIONS",
+        Method::Trace => "TRACE",
+        Method::Patch => "PATCH",
+        Method::Other => "_OTHER",
+    }
+}
+
+/// Why the exchange failed: the peer went away, or a status that is an error on this side (5xx for a server, 4xx too
+/// for a client). `Incomplete` is not told to be a failure: the daemon may have stopped following.
+fn error_type(record: &Record) -> Option<Value> {
+    match (record.outcome, record.side) {
+        (Outcome::ClientAborted, Side::Server) => return Some("client_aborted".into()),
+        (Outcome::ClientAborted, Side::Client) => return Some("server_closed".into()),
+        _ => {}
+    }
+    let first = if record.side == Side::Server {
+        500
+    } else {
+        400
+    };
+    (record.status >= first).then(|| record.status.to_string().into())
+}
+
+fn attributes(record: &Record, error: Option<Value>) -> Vec<KeyValue> {
+    let mut list = Vec::with_capacity(24);
+    let mut add = |key: &'static str, value: Value| list.push(KeyValue::new(key, value));
+    let Record { addresses, .. } = record;
+    add("http.request.method", method(record.method).into());
+    add("url.scheme", "http".into());
+    if let Some((route, source)) = &record.route {
+        add("http.route", Arc::clone(route).into());
+        let source = match source {
+            Source::Axum => "axum",
+            Source::Pattern => "pattern",
+            Source::Learned => "learned",
+            Source::Unmatched => "unmatched",
+            Source::Overflow => "overflow",
+        };
+        add(ROUTE_SOURCE, source.into());
+    }
+    if record.status != 0 {
+        add("http.response.status_code", i64::from(record.status).into());
+    }
+    if let Some(error) = error {
+        add("error.type", error);
+    }
+    let server = match record.side {
+        Side::Server => addresses.local,
+        Side::Client => addresses.remote,
+    };
+    let (host, port) = record
+        .host
+        .as_deref()
+        .and_then(split_host)
+        .unwrap_or((None, None));
+    let port = port.unwrap_or(server.port());
+    let host = host.map_or_else(|| ip(server), ToOwned::to_owned);
+    if let Some(path) = record.path.as_deref().and_then(path_of) {
+        match record.side {
+            Side::Server => add("url.path", path.into()),
+            Side::Client => {
+                let bracketed = if host.contains(':') {
+                    format!("[{host}]")
+                } else {
+                    host.clone()
+                };
+                add(
+                    "url.full",
+                    format!("http://{bracketed}:{port}{path}").into(),
+                );
+            }
+        }
+    }
+    add("server.address", host.into());
+    add("server.port", i64::from(port).into());
+    if record.side == Side::Server {
+        add("client.address", ip(addresses.remote).into());
+    }
+    add("network.peer.address", ip(addresses.remote).into());
+    add(
+        "network.peer.port",
+        i64::from(addresses.remote.port()).into(),
+    );
+    add("network.protocol.name", "http".into());
+    add(
+        "network.protocol.version",
+        if record.version == 0 { "1.0" } else { "1.1" }.into(),
+    );
+    add("http.request.size", count(record.request_bytes));
+    add("http.response.size", count(record.response_bytes));
+    add("http.request.body.size", count(record.request_body));
+    add("http.response.body.size", count(record.response_body));
+    add("thread.id", i64::from(record.tid).into());
+    if record.task != 0 {
+        add(TASK_ID, count(record.task));
+    }
+    let outcome = match (record.outcome, record.side) {
+        (Outcome::Complete, _) => None,
+        (Outcome::Upgraded, _) => Some("upgraded"),
+        (Outcome::ClientAborted, Side::Server) => Some("client_aborted"),
+        (Outcome::ClientAborted, Side::Client) => Some("server_closed"),
+        (Outcome::Incomplete, _) => Some("incomplete"),
+    };
+    if let Some(outcome) = outcome {
+        add(OUTCOME, outcome.into());
+    }
+    list
+}
+
+/// OTLP has signed integers only.
+fn count(number: u64) -> Value {
+    i64::try_from(number).unwrap_or(i64::MAX).into()
+}
+
+/// IPv4 in its own form, also where the socket is IPv6.
+fn ip(address: SocketAddr) -> String {
+    address.ip().to_canonical().to_string()
+}
+
+/// Host and port of a `Host` field (RFC 9110 section 7.2) without user information; `None` where it is neither a name
+/// nor an address.
+fn split_host(value: &str) -> Option<(Option<&str>, Option<u16>)> {
+    let value = value.rsplit('@').next()?.trim();
+    let (host, port) = match value.strip_prefix('[') {
+        Some(rest) => {
+            let (host, rest) = rest.split_once(']')?;
+            host.parse::<std::net::Ipv6Addr>().ok()?;
+            (host, rest.strip_prefix(':'))
+        }
+        None => value
+            .split_once(':')
+            .map_or((value, None), |(host, port)| (host, Some(port))),
+    };
+    let plain =
+        |byte: u8| byte.is_ascii_alphanumeric() || matches!(byte, b'.' | b'-' | b'_' | b':');
+    if host.is_empty() || !host.bytes().all(plain) {
+        return None;
+    }
+    match port {
+        None | Some("") => Some((Some(host), None)),
+        Some(port) => Some((Some(host), Some(port.parse().ok()?))),
+    }
+}
+
+/// The path of a request target (RFC 9112 section 3.2): origin form as it is, absolute form without its authority
+/// (which can hold user information); the others have none. Stops at `?`, whatever the caller left.
+fn path_of(target: &[u8]) -> Option<String> {
+    let target = String::from_utf8_lossy(target);
+    let target = target.split(['?', '#']).next()?;
+    if target.starts_with('/') {
+        return Some(target.to_owned());
+    }
+    let (_, rest) = target.split_once("://")?;
+    Some(rest.find('/').map_or("/", |at| &rest[at..]).to_owned())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn hosts_lose_their_user_information_and_nonsense_is_refused() {
+        for (value, expected) in [
+            ("shop.example", Some((Some("shop.example"), None))),
+            (
+                "shop.example:3000",
+                Some((Some("shop.example"), Some(3000))),
+            ),
+            (
+                "user:secret@shop.example:1",
+                Some((Some("shop.example"), Some(1))),
+            ),
+            ("[::1]:80", Some((Some("::1"), Some(80)))),
+            ("[::1]", Some((Some("::1"), None))),
+            ("shop:", Some((Some("shop"), None))),
+            ("[evil]:80", None),
+            ("a b", None),
+            ("shop:99999", None),
+            ("x/y", None),
+            ("", None),
+        ] {
+            assert_eq!(split_host(value), expected, "{value}");
+        }
+    }
+
+    #[test]
+    fn paths_come_without_query_and_authority() {
+        for (target, expected) in [
+            ("/a/b?token=x", Some("/a/b")),
+            ("/a#b", Some("/a")),
+            ("http://user:secret@h/a/b?x", Some("/a/b")),
+            ("http://h", Some("/")),
+            ("*", None),
+            ("h:443", None),
+        ] {
+            assert_eq!(path_of(target.as_bytes()).as_deref(), expected, "{target}");
+        }
+    }
+}

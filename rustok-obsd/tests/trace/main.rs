@@ -1,0 +1,68 @@
+//! Spans on their way out: to a real Jaeger, to collectors that are not there, and what an offer costs.
+
+mod alloc;
+mod down;
+mod jaeger;
+
+use rustok_obsd::exchange::{Exchange, Method, Outcome, Side};
+use rustok_obsd::trace::Addresses;
+use std::io::Write;
+
+/// Says that a test could not run, and why.
+fn skip(name: &str, reason: &str) {
+    let line = format!("skipped: {name}: {reason}");
+    println!("{line}");
+    if let Some(path) = std::env::var_os("RUSTOK_OBSD_SKIPS") {
+        let file = std::fs::OpenOptions::new()
+            .create(true)
+            .append(true)
+            .open(path);
+        file.and_then(|mut file| writeln!(file, "{line}"))
+            .expect("RUSTOK_OBSD_SKIPS names a writable file");
+    }
+}
+
+/// An ordinary request.
+fn exchange() -> Exchange<'static> {
+    let start_ns = monotonic_ns();
+    Exchange {
+        side: Side::Server,
+        task: 77,
+        tid: 4242,
+        start_ns,
+        first_io_ns: start_ns + 100,
+        request_end_ns: start_ns + 100,
+        response_start_ns: start_ns + 2_000_000,
+        end_ns: start_ns + 2_500_000,
+        method: Method::Get,
+        path: b"/api/orders/42",
+        host: b"shop.example:8080",
+        version: 1,
+        status: 200,
+        outcome: Outcome::Complete,
+        request_bytes: 120,
+        response_bytes: 300,
+        request_body: 0,
+        response_body: 180,
+        traceparent: None,
+        route: None,
+        routes_exact: true,
+    }
+}
+
+fn addresses() -> Addresses {
+    Addresses {
+        local: "10.0.0.1:3000".parse().unwrap(),
+        remote: "10.0.0.2:5555".parse().unwrap(),
+    }
+}
+
+fn monotonic_ns() -> u64 {
+    let mut time = libc::timespec {
+        tv_sec: 0,
+        tv_nsec: 0,
+    };
+    // SAFETY: `time` is valid for the call; the clock always exists.
+    unsafe { libc::clock_gettime(libc::CLOCK_MONOTONIC, &raw mut time) };
+    time.tv_sec.unsigned_abs() * 1_000_000_000 + time.tv_nsec.unsigned_abs()
+}
