@@ -1,0 +1,174 @@
+//! What the tests (and the demo) of several crates share: throw-away servers and small helpers.
+//!
+//! Reads: programs installed on the machine. Yields: running servers that are gone when their value is dropped, and
+//! also when the process that started them is killed. Costs: no heavy dependency, so that any crate can use it.
+//!
+//! A server whose program is absent is a [`Skip`], not an error; a test hands it to [`skip`] and returns:
+//!
+//! ```no_run
+//! # use test_support::{Postgres, skip};
+//! let postgres = match Postgres::start() {
+//!     Ok(postgres) => postgres,
+//!     Err(reason) => return skip("queries_are_counted", reason),
+//! };
+//! println!("{}", postgres.url("postgres"));
+//! ```
+//!
+//! | item | what it is |
+//! |---|---|
+//! | [`Postgres`] | a cluster of its own, TLS as a stock one |
+//! | [`Jaeger`] | OTLP in, traces read back by its query API |
+//! | [`Prometheus`], [`promtool_check_metrics`] | scrapes one target; queries |
+//! | [`Child`] | a process group that ends with its value; last log lines kept |
+//! | [`http_get`], [`http_get_with`] | one request over a fresh connection |
+//! | [`free_port`], [`wait_until`], [`skip`] | what is left |
+
+mod child;
+mod http;
+mod jaeger;
+mod postgres;
+mod prometheus;
+
+use std::fmt;
+use std::io::Write as _;
+use std::net::{Ipv4Addr, TcpListener};
+use std::path::PathBuf;
+use std::time::{Duration, Instant};
+
+pub use child::Child;
+pub use http::{Response, http_get, http_get_with};
+pub use jaeger::Jaeger;
+pub use postgres::{Postgres, Tls};
+pub use prometheus::{Prometheus, promtool_check_metrics};
+
+/// Names the file that [`skip`] appends to.
+pub const SKIPS_ENV: &str = "RUSTOK_OBSD_SKIPS";
+
+/// Why something cannot run on this machine.
+#[derive(Debug, Clone)]
+pub struct Skip(String);
+
+impl Skip {
+    /// A reason that names what is missing and how to get it.
+    pub fn new(reason: impl Into<String>) -> Self {
+        Self(reason.into())
+    }
+}
+
+impl fmt::Display for Skip {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.0)
+    }
+}
+
+impl std::error::Error for Skip {}
+
+/// Says on standard error, past the test harness' capture, that the test `name` did not run and why; appends
+/// `skipped: NAME: REASON` to the file that `RUSTOK_OBSD_SKIPS` names.
+///
+/// # Panics
+/// If that file cannot be written: a skip must not go unnoticed.
+pub fn skip(name: &str, reason: impl fmt::Display) {
+    let line = format!("skipped: {name}: {reason}\n")
+        .replace('\n', " ")
+        .trim_end()
+        .to_owned()
+        + "\n";
+    // A closed standard error is no reason to fail a test.
+    let _ = std::io::stderr().write_all(line.as_bytes());
+    if let Some(path) = std::env::var_os(SKIPS_ENV) {
+        std::fs::OpenOptions::new()
+            .create(true)
+            .append(true)
+            .open(&path)
+            .and_then(|mut file| file.write_all(line.as_bytes()))
+            .unwrap_or_else(|error| {
+                panic!(
+                    "{SKIPS_ENV} names {}: {error}",
+                    PathBuf::from(path).display()
+                )
+            });
+    }
+}
+
+/// A TCP port of 127.0.0.1 that nobody listens on now. Another process can take it before you do: prefer port 0 where
+/// the program can say what it got.
+///
+/// # Panics
+/// If the machine has no free port.
+#[must_use]
+pub fn free_port() -> u16 {
+    TcpListener::bind((Ipv4Addr::LOCALHOST, 0))
+        .and_then(|listener| listener.local_addr())
+        .expect("bind 127.0.0.1:0 to find a free port")
+        .port()
+}
+
+/// Calls `ready` every 20 ms until it yields something or `limit` has passed; `None` means that time ran out.
+pub fn wait_until<T>(limit: Duration, mut ready: impl FnMut() -> Option<T>) -> Option<T> {
+    let deadline = Instant::now() + limit;
+    loop {
+        if let Some(value) = ready() {
+            return Some(value);
+        }
+        if Instant::now() >= deadline {
+            return None;
+        }
+        std::thread::sleep(Duration::from_millis(20));
+    }
+}
+
+/// The program that the environment variable `variable` names, else `name` from PATH.
+fn program(name: &str, variable: &str) -> Result<PathBuf, Skip> {
+    if let Some(path) = std::env::var_os(variable)
+        .filter(|path| !path.is_empty())
+        .map(PathBuf::from)
+    {
+        return if path.is_file() {
+            Ok(path)
+        } else {
+            Err(Skip::new(format!(
+                "{variable} names {}, which is no file",
+                path.display()
+            )))
+        };
+    }
+    find_on_path(name).ok_or_else(|| {
+        Skip::new(format!(
+            "`{name}` is not on PATH and {variable} is not set: run `cargo xtask setup --tests`"
+        ))
+    })
+}
+
+fn find_on_path(name: &str) -> Option<PathBuf> {
+    std::env::split_paths(&std::env::var_os("PATH")?)
+        .map(|folder| folder.join(name))
+        .find(|path| path.is_file())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn wait_until_gives_up_after_its_limit_and_returns_what_the_closure_found() {
+        let mut calls = 0;
+        let found = wait_until(Duration::from_secs(5), || {
+            calls += 1;
+            (calls == 3).then_some(calls)
+        });
+        assert_eq!(found, Some(3));
+        assert_eq!(wait_until(Duration::from_millis(30), || None::<()>), None);
+    }
+
+    #[test]
+    fn a_missing_program_is_a_skip_that_names_the_variable() {
+        let reason = program("no-such-program-at-all", "RUSTOK_OBSD_NO_SUCH")
+            .expect_err("absent")
+            .to_string();
+        assert!(
+            reason.contains("no-such-program-at-all") && reason.contains("RUSTOK_OBSD_NO_SUCH"),
+            "{reason}"
+        );
+    }
+}
