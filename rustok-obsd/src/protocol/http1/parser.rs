@@ -107,18 +107,33 @@ impl<M: Message> Parser<M> {
     /// A direction that begins with a message.
     #[must_use]
     pub const fn new() -> Self {
-        Self { rest: Body::None, partial: Vec::new(), spent: false, message: PhantomData }
+        Self {
+            rest: Body::None,
+            partial: Vec::new(),
+            spent: false,
+            message: PhantomData,
+        }
     }
 
     /// A direction that begins anywhere.
     #[must_use]
     pub const fn lost() -> Self {
-        Self { rest: Body::Lost(0), partial: Vec::new(), spent: false, message: PhantomData }
+        Self {
+            rest: Body::Lost(0),
+            partial: Vec::new(),
+            spent: false,
+            message: PhantomData,
+        }
     }
 
     /// Reads the next step off the front of `piece`, which must not be empty. `request` is the method of the request
     /// that a response answers.
-    pub fn next<'p>(&'p mut self, piece: &mut Piece<'p>, request: Method, buffers: &mut Buffers) -> Step<'p, M> {
+    pub fn next<'p, 'i: 'p>(
+        &'p mut self,
+        piece: &mut Piece<'i>,
+        request: Method,
+        buffers: &mut Buffers,
+    ) -> Step<'p, M> {
         if self.spent {
             self.recycle(buffers);
         }
@@ -159,10 +174,18 @@ impl<M: Message> Parser<M> {
         }
     }
 
-    fn next_of_head<'p>(&'p mut self, input: &mut &'p [u8], request: Method, buffers: &mut Buffers) -> Step<'p, M> {
-        let bytes = *input;
+    fn next_of_head<'p, 'i: 'p>(
+        &'p mut self,
+        input: &mut &'i [u8],
+        request: Method,
+        buffers: &mut Buffers,
+    ) -> Step<'p, M> {
+        let bytes: &'i [u8] = input;
         if self.partial.is_empty() {
-            let blank = bytes.iter().take_while(|byte| matches!(byte, b'\r' | b'\n')).count();
+            let blank = bytes
+                .iter()
+                .take_while(|byte| matches!(byte, b'\r' | b'\n'))
+                .count();
             if blank > 0 {
                 *input = &bytes[blank..];
                 return Step::Blank;
@@ -193,7 +216,11 @@ impl<M: Message> Parser<M> {
             return self.gathered(request, false, Malformed::TooLong);
         }
         *input = &bytes[added..];
-        if self.partial.len() < HEAD_LIMIT { Step::Partial } else { self.gathered(request, true, Malformed::TooLong) }
+        if self.partial.len() < HEAD_LIMIT {
+            Step::Partial
+        } else {
+            self.gathered(request, true, Malformed::TooLong)
+        }
     }
 
     /// Reads the head in `partial`.
@@ -259,10 +286,10 @@ impl<M: Message> Parser<M> {
         matches!(self.rest, Body::UntilClose)
     }
 
-    /// Between messages or in a head.
+    /// Between messages.
     #[must_use]
-    pub const fn is_in_head(&self) -> bool {
-        matches!(self.rest, Body::None)
+    pub const fn is_at_start(&self) -> bool {
+        matches!(self.rest, Body::None) && (self.spent || self.partial.is_empty())
     }
 
     /// What was gathered of a head.
