@@ -3,6 +3,14 @@
 //! Reads: sends and receives of one connection, in order ([`Io`]). Yields: one [`Exchange`] per request, exactly once.
 //! Costs: no allocation per exchange in steady state; see `benches/pipeline.rs`.
 
+mod http;
+mod nested;
+mod pending;
+
+pub use http::{HttpConnection, Sink, Verdict};
+pub use nested::NEST_TAIL;
+pub use pending::{Shared, Stats};
+
 use crate::route::Route;
 
 /// One send or receive of a connection, as captured.
@@ -49,7 +57,7 @@ pub enum Outcome {
 }
 
 /// HTTP request methods of RFC 9110 and RFC 5789; everything else is `_OTHER`, as the semantic conventions want.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
 #[expect(missing_docs, reason = "the variants are the methods")]
 pub enum Method {
     Get,
@@ -61,6 +69,7 @@ pub enum Method {
     Options,
     Trace,
     Patch,
+    #[default]
     Other,
 }
 

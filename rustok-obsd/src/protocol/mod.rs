@@ -1,1 +1,208 @@
-//! stub
+//! Pure parsers: bytes in, messages out; no clock, no I/O.
+//!
+//! Reads: what was captured of one direction of a connection, split anywhere and with gaps. Yields: messages, and
+//! which protocol a connection speaks ([`detect`]). Costs: see each parser.
+
+pub mod http1;
+pub mod traceparent;
+
+/// What a connection speaks.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum Protocol {
+    /// HTTP/1.0 or 1.1 in clear text.
+    Http1,
+    /// HTTP/2 in clear text, by its connection preface (RFC 9113, 3.4).
+    Http2,
+    /// TLS records (RFC 8446, 5.1).
+    Tls,
+    /// PostgreSQL's frontend/backend protocol, version 3.
+    Postgres,
+    /// Left HTTP/1 by 101 or by CONNECT (RFC 9110, 7.8 and 9.3.6).
+    Upgraded,
+    /// None of these.
+    Unknown,
+}
+
+/// What the first bytes of a direction tell.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Detected {
+    /// Too few bytes.
+    NeedMore,
+    /// The side that asks speaks this.
+    Request(Protocol),
+    /// The side that answers speaks this.
+    Response(Protocol),
+    /// It may be either side.
+    Either(Protocol),
+    /// Nothing known.
+    Nothing,
+}
+
+/// Tells the protocol from the first bytes of a direction, or of a record where the connection is older than the
+/// daemon (`mid_stream`). 24 bytes are always enough to leave `NeedMore`.
+#[must_use]
+pub fn detect(bytes: &[u8], mid_stream: bool) -> Detected {
+    const PREFACE: &[u8] = b"PRI * HTTP/2.0\r\n";
+    let seen = PREFACE.len().min(bytes.len());
+    if seen >= 4 && bytes[..seen] == PREFACE[..seen] {
+        return if seen >= 6 {
+            Detected::Request(Protocol::Http2)
+        } else {
+            Detected::NeedMore
+        };
+    }
+    if http1::starts_response(bytes) {
+        return if bytes.len() >= 7 {
+            Detected::Response(Protocol::Http1)
+        } else {
+            Detected::NeedMore
+        };
+    }
+    match http1::starts_request(bytes) {
+        http1::Starts::Yes => return Detected::Request(Protocol::Http1),
+        http1::Starts::Perhaps if bytes.len() < 24 => return Detected::NeedMore,
+        _ => {}
+    }
+    match bytes {
+        [0x16, 0x03, 0..=4, _, _, 1, ..] => Detected::Request(Protocol::Tls),
+        [0x16, 0x03, 0..=4, _, _, 2, ..] => Detected::Response(Protocol::Tls),
+        [0x14..=0x17, 0x03, 0..=4, _, _, ..] if mid_stream => Detected::Either(Protocol::Tls),
+        // StartupMessage 3.x, CancelRequest, SSLRequest, GSSENCRequest.
+        [0, 0, _, _, 0, 3, 0, _, ..] | [0, 0, 0, 8 | 16, 0x04, 0xd2, 0x16, 0x2e..=0x30, ..] => {
+            Detected::Request(Protocol::Postgres)
+        }
+        // Parse, Bind, Query, Execute, Describe, Close, Sync with a sane length.
+        [
+            b'P' | b'B' | b'Q' | b'E' | b'D' | b'C' | b'S',
+            0,
+            length @ ..,
+        ] if mid_stream && frontend_length(length) => Detected::Request(Protocol::Postgres),
+        [0x16 | 0, ..] if bytes.len() < 8 => Detected::NeedMore,
+        _ => Detected::Nothing,
+    }
+}
+
+/// The rest of a frontend message's length is there and at least its own four bytes.
+fn frontend_length(rest: &[u8]) -> bool {
+    rest.first_chunk::<3>().is_some_and(|low| *low >= [0, 0, 4])
+}
+
+#[cfg(test)]
+mod tests {
+    use super::{Detected, Protocol, detect};
+
+    #[test]
+    fn protocols_are_told_by_their_first_bytes() {
+        let cases: &[(&[u8], bool, Detected)] = &[
+            (
+                b"GET / HTTP/1.1\r\n",
+                false,
+                Detected::Request(Protocol::Http1),
+            ),
+            (
+                b"POST /api/commerce/produ",
+                false,
+                Detected::Request(Protocol::Http1),
+            ),
+            (
+                b"PROPFIND /dav HTTP/1.1\r\n",
+                false,
+                Detected::Request(Protocol::Http1),
+            ),
+            (
+                b"OPTIONS * HTTP/1.1\r\n",
+                false,
+                Detected::Request(Protocol::Http1),
+            ),
+            (
+                b"CONNECT a.example:443 HT",
+                false,
+                Detected::Request(Protocol::Http1),
+            ),
+            (
+                b"GET http://a.example/ HT",
+                false,
+                Detected::Request(Protocol::Http1),
+            ),
+            (b"P", false, Detected::NeedMore),
+            (b"GET", false, Detected::NeedMore),
+            (b"HTT", false, Detected::NeedMore),
+            (
+                b"HTTP/1.1 200 OK\r\n",
+                true,
+                Detected::Response(Protocol::Http1),
+            ),
+            (
+                b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n",
+                false,
+                Detected::Request(Protocol::Http2),
+            ),
+            (b"PRI ", false, Detected::NeedMore),
+            (
+                b"\x16\x03\x01\x02\x00\x01\x00\x01",
+                false,
+                Detected::Request(Protocol::Tls),
+            ),
+            (
+                b"\x16\x03\x03\x00\x7a\x02\x00\x00",
+                false,
+                Detected::Response(Protocol::Tls),
+            ),
+            (b"\x16\x03", false, Detected::NeedMore),
+            (
+                b"\x17\x03\x03\x40\x00\x9a",
+                true,
+                Detected::Either(Protocol::Tls),
+            ),
+            (b"\x17\x03\x03\x40\x00\x9a", false, Detected::Nothing),
+            (
+                b"\0\0\0\x08\x04\xd2\x16\x2f",
+                false,
+                Detected::Request(Protocol::Postgres),
+            ),
+            (
+                b"\0\0\0\x29\0\x03\0\0user\0",
+                false,
+                Detected::Request(Protocol::Postgres),
+            ),
+            (b"\0\0\0", false, Detected::NeedMore),
+            (
+                b"Q\0\0\0\x0dSELECT 1\0",
+                true,
+                Detected::Request(Protocol::Postgres),
+            ),
+            (
+                b"B\0\0\0\x20\0sqlx_s_1\0",
+                true,
+                Detected::Request(Protocol::Postgres),
+            ),
+            (b"Q\0\0\0\x0dSELECT 1\0", false, Detected::Nothing),
+            (b"SSH-2.0-OpenSSH_9.2\r\n", false, Detected::Nothing),
+            (b"EHLO mail.example\r\n", false, Detected::Nothing),
+            (b"*1\r\n$4\r\nPING\r\n", false, Detected::Nothing),
+            (b"get hello\r\n", false, Detected::Nothing),
+            (b"{\"json\":1}", true, Detected::Nothing),
+            (b"\xff\xfe\xfd", false, Detected::Nothing),
+        ];
+        for (bytes, mid_stream, want) in cases {
+            assert_eq!(
+                detect(bytes, *mid_stream),
+                *want,
+                "{:?}",
+                bytes.escape_ascii().to_string()
+            );
+        }
+    }
+
+    #[test]
+    fn twenty_four_bytes_always_decide() {
+        for text in [
+            &b"ABCDEFGHIJKLMNOPQRSTUVWX"[..],
+            &[0; 24],
+            &[0x16; 24],
+            b"HTTP/1.HTTP/1.HTTP/1.HTT",
+        ] {
+            assert_ne!(detect(text, false), Detected::NeedMore);
+        }
+    }
+}

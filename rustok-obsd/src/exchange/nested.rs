@@ -1,0 +1,96 @@
+//! Joins the paths of nested axum routers as axum itself does (`axum::extract::matched_path`, 0.8).
+//!
+//! Reads: the paths that axum's uprobe told, one a router. Yields: the whole template. Costs: a map look-up for a
+//! nested route, nothing for a plain one; a pair that was seen before allocates nothing.
+
+use rustc_hash::FxHashMap;
+use std::sync::Arc;
+
+/// What axum appends to the path of `Router::nest_service` (`axum::routing::NEST_TAIL_PARAM_CAPTURE`).
+pub const NEST_TAIL: &str = "/{*__private__axum_nest_tail_param}";
+
+/// Joined paths by the addresses of their parts. An entry holds its parts, so that their addresses stay theirs.
+#[derive(Debug, Default)]
+pub(super) struct Joins {
+    joined: FxHashMap<(usize, usize), (Arc<str>, Option<Arc<str>>, Arc<str>)>,
+}
+
+impl Joins {
+    /// More pairs are joined anew each time: a router tree of that size is none.
+    const CAPACITY: usize = 16 * 1024;
+
+    /// The path of an inner router, behind that of the outer one.
+    pub(super) fn join(&mut self, outer: &Arc<str>, inner: &Arc<str>) -> Arc<str> {
+        self.interned(outer, Some(inner), || {
+            format!("{}{inner}", outer.strip_suffix(NEST_TAIL).unwrap_or(outer))
+        })
+    }
+
+    /// The template of a path after which no inner router told one.
+    pub(super) fn template(&mut self, path: Arc<str>) -> Arc<str> {
+        match path.strip_suffix(NEST_TAIL) {
+            Some(prefix) => self.interned(&path, None, || format!("{prefix}/*")),
+            None => path,
+        }
+    }
+
+    fn interned(
+        &mut self,
+        outer: &Arc<str>,
+        inner: Option<&Arc<str>>,
+        make: impl Fn() -> String,
+    ) -> Arc<str> {
+        let key = (address(outer), inner.map_or(0, address));
+        if let Some((.., joined)) = self.joined.get(&key) {
+            return Arc::clone(joined);
+        }
+        let joined: Arc<str> = make().into();
+        if self.joined.len() < Self::CAPACITY {
+            self.joined.insert(
+                key,
+                (Arc::clone(outer), inner.cloned(), Arc::clone(&joined)),
+            );
+        }
+        joined
+    }
+}
+
+fn address(path: &Arc<str>) -> usize {
+    Arc::as_ptr(path).cast::<u8>() as usize
+}
+
+#[cfg(test)]
+mod tests {
+    use super::{Joins, NEST_TAIL};
+    use std::sync::Arc;
+
+    #[test]
+    fn paths_are_joined_as_axum_joins_them() {
+        let mut joins = Joins::default();
+        for (outer, inner, joined, template) in [
+            (
+                &*format!("/admin{NEST_TAIL}"),
+                "/users/{id}",
+                "/admin/users/{id}",
+                "/admin/users/{id}",
+            ),
+            ("/admin", "/", "/admin/", "/admin/"),
+            (NEST_TAIL, "/users", "/users", "/users"),
+            (
+                &format!("/a{NEST_TAIL}"),
+                &format!("/b{NEST_TAIL}"),
+                &format!("/a/b{NEST_TAIL}"),
+                "/a/b/*",
+            ),
+        ] {
+            let (outer, inner): (Arc<str>, Arc<str>) = (outer.into(), inner.into());
+            let first = joins.join(&outer, &inner);
+            assert_eq!(&*first, joined);
+            assert!(
+                Arc::ptr_eq(&first, &joins.join(&outer, &inner)),
+                "joined once"
+            );
+            assert_eq!(&*joins.template(first), template);
+        }
+    }
+}

@@ -1,0 +1,218 @@
+//! A request that was not answered whole yet.
+//!
+//! Reads: what the connection tells it. Yields: an [`Exchange`]. Costs: about 300 bytes while the request is in
+//! flight, from a shared pool; a connection that waits for its next request holds none.
+
+use super::nested::Joins;
+use super::{Exchange, Io, Method, Outcome, Side, TraceParent};
+use crate::protocol::http1::{Buffers, RequestHead};
+use crate::route::{Route, Source};
+use std::sync::Arc;
+
+#[derive(Debug, Default)]
+pub(super) struct Pending {
+    /// Path, then host.
+    text: Vec<u8>,
+    path_length: usize,
+    task: u64,
+    tid: u32,
+    start_ns: u64,
+    first_io_ns: u64,
+    pub(super) request_end_ns: u64,
+    pub(super) response_start_ns: u64,
+    pub(super) response_last_ns: u64,
+    pub(super) request_bytes: u64,
+    pub(super) response_bytes: u64,
+    pub(super) request_body: u64,
+    pub(super) response_body: u64,
+    traceparent: Option<TraceParent>,
+    /// The path that the outermost router told.
+    first_path: Option<Arc<str>>,
+    /// All paths told, joined.
+    route: Option<Arc<str>>,
+    pub(super) method: Method,
+    version: u8,
+    pub(super) status: u16,
+    /// The request's head was read.
+    pub(super) head_seen: bool,
+    pub(super) expects_continue: bool,
+    /// The final response's head was seen, or its place is known.
+    pub(super) answered: bool,
+    routes_exact: bool,
+}
+
+impl Pending {
+    /// `at_start`: the request's first byte is the record's first.
+    fn begin(&mut self, io: &Io<'_>, side: Side, at_start: bool, routes_exact: bool) {
+        let mut text = std::mem::take(&mut self.text);
+        text.clear();
+        let arrived =
+            side == Side::Server && at_start && io.ready_ns != 0 && io.ready_ns <= io.time_ns;
+        *self = Self {
+            text,
+            task: io.task,
+            tid: io.tid,
+            start_ns: if arrived { io.ready_ns } else { io.time_ns },
+            first_io_ns: io.time_ns,
+            routes_exact,
+            ..Self::default()
+        };
+    }
+
+    pub(super) fn head(&mut self, head: &RequestHead<'_>) {
+        self.text.extend_from_slice(head.path);
+        self.path_length = self.text.len();
+        self.text.extend_from_slice(head.host);
+        self.method = head.method;
+        self.version = head.version;
+        self.traceparent = head.traceparent;
+        self.expects_continue = head.expects_continue;
+        self.head_seen = true;
+    }
+
+    /// A router told its path. The first path coming again is the request being routed anew (a retry).
+    pub(super) fn routed(&mut self, path: &Arc<str>, joins: &mut Joins) {
+        let again = self
+            .first_path
+            .as_ref()
+            .is_some_and(|first| Arc::ptr_eq(first, path));
+        self.route = Some(match &self.route {
+            Some(outer) if !again => joins.join(outer, path),
+            _ => Arc::clone(path),
+        });
+        self.first_path.get_or_insert_with(|| Arc::clone(path));
+    }
+
+    /// The response's head goes on; `time_ns` is when its first byte was seen unless an earlier one was.
+    pub(super) fn response_part(&mut self, bytes: u64, time_ns: u64) {
+        if self.response_start_ns == 0 {
+            self.response_start_ns = time_ns;
+        }
+        self.response_last_ns = time_ns;
+        self.response_bytes += bytes;
+    }
+
+    /// What came of the response was an interim one (RFC 9110, 15.2).
+    pub(super) const fn forget_response(&mut self) {
+        self.response_start_ns = 0;
+        self.response_last_ns = 0;
+        self.response_bytes = 0;
+    }
+}
+
+/// Counts of what pairing could not follow; each goes up only.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct Stats {
+    /// Exchanges yielded.
+    pub exchanges: u64,
+    /// Responses that no known request waited for: dropped.
+    pub unmatched_responses: u64,
+    /// Routes that no waiting request was there for: dropped.
+    pub unmatched_routes: u64,
+    /// Interim responses (1xx but 101), skipped as they should be.
+    pub interim_responses: u64,
+    /// Places where the sequence of messages was lost: between messages, or in a body whose framing was not captured.
+    pub lost_sync: u64,
+    /// Returns to the sequence of messages.
+    pub resyncs: u64,
+    /// Bytes of records that were lost before they reached this module.
+    pub lost_bytes: u64,
+    /// Heads whose end was not captured, or that were longer than the limit.
+    pub truncated_heads: u64,
+    /// Requests whose first line or framing is malformed.
+    pub malformed_requests: u64,
+    /// Responses whose first line or framing is malformed.
+    pub malformed_responses: u64,
+    /// Requests that ended inside their head and were not answered: no exchange.
+    pub partial_requests: u64,
+    /// Requests past the bound of requests in flight on one connection: no exchange.
+    pub pipeline_overflow: u64,
+    /// Connections that turned out to speak something else, or left HTTP/1.
+    pub opaque_connections: u64,
+}
+
+/// What all connections of a thread share: spare memory, joined routes, and the counts.
+#[derive(Debug, Default)]
+pub struct Shared {
+    /// Counts over all connections.
+    pub stats: Stats,
+    pub(super) buffers: Buffers,
+    pub(super) joins: Joins,
+    #[expect(
+        clippy::vec_box,
+        reason = "they move between connections by their address"
+    )]
+    spare: Vec<Box<Pending>>,
+}
+
+impl Shared {
+    /// More than so many are freed.
+    const SPARE: usize = 1024;
+    /// A longer text is freed: few paths are longer.
+    const TEXT: usize = 1024;
+
+    pub(super) fn begin(
+        &mut self,
+        io: &Io<'_>,
+        side: Side,
+        at_start: bool,
+        routes_exact: bool,
+    ) -> Box<Pending> {
+        let mut pending = self.spare.pop().unwrap_or_default();
+        pending.begin(io, side, at_start, routes_exact);
+        pending
+    }
+
+    /// Yields the exchange and takes its memory back.
+    pub(super) fn finish(
+        &mut self,
+        mut pending: Box<Pending>,
+        side: Side,
+        outcome: Outcome,
+        end_ns: u64,
+        sink: &mut dyn FnMut(&Exchange<'_>),
+    ) {
+        self.stats.exchanges += 1;
+        let route = pending.route.take().map(|path| Route {
+            template: self.joins.template(path),
+            source: Source::Axum,
+        });
+        let (path, host) = pending.text.split_at(pending.path_length);
+        sink(&Exchange {
+            side,
+            task: pending.task,
+            tid: pending.tid,
+            start_ns: pending.start_ns,
+            first_io_ns: pending.first_io_ns,
+            request_end_ns: pending.request_end_ns,
+            response_start_ns: pending.response_start_ns,
+            end_ns,
+            method: pending.method,
+            path,
+            host,
+            version: pending.version,
+            status: pending.status,
+            outcome,
+            request_bytes: pending.request_bytes,
+            response_bytes: pending.response_bytes,
+            request_body: pending.request_body,
+            response_body: pending.response_body,
+            traceparent: pending.traceparent,
+            route: route.as_ref(),
+            routes_exact: pending.routes_exact,
+        });
+        self.discard(pending);
+    }
+
+    pub(super) fn discard(&mut self, mut pending: Box<Pending>) {
+        if self.spare.len() < Self::SPARE {
+            if pending.text.capacity() > Self::TEXT {
+                pending.text = Vec::new();
+            }
+            pending.first_path = None;
+            pending.route = None;
+            self.spare.push(pending);
+        }
+    }
+}
