@@ -13,7 +13,7 @@ use std::fs;
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use anyhow::{Context, Result, bail};
 
@@ -172,7 +172,6 @@ impl Machine {
         time: Duration,
         stop: &Stop,
     ) -> Result<(f64, f64)> {
-        let started = Instant::now();
         let output = Command::new(&self.load)
             .args([
                 "--target",
@@ -185,7 +184,6 @@ impl Machine {
             .stderr(Stdio::inherit())
             .output()
             .context("shop-load could not be started")?;
-        let seconds = started.elapsed().as_secs_f64();
         if stop.requested() {
             bail!("interrupted");
         }
@@ -194,10 +192,12 @@ impl Machine {
         }
         let summary: serde_json::Value =
             serde_json::from_slice(&output.stdout).context("shop-load printed no JSON summary")?;
-        let requests = summary["requests"]
-            .as_f64()
-            .context("shop-load's summary has no number `requests`")?;
-        Ok((requests, seconds))
+        let number = |key: &str| {
+            summary[key]
+                .as_f64()
+                .with_context(|| format!("shop-load's summary has no number `{key}`"))
+        };
+        Ok((number("requests")?, number("seconds")?))
     }
 }
 

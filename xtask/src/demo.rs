@@ -113,7 +113,7 @@ pub fn demo(workspace: &Workspace, args: &Args) -> Result<()> {
             parts.push(jaeger.part);
         }
         None => {
-            println!("demo: Jaeger       not installed (`cargo xtask setup --tests` builds it)")
+            println!("demo: Jaeger       not installed (`cargo xtask setup --tests` builds it)");
         }
     }
 
