@@ -1,0 +1,291 @@
+//! What the demo and the bench take from the daemon's `/metrics`.
+//!
+//! Reads: the Prometheus text format 0.0.4, as our own daemon writes it. Yields: samples, and a table of routes between
+//! two scrapes. Costs: one pass over the text.
+//!
+//! Format: <https://prometheus.io/docs/instrumenting/exposition_formats/>.
+
+use std::collections::BTreeMap;
+
+use anyhow::{Context, Result, bail};
+
+/// One line of an exposition.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Sample {
+    /// `rustok_http_requests_total`.
+    pub name: String,
+    /// Unescaped, in the order written.
+    pub labels: Vec<(String, String)>,
+    /// Its value.
+    pub value: f64,
+}
+
+impl Sample {
+    /// A label's value; a label that is not there is an empty one.
+    pub fn label(&self, name: &str) -> &str {
+        self.labels
+            .iter()
+            .find(|(key, _)| key == name)
+            .map_or("", |(_, value)| value)
+    }
+}
+
+/// Reads a whole exposition.
+///
+/// # Errors
+/// Names the line that is no sample, comment or blank.
+pub fn parse(text: &str) -> Result<Vec<Sample>> {
+    let lines = text
+        .lines()
+        .enumerate()
+        .filter(|(_, line)| !line.trim().is_empty() && !line.starts_with('#'));
+    lines
+        .map(|(at, line)| {
+            sample(line).with_context(|| format!("line {} of /metrics: {line}", at + 1))
+        })
+        .collect()
+}
+
+fn sample(line: &str) -> Result<Sample> {
+    let end = line.find(['{', ' ']).context("no value")?;
+    let (name, mut rest) = line.split_at(end);
+    let mut labels = Vec::new();
+    if let Some(inside) = rest.strip_prefix('{') {
+        rest = inside;
+        loop {
+            rest = rest.trim_start_matches(',');
+            if let Some(behind) = rest.strip_prefix('}') {
+                rest = behind;
+                break;
+            }
+            let (key, behind) = rest
+                .split_once("=\"")
+                .context("a label without a quoted value")?;
+            let (value, behind) = quoted(behind)?;
+            labels.push((key.to_owned(), value));
+            rest = behind;
+        }
+    }
+    let value = rest.split_whitespace().next().context("no value")?;
+    // Rust reads `+Inf`, `-Inf` and `NaN` as Prometheus writes them.
+    let value = value
+        .parse()
+        .with_context(|| format!("`{value}` is no number"))?;
+    Ok(Sample {
+        name: name.to_owned(),
+        labels,
+        value,
+    })
+}
+
+fn quoted(text: &str) -> Result<(String, &str)> {
+    let mut value = String::new();
+    let mut chars = text.char_indices();
+    while let Some((at, c)) = chars.next() {
+        match c {
+            '"' => return Ok((value, &text[at + 1..])),
+            '\\' => match chars.next() {
+                Some((_, 'n')) => value.push('\n'),
+                Some((_, escaped @ ('\\' | '"'))) => value.push(escaped),
+                _ => bail!("an unknown escape"),
+            },
+            plain => value.push(plain),
+        }
+    }
+    bail!("a quote is not closed")
+}
+
+/// The sum of all samples of this name whose label has this value.
+pub fn sum(samples: &[Sample], name: &str, label: Option<(&str, &str)>) -> f64 {
+    let wanted = |sample: &&Sample| {
+        sample.name == name && label.is_none_or(|(key, value)| sample.label(key) == value)
+    };
+    samples
+        .iter()
+        .filter(wanted)
+        .map(|sample| sample.value)
+        .sum()
+}
+
+/// Counters of one route.
+#[derive(Debug, Clone, Default, PartialEq)]
+pub struct Route {
+    /// Requests.
+    pub requests: f64,
+    /// Requests that the server failed (status 5xx).
+    pub errors: f64,
+    /// Cumulative counts by upper bound in seconds, in rising order.
+    pub buckets: Vec<(f64, f64)>,
+}
+
+/// Routes by path and method.
+pub type Routes = BTreeMap<(String, String), Route>;
+
+/// The HTTP routes of a scrape; several targets or other labels are added up.
+pub fn routes(samples: &[Sample]) -> Routes {
+    let mut routes = Routes::new();
+    for sample in samples {
+        let key = || {
+            (
+                sample.label("path").to_owned(),
+                sample.label("method").to_owned(),
+            )
+        };
+        match sample.name.as_str() {
+            "rustok_http_requests_total" => {
+                let route = routes.entry(key()).or_default();
+                route.requests += sample.value;
+                if sample.label("status").starts_with('5') {
+                    route.errors += sample.value;
+                }
+            }
+            "rustok_http_request_duration_seconds_bucket" => {
+                let Ok(bound) = sample.label("le").parse::<f64>() else {
+                    continue;
+                };
+                let buckets = &mut routes.entry(key()).or_default().buckets;
+                match buckets.binary_search_by(|(other, _)| other.total_cmp(&bound)) {
+                    Ok(at) => buckets[at].1 += sample.value,
+                    Err(at) => buckets.insert(at, (bound, sample.value)),
+                }
+            }
+            _ => {}
+        }
+    }
+    routes
+}
+
+/// What happened between two scrapes. A counter that fell was reset: then all of it is new.
+pub fn between(old: &Routes, new: &Routes) -> Routes {
+    let none = Route::default();
+    let delta = |(key, new): (&(String, String), &Route)| {
+        let old = old
+            .get(key)
+            .filter(|old| old.requests <= new.requests)
+            .unwrap_or(&none);
+        let before = |bound: f64| {
+            old.buckets
+                .iter()
+                .find(|(other, _)| *other == bound)
+                .map_or(0.0, |(_, count)| *count)
+        };
+        let buckets = new
+            .buckets
+            .iter()
+            .map(|(bound, count)| (*bound, count - before(*bound)))
+            .collect();
+        let route = Route {
+            requests: new.requests - old.requests,
+            errors: new.errors - old.errors,
+            buckets,
+        };
+        (key.clone(), route)
+    };
+    new.iter().map(delta).collect()
+}
+
+impl Route {
+    /// The quantile in seconds, as Prometheus' `histogram_quantile` computes it: linear inside a bucket, and the highest
+    /// finite bound where it falls into `+Inf`. `None` without observations.
+    pub fn quantile(&self, quantile: f64) -> Option<f64> {
+        let total = self
+            .buckets
+            .last()
+            .map(|(_, count)| *count)
+            .filter(|total| *total > 0.0)?;
+        let rank = quantile * total;
+        let at = self.buckets.iter().position(|(_, count)| *count >= rank)?;
+        let (lower, below) = if at == 0 {
+            (0.0, 0.0)
+        } else {
+            self.buckets[at - 1]
+        };
+        let (upper, count) = self.buckets[at];
+        if upper.is_infinite() {
+            return Some(lower);
+        }
+        let inside = count - below;
+        Some(if inside > 0.0 {
+            lower + (upper - lower) * (rank - below) / inside
+        } else {
+            upper
+        })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const TEXT: &str = r#"# HELP rustok_http_requests_total Requests.
+# TYPE rustok_http_requests_total counter
+rustok_http_requests_total{method="GET",path="/api/content/nodes/{id}",status="200"} 90
+rustok_http_requests_total{method="GET",path="/api/content/nodes/{id}",status="500"} 10
+rustok_http_requests_total{method="GET",path="/api/content/nodes/{id}",status="499"} 2
+
+rustok_http_request_duration_seconds_bucket{method="GET",path="/api/content/nodes/{id}",le="0.1"} 50
+rustok_http_request_duration_seconds_bucket{method="GET",path="/api/content/nodes/{id}",le="0.2"} 100
+rustok_http_request_duration_seconds_bucket{method="GET",path="/api/content/nodes/{id}",le="+Inf"} 102
+rustok_http_active_connections 3 1700000000000
+"#;
+
+    fn key() -> (String, String) {
+        ("/api/content/nodes/{id}".into(), "GET".into())
+    }
+
+    #[test]
+    fn labels_may_contain_braces_commas_and_escapes() {
+        let sample = sample(r#"a_total{x="{id},\"q\"",y="a\\b\nc",} 1.5e3"#).expect("a sample");
+        assert_eq!(sample.label("x"), "{id},\"q\"");
+        assert_eq!(sample.label("y"), "a\\b\nc");
+        assert_eq!(sample.value, 1500.0);
+    }
+
+    #[test]
+    fn a_line_that_is_no_sample_is_an_error_with_its_number() {
+        let error = parse("up 1\nup{job=\"x} 1\n").expect_err("an open quote");
+        assert!(format!("{error:#}").contains("line 2"), "{error:#}");
+        assert!(parse("up\n").is_err());
+        assert!(parse("up one\n").is_err());
+    }
+
+    #[test]
+    fn routes_add_up_over_status_and_count_5xx_as_errors() {
+        let routes = routes(&parse(TEXT).expect("samples"));
+        let route = &routes[&key()];
+        assert_eq!((route.requests, route.errors), (102.0, 10.0));
+        assert_eq!(
+            route.buckets,
+            [(0.1, 50.0), (0.2, 100.0), (f64::INFINITY, 102.0)]
+        );
+    }
+
+    #[test]
+    fn quantiles_agree_with_histogram_quantile() {
+        let route = routes(&parse(TEXT).expect("samples"))
+            .remove(&key())
+            .expect("the route");
+        // Prometheus: histogram_quantile(0.25|0.5|0.9, …) = 0.051 | 0.102 | 0.1836; 0.99 falls into +Inf.
+        for (quantile, seconds) in [(0.25, 0.051), (0.5, 0.102), (0.9, 0.1836), (0.99, 0.2)] {
+            let found = route.quantile(quantile).expect("observations");
+            assert!(
+                (found - seconds).abs() < 1e-9,
+                "{quantile}: {found} instead of {seconds}"
+            );
+        }
+        assert_eq!(Route::default().quantile(0.5), None);
+    }
+
+    #[test]
+    fn a_window_is_the_difference_and_a_restart_begins_anew() {
+        let new = routes(&parse(TEXT).expect("samples"));
+        let old = routes(
+            &parse(&TEXT.replace(" 90\n", " 40\n").replace(" 50\n", " 20\n")).expect("samples"),
+        );
+        let window = &between(&old, &new)[&key()];
+        assert_eq!((window.requests, window.errors), (50.0, 0.0));
+        assert_eq!(window.buckets[0], (0.1, 30.0));
+        let restarted = &between(&new, &old)[&key()];
+        assert_eq!(restarted.requests, 52.0);
+    }
+}

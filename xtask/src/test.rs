@@ -1,0 +1,209 @@
+//! `cargo xtask test`: every test, and one line at the end.
+//!
+//! Reads: what the test programs print, and the file in which tests that skip themselves say why. Yields:
+//! `N passed, N failed, N skipped`. Costs: on 2 cores with nothing but Rust and Go about half an hour the first time
+//! (packages 2 min, bpf-linker 2, Jaeger 8, release builds 10, test builds 8), seconds plus the tests' own time after.
+//!
+//! Formatting and clippy are not part of it (`cargo xtask lint`): a newer compiler has new lints, and then a fresh
+//! clone would fail its tests.
+
+use std::env;
+use std::fs;
+use std::io::{BufRead, BufReader};
+use std::path::Path;
+use std::process::Stdio;
+
+use anyhow::{Context, Result, bail};
+
+use crate::build_ebpf;
+use crate::setup::{self, Need, jaeger};
+use crate::workspace::{Workspace, cargo, program};
+
+/// Sums of `cargo test`.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+struct Summary {
+    passed: u64,
+    failed: u64,
+    skipped: u64,
+}
+
+/// Runs it, and prints the line whatever happens.
+pub fn test(workspace: &Workspace, filter: &[String]) -> Result<()> {
+    let mut summary = Summary::default();
+    let result = all(workspace, filter, &mut summary);
+    if let Err(error) = &result {
+        println!("test: {error:#}");
+    }
+    if result.is_err() && summary.failed == 0 {
+        // What broke before a test could say so.
+        summary.failed = 1;
+    }
+    println!(
+        "{} passed, {} failed, {} skipped",
+        summary.passed, summary.failed, summary.skipped
+    );
+    // Said above, and the line is to be the last one.
+    if summary.failed > 0 {
+        std::process::exit(1)
+    } else {
+        Ok(())
+    }
+}
+
+fn all(workspace: &Workspace, filter: &[String], summary: &mut Summary) -> Result<()> {
+    let outcome = setup::setup(true);
+    let without_jaeger = outcome
+        .missing
+        .iter()
+        .find(|missing| missing.name == "Jaeger");
+    if outcome.missing.len() > usize::from(without_jaeger.is_some()) {
+        outcome.complete()?;
+    }
+    if let Some(missing) = without_jaeger {
+        println!("test: tests against Jaeger will be skipped: {missing}");
+    }
+    if let Some(missing) = outcome.lacks(Need::Ebpf) {
+        bail!("{missing}");
+    }
+    build_ebpf::build(workspace)?;
+    let daemon = program(&workspace.build_release("rustok-obsd")?, "rustok-obsd")?;
+    let shop_programs = workspace.build_release("shop")?;
+
+    let skips = workspace.target.join("skipped-tests");
+    fs::write(&skips, "").with_context(|| format!("{} cannot be written", skips.display()))?;
+    let mut command = cargo();
+    command
+        .current_dir(&workspace.root)
+        .args(["test", "--workspace", "--no-fail-fast"])
+        .args(filter)
+        .env("RUSTOK_OBSD_BIN", daemon)
+        .env("RUSTOK_OBSD_SHOP", program(&shop_programs, "shop")?)
+        .env(
+            "RUSTOK_OBSD_SHOP_LOAD",
+            program(&shop_programs, "shop-load")?,
+        )
+        .env("RUSTOK_OBSD_SKIPS", &skips)
+        .stdin(Stdio::null())
+        .stdout(Stdio::piped());
+    match jaeger::find() {
+        Ok(Some(path)) if without_jaeger.is_none() => command.env(jaeger::OVERRIDE, path),
+        _ => command.env_remove(jaeger::OVERRIDE).env(
+            "RUSTOK_OBSD_JAEGER_MISSING",
+            without_jaeger.map_or("not found", |missing| missing.reason.as_str()),
+        ),
+    };
+    let fixtures = workspace.root.join("../shared/fixtures");
+    if env::var_os("RUSTOK_OBSD_FIXTURES").is_none()
+        && let Ok(fixtures) = fixtures.canonicalize()
+    {
+        command.env("RUSTOK_OBSD_FIXTURES", fixtures);
+    }
+    let mut child = command.spawn().context("cargo test could not be started")?;
+    let stdout = child.stdout.take().context("cargo test has no output")?;
+    for line in BufReader::new(stdout).split(b'\n') {
+        // A test may print what is no UTF-8.
+        let line = String::from_utf8_lossy(&line?).into_owned();
+        println!("{line}");
+        summary.add(&line);
+    }
+    let status = child.wait()?;
+    let skipped = read_skips(&skips);
+    // A test that skipped itself has passed for the test harness.
+    let count = skipped.len() as u64;
+    summary.skipped += count;
+    summary.passed = summary.passed.saturating_sub(count);
+    for line in skipped {
+        println!("{line}");
+    }
+    if !status.success() && summary.failed == 0 {
+        bail!(
+            "cargo test failed ({status}) without a failed test: a build error or a crash, see above"
+        );
+    }
+    if summary.passed == 0 && summary.failed == 0 && filter.is_empty() {
+        bail!("no test ran");
+    }
+    Ok(())
+}
+
+impl Summary {
+    /// Adds a line such as `test result: ok. 5 passed; 0 failed; 1 ignored; 0 measured; 0 filtered out; …`.
+    fn add(&mut self, line: &str) {
+        let Some((_, counts)) = line
+            .strip_prefix("test result: ")
+            .and_then(|line| line.split_once(". "))
+        else {
+            return;
+        };
+        for count in counts.split("; ") {
+            let Some((number, what)) = count.split_once(' ') else {
+                continue;
+            };
+            let Ok(number) = number.parse::<u64>() else {
+                continue;
+            };
+            match what {
+                "passed" => self.passed += number,
+                "failed" => self.failed += number,
+                "ignored" => self.skipped += number,
+                _ => {}
+            }
+        }
+    }
+}
+
+/// Lines `skipped: NAME: REASON`, each test once.
+fn read_skips(file: &Path) -> Vec<String> {
+    let text = fs::read_to_string(file).unwrap_or_default();
+    let mut lines: Vec<_> = text
+        .lines()
+        .map(str::trim)
+        .filter(|line| !line.is_empty())
+        .map(str::to_owned)
+        .collect();
+    lines.sort();
+    lines.dedup();
+    lines
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_results_of_all_test_programs_add_up() {
+        let mut summary = Summary::default();
+        for line in [
+            "running 3 tests",
+            "test parses ... ok",
+            "test result: ok. 5 passed; 0 failed; 1 ignored; 0 measured; 2 filtered out; finished in 0.01s",
+            "test result: FAILED. 3 passed; 2 failed; 0 ignored; 0 measured; 0 filtered out; finished in 1.20s",
+            "a test result: ok. 9 passed; that a test printed",
+        ] {
+            summary.add(line);
+        }
+        assert_eq!(
+            summary,
+            Summary {
+                passed: 8,
+                failed: 2,
+                skipped: 1
+            }
+        );
+    }
+
+    #[test]
+    fn a_test_that_skips_itself_twice_counts_once() {
+        let file = tempfile::NamedTempFile::new().expect("a file");
+        fs::write(
+            file.path(),
+            "skipped: b: no Go\n\nskipped: a: no root\nskipped: b: no Go\n",
+        )
+        .expect("written");
+        assert_eq!(
+            read_skips(file.path()),
+            ["skipped: a: no root", "skipped: b: no Go"]
+        );
+        assert!(read_skips(Path::new("/nonexistent")).is_empty());
+    }
+}
