@@ -81,7 +81,11 @@ pub struct ConfigArgs {
     #[command(flatten)]
     pub targets: TargetFlags,
     /// Configuration file, TOML; the environment and flags win over it [env: RUSTOK_OBSD_CONFIG_FILE]
-    #[arg(long = "config.file", value_name = "FILE")]
+    #[arg(
+        long = "config.file",
+        value_name = "FILE",
+        help_heading = "Configuration"
+    )]
     pub file: Option<PathBuf>,
     /// Keys.
     #[command(flatten)]
@@ -219,6 +223,28 @@ mod tests {
                 panic!("not run")
             };
             assert_eq!(args.keys.0, [(key.path, "x".to_owned())], "{flag}");
+        }
+    }
+
+    #[test]
+    fn a_switch_alone_is_true_and_takes_a_value_by_its_equals_sign() {
+        for (flag, expected) in [
+            ("--traces.url-path", true),
+            ("--traces.url-path=false", false),
+        ] {
+            let cli = Cli::try_parse_from(["rustok-obsd", "run", flag, "--exe", "shop"]).unwrap();
+            let Action::Run(args) = cli.command else {
+                panic!("not run")
+            };
+            let sources = Sources {
+                flags: args.keys.0,
+                ..Sources::default()
+            };
+            assert_eq!(
+                sources.load().unwrap().config.traces.url_path,
+                expected,
+                "{flag}"
+            );
         }
     }
 

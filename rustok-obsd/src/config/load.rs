@@ -217,9 +217,12 @@ fn check(config: &mut Config, problems: &mut Vec<Problem>, warnings: &mut Vec<St
     if config.targets.is_empty() {
         warnings.push("no target is configured: give --exe, --port, --command-line, --cgroup, --pid or [[targets]]".into());
     }
-    if config.targets.len() > 1 && config.resource.service_name.is_some() {
+    let resource = &config.resource;
+    let named =
+        resource.service_name.is_some() || resource.attributes.get("service.name").is_some();
+    if config.targets.len() > 1 && named {
         warnings.push(
-            "resource.service_name (OTEL_SERVICE_NAME) is ignored: with several targets it would merge them into one \
+            "resource.service_name (OTEL_SERVICE_NAME, or service.name in OTEL_RESOURCE_ATTRIBUTES) is ignored: with several targets it would merge them into one \
              service; give each [[targets]] its service_name"
                 .into(),
         );

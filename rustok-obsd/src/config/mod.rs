@@ -14,6 +14,8 @@ mod pairs;
 #[cfg(test)]
 mod reference;
 mod target;
+#[cfg(test)]
+mod tests;
 mod value;
 
 use std::net::{Ipv4Addr, SocketAddr};

@@ -120,7 +120,7 @@ impl Target {
         match name {
             "exe" => self.exe = checked(texts(value)?, check_exe)?,
             "command_line" => {
-                self.command_line = checked(texts(value)?, |glob| check_glob(glob, false))?
+                self.command_line = checked(texts(value)?, |glob| check_glob(glob, false))?;
             }
             "cgroup" => self.cgroup = checked(texts(value)?, |glob| check_glob(glob, true))?,
             "port" => self.port = numbers(value, 1..=65_535, "a port from 1 to 65535")?,

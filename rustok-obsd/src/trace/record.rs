@@ -112,6 +112,15 @@ mod tests {
     use super::*;
 
     #[test]
+    fn a_queue_of_the_default_size_stays_below_a_megabyte() {
+        assert!(
+            size_of::<Record>() * 2048 < 1 << 20,
+            "{}",
+            size_of::<Record>()
+        );
+    }
+
+    #[test]
     fn a_host_seen_again_is_shared_and_any_number_of_hosts_is_bounded() {
         let mut cache = HostCache::default();
         let first = cache.get(b"shop.example:3000").unwrap();

@@ -282,4 +282,14 @@ mod tests {
             assert_eq!(path_of(target.as_bytes()).as_deref(), expected, "{target}");
         }
     }
+
+    proptest::proptest! {
+        #[test]
+        fn no_host_or_path_panics_or_shows_user_information(text in ".{0,40}", secret in "[a-z]{12}") {
+            let _ = split_host(&text);
+            let _ = path_of(text.as_bytes());
+            let host = format!("{text}:{secret}@shop.example");
+            proptest::prop_assert_eq!(split_host(&host), Some((Some("shop.example"), None)));
+        }
+    }
 }

@@ -1,9 +1,13 @@
 //! Collectors that are not there, or never answer.
 
 use crate::{addresses, exchange};
+use rustok_obsd::config::parse_pairs;
 use rustok_obsd::config::{Endpoint, Protocol, Traces};
 use rustok_obsd::trace::{SpanCounts, TargetKey, Tracing};
+use std::io::{Read, Write};
 use std::net::TcpListener;
+use std::sync::mpsc::channel;
+use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
 const OFFERS: u64 = 100_000;
@@ -125,4 +129,111 @@ fn what_is_offered_after_the_end_is_counted_too() {
         (5000, 5000),
         "{counts:?}"
     );
+}
+
+/// Reads one HTTP request and accepts it; yields its head.
+fn accept_export(listener: &TcpListener) -> String {
+    let (mut stream, _) = listener.accept().unwrap();
+    let mut request = Vec::new();
+    let mut buffer = [0; 4096];
+    loop {
+        let read = stream.read(&mut buffer).unwrap();
+        request.extend_from_slice(&buffer[..read]);
+        let text = String::from_utf8_lossy(&request).to_lowercase();
+        let Some((head, _)) = text.split_once("\r\n\r\n") else {
+            continue;
+        };
+        let length = head
+            .split("content-length: ")
+            .nth(1)
+            .unwrap()
+            .lines()
+            .next()
+            .unwrap();
+        let start = request
+            .windows(4)
+            .position(|bytes| bytes == b"\r\n\r\n")
+            .unwrap()
+            + 4;
+        if request.len() - start == length.parse::<usize>().unwrap() {
+            let answer = "HTTP/1.1 200 OK\r\ncontent-length: 0\r\nconnection: close\r\n\r\n";
+            stream.write_all(answer.as_bytes()).unwrap();
+            return head.to_owned();
+        }
+    }
+}
+
+#[test]
+fn the_log_tells_once_when_a_collector_goes_and_once_when_it_is_back() {
+    let log = Arc::new(Mutex::new(Vec::new()));
+    let writer = Arc::clone(&log);
+    // The exporter's thread has no subscriber of its own; the other tests' lines are told apart by the port.
+    tracing_subscriber::fmt()
+        .with_ansi(false)
+        .with_max_level(tracing::Level::INFO)
+        .with_writer(move || Lines(Arc::clone(&writer)))
+        .init();
+    let address = TcpListener::bind("127.0.0.1:0")
+        .unwrap()
+        .local_addr()
+        .unwrap();
+    let settings = Traces {
+        endpoint: Some(Endpoint {
+            url: format!("http://{address}"),
+            exact: false,
+        }),
+        protocol: Protocol::HttpProtobuf,
+        headers: parse_pairs("authorization=Bearer%20s3cret").unwrap(),
+        timeout: Duration::from_millis(200),
+        schedule_delay: Duration::from_millis(10),
+        ..Traces::default()
+    };
+    let tracing = Tracing::start(&settings).unwrap().unwrap();
+    let (counters, mut tracer) = (tracing.counters(), tracing.tracer());
+    let mut offer_until = |done: &dyn Fn(SpanCounts) -> bool| {
+        let deadline = Instant::now() + Duration::from_secs(20);
+        while !done(counters.read()) {
+            tracer.offer(TargetKey(1), &exchange(), None, addresses());
+            std::thread::sleep(Duration::from_millis(5));
+            assert!(Instant::now() < deadline, "{:?}", counters.read());
+        }
+    };
+    offer_until(&|counts| counts.exports_failed >= 3);
+    let listener = TcpListener::bind(address).unwrap();
+    let (heads, received) = channel();
+    std::thread::spawn(move || while heads.send(accept_export(&listener)).is_ok() {});
+    offer_until(&|counts| counts.exports >= 3);
+    let head = received.recv().unwrap();
+    assert!(head.starts_with("post /v1/traces http/1.1"), "{head}");
+    assert!(head.contains("authorization: bearer s3cret"), "{head}");
+    assert!(tracing.shutdown(Duration::from_secs(3)));
+    let text = String::from_utf8(log.lock().unwrap().clone()).unwrap();
+    let lines: Vec<&str> = text
+        .lines()
+        .filter(|line| line.contains(&address.to_string()))
+        .collect();
+    assert_eq!(lines.len(), 2, "{text}");
+    assert!(
+        lines[0].contains("WARN") && lines[0].contains("http/protobuf"),
+        "{text}"
+    );
+    assert!(
+        lines[1].contains("INFO") && lines[1].contains("exported again"),
+        "{text}"
+    );
+    assert!(!text.contains("s3cret"), "{text}");
+}
+
+/// Writes to memory.
+struct Lines(Arc<Mutex<Vec<u8>>>);
+
+impl Write for Lines {
+    fn write(&mut self, bytes: &[u8]) -> std::io::Result<usize> {
+        self.0.lock().unwrap().extend_from_slice(bytes);
+        Ok(bytes.len())
+    }
+
+    fn flush(&mut self) -> std::io::Result<()> {
+        Ok(())
+    }
 }

@@ -1,4 +1,5 @@
 //! Spans on their way out: to a real Jaeger, to collectors that are not there, and what an offer costs.
+#![expect(clippy::unwrap_used, reason = "a test may fail")]
 
 mod alloc;
 mod down;
