@@ -18,14 +18,8 @@ fn main() -> Result<(), Box<dyn Error>> {
     println!("cargo::rustc-check-cfg=cfg(has_ebpf_object)");
     embed_object()?;
     let manifest = PathBuf::from(env::var("CARGO_MANIFEST_DIR")?);
-    println!(
-        "cargo::rustc-env=RUSTOK_OBSD_GIT_REVISION={}",
-        git_revision(&manifest).as_deref().unwrap_or("unknown")
-    );
-    println!(
-        "cargo::rustc-env=RUSTOK_OBSD_RUSTC_VERSION={}",
-        rustc_version().as_deref().unwrap_or("unknown")
-    );
+    println!("cargo::rustc-env=RUSTOK_OBSD_GIT_REVISION={}", git_revision(&manifest).as_deref().unwrap_or("unknown"));
+    println!("cargo::rustc-env=RUSTOK_OBSD_RUSTC_VERSION={}", rustc_version().as_deref().unwrap_or("unknown"));
     Ok(())
 }
 
@@ -50,8 +44,7 @@ fn embed_object() -> Result<(), Box<dyn Error>> {
             // A file that does not exist counts as changed at each build; an existing folder counts when something
             // appears in it. Hence the folder is watched, and made.
             if !folder.is_dir() {
-                fs::create_dir_all(&folder)
-                    .map_err(|error| format!("{}: {error}", folder.display()))?;
+                fs::create_dir_all(&folder).map_err(|error| format!("{}: {error}", folder.display()))?;
             }
             println!("cargo::rerun-if-changed={}", folder.display());
             folder.join("rustok-obsd-ebpf.o")
@@ -69,26 +62,15 @@ fn embed_object() -> Result<(), Box<dyn Error>> {
 
 /// `<target>` of `<target>[/<triple>]/<profile>/build/<package>-<hash>/out`.
 fn target_folder(out: &Path, triple: &str) -> Result<PathBuf, Box<dyn Error>> {
-    let folder = out
-        .ancestors()
-        .nth(4)
-        .ok_or_else(|| format!("OUT_DIR {} has another form", out.display()))?;
-    let folder = if folder.ends_with(triple) {
-        folder.parent().unwrap_or(folder)
-    } else {
-        folder
-    };
+    let folder = out.ancestors().nth(4).ok_or_else(|| format!("OUT_DIR {} has another form", out.display()))?;
+    let folder = if folder.ends_with(triple) { folder.parent().unwrap_or(folder) } else { folder };
     Ok(folder.to_owned())
 }
 
 /// The commit that is checked out, where the sources are this project's own git checkout.
 fn git_revision(manifest: &Path) -> Option<String> {
     let git = |args: &[&str]| {
-        let output = Command::new("git")
-            .current_dir(manifest)
-            .args(args)
-            .output()
-            .ok()?;
+        let output = Command::new("git").current_dir(manifest).args(args).output().ok()?;
         let text = String::from_utf8(output.stdout).ok()?;
         output.status.success().then(|| text.trim().to_owned())
     };
@@ -107,10 +89,7 @@ fn git_revision(manifest: &Path) -> Option<String> {
 
 /// `1.95.0` of `rustc 1.95.0 (59807616e 2026-04-14)`.
 fn rustc_version() -> Option<String> {
-    let output = Command::new(env::var_os("RUSTC")?)
-        .arg("--version")
-        .output()
-        .ok()?;
+    let output = Command::new(env::var_os("RUSTC")?).arg("--version").output().ok()?;
     let text = String::from_utf8(output.stdout).ok()?;
     Some(text.split_whitespace().nth(1)?.to_owned())
 }

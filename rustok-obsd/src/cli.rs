@@ -21,16 +21,9 @@ pub mod exit {
 
 /// Exact HTTP and database latency of unmodified async Rust servers, from eBPF to Prometheus and Jaeger.
 #[derive(Debug, Parser)]
-#[command(
-    name = "rustok-obsd",
-    version,
-    subcommand_required = true,
-    arg_required_else_help = true
-)]
-#[command(
-    after_help = "Exit codes: 0 done, 1 failed (doctor: something would not work), 2 wrong command line or \
-                        configuration.\nKeys of the configuration file: docs/CONFIG.md."
-)]
+#[command(name = "rustok-obsd", version, subcommand_required = true, arg_required_else_help = true)]
+#[command(after_help = "Exit codes: 0 done, 1 failed (doctor: something would not work), 2 wrong command line or \
+                        configuration.\nKeys of the configuration file: docs/CONFIG.md.")]
 pub struct Cli {
     /// What to do.
     #[command(subcommand)]
@@ -81,11 +74,7 @@ pub struct ConfigArgs {
     #[command(flatten)]
     pub targets: TargetFlags,
     /// Configuration file, TOML; the environment and flags win over it [env: RUSTOK_OBSD_CONFIG_FILE]
-    #[arg(
-        long = "config.file",
-        value_name = "FILE",
-        help_heading = "Configuration"
-    )]
+    #[arg(long = "config.file", value_name = "FILE", help_heading = "Configuration")]
     pub file: Option<PathBuf>,
     /// Keys.
     #[command(flatten)]
@@ -96,10 +85,7 @@ impl ConfigArgs {
     /// The flags over this process' environment; [`Sources::load`] yields the configuration.
     pub fn sources(&self) -> Sources {
         let environment = Sources::from_environment();
-        let variable = environment
-            .variables
-            .get("RUSTOK_OBSD_CONFIG_FILE")
-            .filter(|value| !value.is_empty());
+        let variable = environment.variables.get("RUSTOK_OBSD_CONFIG_FILE").filter(|value| !value.is_empty());
         Sources {
             file: self.file.clone().or_else(|| variable.map(PathBuf::from)),
             flags: self.keys.0.clone(),
@@ -116,25 +102,21 @@ pub struct KeyArgs(pub Vec<(&'static str, String)>);
 impl Args for KeyArgs {
     fn augment_args(command: Command) -> Command {
         let mut defaults = Config::default();
-        KEYS.iter()
-            .filter(|key| !key.flag.is_empty())
-            .fold(command, |command, key| {
-                let arg = Arg::new(key.path)
-                    .long(key.flag)
-                    .value_name(value_name(key))
-                    .help(help(key, &mut defaults))
-                    .help_heading(heading(key))
-                    .action(ArgAction::Set);
-                // `--x` alone is true; `--x false` would be ambiguous, hence the `=`.
-                let switch = matches!((key.slot)(&mut defaults), Slot::Bool(_));
-                command.arg(if switch {
-                    arg.num_args(0..=1)
-                        .require_equals(true)
-                        .default_missing_value("true")
-                } else {
-                    arg
-                })
+        KEYS.iter().filter(|key| !key.flag.is_empty()).fold(command, |command, key| {
+            let arg = Arg::new(key.path)
+                .long(key.flag)
+                .value_name(value_name(key))
+                .help(help(key, &mut defaults))
+                .help_heading(heading(key))
+                .action(ArgAction::Set);
+            // `--x` alone is true; `--x false` would be ambiguous, hence the `=`.
+            let switch = matches!((key.slot)(&mut defaults), Slot::Bool(_));
+            command.arg(if switch {
+                arg.num_args(0..=1).require_equals(true).default_missing_value("true")
+            } else {
+                arg
             })
+        })
     }
 
     fn augment_args_for_update(command: Command) -> Command {
@@ -145,12 +127,7 @@ impl Args for KeyArgs {
 impl FromArgMatches for KeyArgs {
     fn from_arg_matches(matches: &ArgMatches) -> Result<Self, clap::Error> {
         let given = |key: &Key| Some((key.path, matches.get_one::<String>(key.path)?.clone()));
-        Ok(Self(
-            KEYS.iter()
-                .filter(|key| !key.flag.is_empty())
-                .filter_map(given)
-                .collect(),
-        ))
+        Ok(Self(KEYS.iter().filter(|key| !key.flag.is_empty()).filter_map(given).collect()))
     }
 
     fn update_from_arg_matches(&mut self, matches: &ArgMatches) -> Result<(), clap::Error> {
@@ -161,20 +138,14 @@ impl FromArgMatches for KeyArgs {
 
 fn help(key: &Key, defaults: &mut Config) -> String {
     let slot = (key.slot)(defaults);
-    let default = slot.print().map_or(String::new(), |value| {
-        format!(" [default: {}]", value.replace('"', ""))
-    });
+    let default = slot.print().map_or(String::new(), |value| format!(" [default: {}]", value.replace('"', "")));
     let allowed = match slot {
         Slot::Choice(_) | Slot::Integer(..) | Slot::PowerOfTwo(..) => {
             format!(" [allowed: {}]", slot.allowed().replace('`', ""))
         }
         _ => String::new(),
     };
-    format!(
-        "{}{allowed}{default} [env: {}]",
-        key.help,
-        key.variables().join(", ")
-    )
+    format!("{}{allowed}{default} [env: {}]", key.help, key.variables().join(", "))
 }
 
 fn value_name(key: &Key) -> &'static str {
@@ -219,32 +190,18 @@ mod tests {
         for key in KEYS.iter().filter(|key| !key.flag.is_empty()) {
             let flag = format!("--{}=x", key.flag);
             let cli = Cli::try_parse_from(["rustok-obsd", "run", &flag]).unwrap();
-            let Action::Run(args) = cli.command else {
-                panic!("not run")
-            };
+            let Action::Run(args) = cli.command else { panic!("not run") };
             assert_eq!(args.keys.0, [(key.path, "x".to_owned())], "{flag}");
         }
     }
 
     #[test]
     fn a_switch_alone_is_true_and_takes_a_value_by_its_equals_sign() {
-        for (flag, expected) in [
-            ("--traces.url-path", true),
-            ("--traces.url-path=false", false),
-        ] {
+        for (flag, expected) in [("--traces.url-path", true), ("--traces.url-path=false", false)] {
             let cli = Cli::try_parse_from(["rustok-obsd", "run", flag, "--exe", "shop"]).unwrap();
-            let Action::Run(args) = cli.command else {
-                panic!("not run")
-            };
-            let sources = Sources {
-                flags: args.keys.0,
-                ..Sources::default()
-            };
-            assert_eq!(
-                sources.load().unwrap().config.traces.url_path,
-                expected,
-                "{flag}"
-            );
+            let Action::Run(args) = cli.command else { panic!("not run") };
+            let sources = Sources { flags: args.keys.0, ..Sources::default() };
+            assert_eq!(sources.load().unwrap().config.traces.url_path, expected, "{flag}");
         }
     }
 
@@ -263,14 +220,8 @@ mod tests {
             "--web.listen-address=127.0.0.1:1",
         ])
         .unwrap();
-        let Action::Run(args) = cli.command else {
-            panic!("not run")
-        };
-        let sources = Sources {
-            flags: args.keys.0,
-            targets: args.targets,
-            ..Sources::default()
-        };
+        let Action::Run(args) = cli.command else { panic!("not run") };
+        let sources = Sources { flags: args.keys.0, targets: args.targets, ..Sources::default() };
         let config = sources.load().unwrap().config;
         assert_eq!(config.targets.len(), 3);
         assert_eq!(config.targets[1].exe, ["/usr/bin/other"]);
@@ -293,11 +244,7 @@ mod tests {
         }
         for line in ["", "probes", "run --nope", "run --exe", "daemon"] {
             let words = std::iter::once("rustok-obsd").chain(line.split_whitespace());
-            assert_eq!(
-                Cli::try_parse_from(words).unwrap_err().exit_code(),
-                i32::from(exit::USAGE),
-                "{line}"
-            );
+            assert_eq!(Cli::try_parse_from(words).unwrap_err().exit_code(), i32::from(exit::USAGE), "{line}");
         }
     }
 }

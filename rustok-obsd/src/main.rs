@@ -1,2 +1,81 @@
-//! stub
-fn main() {}
+//! The command `rustok-obsd`.
+//!
+//! Reads: the command line. Yields: an exit code, see [`rustok_obsd::cli::exit`]. Costs: nothing of its own.
+
+use std::{
+    io::{self, Write as _},
+    process::ExitCode,
+};
+
+use anyhow::Context as _;
+use clap::Parser as _;
+use rustok_obsd::{
+    cli::{Action, Cli, exit},
+    config::{ConfigError, Loaded},
+    daemon::{self, doctor, logging},
+    target::BinaryReport,
+};
+
+fn main() -> ExitCode {
+    match run(Cli::parse()) {
+        Ok(code) => ExitCode::from(code),
+        Err(error) => {
+            let code = if error.is::<ConfigError>() { exit::USAGE } else { exit::FAILURE };
+            let _ = writeln!(io::stderr(), "rustok-obsd: {error:#}");
+            ExitCode::from(code)
+        }
+    }
+}
+
+fn run(cli: Cli) -> anyhow::Result<u8> {
+    match cli.command {
+        Action::Run(args) => {
+            let Loaded { config, warnings } = args.sources().load()?;
+            logging::start(&config);
+            warnings.iter().for_each(|warning| tracing::warn!("{warning}"));
+            if config.targets.is_empty() {
+                tracing::warn!("no targets: give --exe NAME, or [[targets]] in the file of --config.file");
+            }
+            daemon::run(config)?;
+        }
+        Action::Doctor(args) => {
+            let Loaded { config, warnings } = args.config.sources().load()?;
+            for warning in warnings {
+                writeln!(io::stderr(), "rustok-obsd: {warning}")?;
+            }
+            let diagnosis = doctor::diagnose(&config)?;
+            if args.json {
+                print(&format!("{:#}\n", serde_json::to_value(&diagnosis)?))?;
+            } else {
+                print(&diagnosis.to_string())?;
+            }
+            return Ok(if diagnosis.is_ok() { exit::OK } else { exit::FAILURE });
+        }
+        Action::Probes(args) => {
+            let report = BinaryReport::new(&args.binary)?;
+            if args.json {
+                print(&format!("{:#}\n", report.to_json()))?;
+            } else {
+                print(&report.to_string())?;
+            }
+            return Ok(if report.is_complete() { exit::OK } else { exit::FAILURE });
+        }
+        Action::CheckConfig(args) => {
+            let Loaded { config, warnings } = args.sources().load()?;
+            for warning in warnings {
+                writeln!(io::stderr(), "rustok-obsd: {warning}")?;
+            }
+            print(&format!("configuration is valid, {} targets\n", config.targets.len()))?;
+        }
+        Action::Version => print(&daemon::version())?,
+    }
+    Ok(exit::OK)
+}
+
+/// To standard output; a closed pipe (`| head`) is no error.
+fn print(text: &str) -> anyhow::Result<()> {
+    match io::stdout().write_all(text.as_bytes()) {
+        Err(error) if error.kind() == io::ErrorKind::BrokenPipe => Ok(()),
+        result => result.context("writing to standard output"),
+    }
+}

@@ -70,10 +70,7 @@ fn record(recorder: &mut HttpRecorder, routes: &[Route]) {
     for i in 0..20_000u64 {
         let route = &routes[i as usize % routes.len()];
         let status = if i % 50 == 0 { 500 } else { 200 };
-        let trace = (i % 2 == 0).then_some(Exemplar {
-            trace_id: [1; 16],
-            span_id: [2; 8],
-        });
+        let trace = (i % 2 == 0).then_some(Exemplar { trace_id: [1; 16], span_id: [2; 8] });
         recorder.request_started(TARGET, Method::Get);
         recorder.observe(TARGET, &exchange(Side::Server, status, i), route, trace);
         recorder.request_ended(TARGET, Method::Get);
@@ -84,17 +81,10 @@ fn record(recorder: &mut HttpRecorder, routes: &[Route]) {
 #[test]
 fn nothing_is_allocated_per_exchange_or_sample_in_steady_state() {
     let (mut recorder, metrics): (_, Arc<HttpMetrics>) = HttpRecorder::new(Limits::default());
-    let labels = TargetLabels {
-        service_name: "shop".into(),
-        ..TargetLabels::default()
-    };
+    let labels = TargetLabels { service_name: "shop".into(), ..TargetLabels::default() };
     recorder.register_target(TARGET, labels);
-    let routes: Vec<_> = (0..100)
-        .map(|i| Route {
-            template: format!("/{i}/{{id}}").into(),
-            source: Source::Axum,
-        })
-        .collect();
+    let routes: Vec<_> =
+        (0..100).map(|i| Route { template: format!("/{i}/{{id}}").into(), source: Source::Axum }).collect();
     let exposition = Exposition::new();
     exposition.register(metrics);
     let mut scratch = Scratch::default();
@@ -108,12 +98,8 @@ fn nothing_is_allocated_per_exchange_or_sample_in_steady_state() {
         assert!(bytes > 100_000, "{bytes}");
         ALLOCATIONS.load(Ordering::Relaxed) - before
     };
-    let formats = [
-        (Format::Text, false),
-        (Format::OpenMetrics, false),
-        (Format::Text, true),
-        (Format::OpenMetrics, true),
-    ];
+    let formats =
+        [(Format::Text, false), (Format::OpenMetrics, false), (Format::Text, true), (Format::OpenMetrics, true)];
     let warm_up = allocations(&formats);
     allocations(&formats);
     assert!(warm_up > 0, "the counter works");

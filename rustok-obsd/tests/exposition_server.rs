@@ -15,9 +15,7 @@ struct Health(AtomicBool);
 impl Status for Health {
     fn ready(&self) -> Result<(), String> {
         let ready = self.0.load(Ordering::Relaxed);
-        ready
-            .then_some(())
-            .ok_or_else(|| "no target yet".to_owned())
+        ready.then_some(()).ok_or_else(|| "no target yet".to_owned())
     }
 
     fn status(&self) -> serde_json::Value {
@@ -58,10 +56,7 @@ struct Gate {
 impl Collect for Gate {
     fn collect(&self, _: &mut Encoder<'_>) {
         self.waiting.fetch_add(1, Ordering::SeqCst);
-        let _open = self
-            .opened
-            .wait_while(self.open.lock().unwrap(), |open| !*open)
-            .unwrap();
+        let _open = self.opened.wait_while(self.open.lock().unwrap(), |open| !*open).unwrap();
     }
 }
 
@@ -96,10 +91,7 @@ impl Running {
         let (stop, stopped) = oneshot::channel::<()>();
         let (ready, address) = std::sync::mpsc::channel();
         let thread = std::thread::spawn(move || {
-            let runtime = tokio::runtime::Builder::new_current_thread()
-                .enable_all()
-                .build()
-                .unwrap();
+            let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
             runtime.block_on(async {
                 let listener = bind("127.0.0.1:0").await.unwrap();
                 ready.send(listener.local_addr().unwrap()).unwrap();
@@ -107,19 +99,12 @@ impl Running {
             });
         });
         let address = address.recv().unwrap();
-        Self {
-            address,
-            health,
-            stop: Some(stop),
-            thread: Some(thread),
-        }
+        Self { address, health, stop: Some(stop), thread: Some(thread) }
     }
 
     fn connect(&self) -> TcpStream {
         let stream = TcpStream::connect(self.address).unwrap();
-        stream
-            .set_read_timeout(Some(Duration::from_secs(20)))
-            .unwrap();
+        stream.set_read_timeout(Some(Duration::from_secs(20))).unwrap();
         stream
     }
 
@@ -130,20 +115,14 @@ impl Running {
     }
 
     fn get(&self, path: &str, headers: &str) -> Answer {
-        self.ask(&format!(
-            "GET {path} HTTP/1.1\r\nHost: x\r\nConnection: close\r\n{headers}\r\n"
-        ))
+        self.ask(&format!("GET {path} HTTP/1.1\r\nHost: x\r\nConnection: close\r\n{headers}\r\n"))
     }
 
     /// Stops the server and says how long that took.
     fn stop(&mut self) -> Duration {
         let start = Instant::now();
         drop(self.stop.take());
-        self.thread
-            .take()
-            .expect("the server runs")
-            .join()
-            .expect("the server does not panic");
+        self.thread.take().expect("the server runs").join().expect("the server does not panic");
         start.elapsed()
     }
 }
@@ -164,26 +143,14 @@ impl Answer {
     }
 
     fn parse(bytes: &[u8]) -> Self {
-        let end = bytes
-            .windows(4)
-            .position(|window| window == b"\r\n\r\n")
-            .expect("a whole head");
-        let head = String::from_utf8(bytes[..end].to_vec())
-            .unwrap()
-            .to_ascii_lowercase();
+        let end = bytes.windows(4).position(|window| window == b"\r\n\r\n").expect("a whole head");
+        let head = String::from_utf8(bytes[..end].to_vec()).unwrap().to_ascii_lowercase();
         let status = head.split(' ').nth(1).unwrap().parse().unwrap();
-        Self {
-            status,
-            head,
-            body: bytes[end + 4..].to_vec(),
-        }
+        Self { status, head, body: bytes[end + 4..].to_vec() }
     }
 
     fn header(&self, name: &str) -> Option<&str> {
-        let line = self
-            .head
-            .lines()
-            .find(|line| line.split(':').next() == Some(name))?;
+        let line = self.head.lines().find(|line| line.split(':').next() == Some(name))?;
         Some(line[name.len() + 1..].trim())
     }
 
@@ -199,42 +166,24 @@ fn metrics_come_in_the_format_and_coding_that_the_client_asks_for() {
     let server = Running::start(Arc::new(Samples(3)), Limits::default());
     let text = server.get("/metrics", "");
     assert_eq!(text.status, 200);
-    assert_eq!(
-        text.header("content-type"),
-        Some("text/plain; version=0.0.4; charset=utf-8")
-    );
+    assert_eq!(text.header("content-type"), Some("text/plain; version=0.0.4; charset=utf-8"));
     assert_eq!(text.header("vary"), Some("accept, accept-encoding"));
-    assert_eq!(
-        text.header("content-length"),
-        Some(text.body.len().to_string().as_str())
+    assert_eq!(text.header("content-length"), Some(text.body.len().to_string().as_str()));
+    assert!(
+        text.text()
+            .starts_with("# HELP test_gauge A gauge of the test.\n# TYPE test_gauge gauge\ntest_gauge{i=\"0\"} 0\n")
     );
-    assert!(text.text().starts_with(
-        "# HELP test_gauge A gauge of the test.\n# TYPE test_gauge gauge\ntest_gauge{i=\"0\"} 0\n"
-    ));
     let openmetrics = server.get("/metrics", OPENMETRICS);
     let content_type = "application/openmetrics-text; version=1.0.0; charset=utf-8";
     assert_eq!(openmetrics.header("content-type"), Some(content_type));
     assert!(openmetrics.text().ends_with("# EOF\n"));
-    let gzip = server.get(
-        "/metrics",
-        &format!("{OPENMETRICS}Accept-Encoding: gzip\r\n"),
-    );
-    assert_eq!(
-        (gzip.header("content-type"), gzip.header("content-encoding")),
-        (Some(content_type), Some("gzip"))
-    );
+    let gzip = server.get("/metrics", &format!("{OPENMETRICS}Accept-Encoding: gzip\r\n"));
+    assert_eq!((gzip.header("content-type"), gzip.header("content-encoding")), (Some(content_type), Some("gzip")));
     let mut plain = String::new();
-    flate2::read::GzDecoder::new(gzip.body.as_slice())
-        .read_to_string(&mut plain)
-        .unwrap();
+    flate2::read::GzDecoder::new(gzip.body.as_slice()).read_to_string(&mut plain).unwrap();
     assert!(plain.starts_with("# HELP test_gauge") && plain.ends_with("# EOF\n"));
     assert!(plain.contains("rustok_obsd_scrapes_total{result=\"ok\"} 2\n"));
-    assert_eq!(
-        server
-            .get("/metrics", "Accept-Encoding: gzip;q=0\r\n")
-            .header("content-encoding"),
-        None
-    );
+    assert_eq!(server.get("/metrics", "Accept-Encoding: gzip;q=0\r\n").header("content-encoding"), None);
 }
 
 #[test]
@@ -242,10 +191,7 @@ fn health_status_and_index_answer_and_the_rest_is_refused() {
     let server = Running::start(Arc::new(Samples(1)), Limits::default());
     assert_eq!(server.get("/healthz", "").status, 200);
     let waiting = server.get("/readyz", "");
-    assert_eq!(
-        (waiting.status, waiting.text()),
-        (503, "not ready: no target yet\n")
-    );
+    assert_eq!((waiting.status, waiting.text()), (503, "not ready: no target yet\n"));
     server.health.0.store(true, Ordering::Relaxed);
     assert_eq!(server.get("/readyz", "").status, 200);
     let status = server.get("/status", "");
@@ -260,8 +206,7 @@ fn health_status_and_index_answer_and_the_rest_is_refused() {
     let head = server.ask("HEAD /metrics HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n");
     assert_eq!((head.status, head.body.len()), (200, 0));
     assert_ne!(head.header("content-length"), Some("0"));
-    let post = server
-        .ask("POST /metrics HTTP/1.1\r\nHost: x\r\nConnection: close\r\nContent-Length: 0\r\n\r\n");
+    let post = server.ask("POST /metrics HTTP/1.1\r\nHost: x\r\nConnection: close\r\nContent-Length: 0\r\n\r\n");
     assert_eq!((post.status, post.header("allow")), (405, Some("get,head")));
     assert_eq!(server.ask("nonsense\r\n\r\n").status, 400);
 }
@@ -271,17 +216,12 @@ fn one_connection_serves_many_scrapes() {
     let server = Running::start(Arc::new(Samples(1000)), Limits::default());
     let mut stream = server.connect();
     for _ in 0..20 {
-        stream
-            .write_all(b"GET /metrics HTTP/1.1\r\nHost: x\r\n\r\n")
-            .unwrap();
+        stream.write_all(b"GET /metrics HTTP/1.1\r\nHost: x\r\n\r\n").unwrap();
         let mut bytes = Vec::new();
         let mut chunk = [0; 4096];
         loop {
             let read = stream.read(&mut chunk).unwrap();
-            assert!(
-                read > 0,
-                "the server closed a connection that was to be kept"
-            );
+            assert!(read > 0, "the server closed a connection that was to be kept");
             bytes.extend_from_slice(&chunk[..read]);
             if bytes.windows(4).any(|window| window == b"\r\n\r\n") {
                 let answer = Answer::parse(&bytes);
@@ -296,37 +236,21 @@ fn one_connection_serves_many_scrapes() {
 #[test]
 fn scrapes_beyond_the_limit_get_503_and_are_counted_while_the_rest_is_served() {
     let gate = Arc::new(Gate::default());
-    let server = Running::start(
-        gate.clone(),
-        Limits {
-            scrapes: 2,
-            ..Limits::default()
-        },
-    );
+    let server = Running::start(gate.clone(), Limits { scrapes: 2, ..Limits::default() });
     std::thread::scope(|scope| {
-        let held: Vec<_> = (0..2)
-            .map(|_| scope.spawn(|| server.get("/metrics", "")))
-            .collect();
+        let held: Vec<_> = (0..2).map(|_| scope.spawn(|| server.get("/metrics", ""))).collect();
         while gate.waiting.load(Ordering::SeqCst) < 2 {
             std::thread::yield_now();
         }
         let refused = server.get("/metrics", "");
-        assert_eq!(
-            (refused.status, refused.header("retry-after")),
-            (503, Some("1"))
-        );
+        assert_eq!((refused.status, refused.header("retry-after")), (503, Some("1")));
         assert_eq!(server.get("/healthz", "").status, 200);
         gate.open();
         for held in held {
             assert_eq!(held.join().unwrap().status, 200);
         }
     });
-    assert!(
-        server
-            .get("/metrics", "")
-            .text()
-            .contains("rustok_obsd_scrapes_total{result=\"busy\"} 1\n")
-    );
+    assert!(server.get("/metrics", "").text().contains("rustok_obsd_scrapes_total{result=\"busy\"} 1\n"));
 }
 
 #[test]
@@ -354,10 +278,7 @@ fn a_collector_that_panics_costs_its_scrape_only() {
 
 #[test]
 fn a_client_that_sends_its_request_too_slowly_is_cut_off_and_delays_nobody() {
-    let limits = Limits {
-        head_timeout: Duration::from_millis(500),
-        ..Limits::default()
-    };
+    let limits = Limits { head_timeout: Duration::from_millis(500), ..Limits::default() };
     let server = Running::start(Arc::new(Samples(1)), limits);
     let mut slow = server.connect();
     slow.write_all(b"GET /metrics HTTP/1.1\r\n").unwrap();
@@ -369,8 +290,7 @@ fn a_client_that_sends_its_request_too_slowly_is_cut_off_and_delays_nobody() {
                 if slow.write_all(b"X").is_err() {
                     return true;
                 }
-                slow.set_read_timeout(Some(Duration::from_millis(100)))
-                    .unwrap();
+                slow.set_read_timeout(Some(Duration::from_millis(100))).unwrap();
                 match slow.read(&mut [0; 512]) {
                     Ok(0) => return true,
                     Ok(_) => {}
@@ -383,20 +303,12 @@ fn a_client_that_sends_its_request_too_slowly_is_cut_off_and_delays_nobody() {
         assert_eq!(server.get("/metrics", "").status, 200);
         closed.join().unwrap()
     });
-    assert!(
-        closed,
-        "the connection was still open after {:?}",
-        start.elapsed()
-    );
+    assert!(closed, "the connection was still open after {:?}", start.elapsed());
 }
 
 #[test]
 fn idle_connections_up_to_the_limit_hold_others_only_until_their_time_is_over() {
-    let limits = Limits {
-        connections: 4,
-        head_timeout: Duration::from_millis(500),
-        ..Limits::default()
-    };
+    let limits = Limits { connections: 4, head_timeout: Duration::from_millis(500), ..Limits::default() };
     let server = Running::start(Arc::new(Samples(1)), limits);
     let idle: Vec<_> = (0..4).map(|_| server.connect()).collect();
     assert_eq!(server.get("/metrics", "").status, 200);
@@ -406,34 +318,23 @@ fn idle_connections_up_to_the_limit_hold_others_only_until_their_time_is_over() 
 #[test]
 fn a_head_that_is_too_large_is_refused() {
     let server = Running::start(Arc::new(Samples(1)), Limits::default());
-    let answer = server.get(
-        "/metrics",
-        &format!("X-Large: {}\r\n", "x".repeat(64 * 1024)),
-    );
+    let answer = server.get("/metrics", &format!("X-Large: {}\r\n", "x".repeat(64 * 1024)));
     assert_eq!(answer.status, 431);
 }
 
 #[test]
 fn a_client_that_does_not_read_its_answer_is_cut_off() {
-    let limits = Limits {
-        stall_timeout: Duration::from_millis(300),
-        ..Limits::default()
-    };
+    let limits = Limits { stall_timeout: Duration::from_millis(300), ..Limits::default() };
     // Larger than what the kernel's buffers of both ends take.
     let server = Running::start(Arc::new(Samples(600_000)), limits);
     let mut lazy = server.connect();
-    lazy.write_all(b"GET /metrics HTTP/1.1\r\nHost: x\r\n\r\n")
-        .unwrap();
+    lazy.write_all(b"GET /metrics HTTP/1.1\r\nHost: x\r\n\r\n").unwrap();
     std::thread::sleep(Duration::from_secs(4));
     let mut bytes = Vec::new();
     let ended = lazy.read_to_end(&mut bytes);
     let answer = Answer::parse(&bytes);
     let length: usize = answer.header("content-length").unwrap().parse().unwrap();
-    assert!(
-        ended.is_err() || answer.body.len() < length,
-        "{} of {length} bytes arrived",
-        answer.body.len()
-    );
+    assert!(ended.is_err() || answer.body.len() < length, "{} of {length} bytes arrived", answer.body.len());
 }
 
 #[test]
@@ -442,9 +343,7 @@ fn shutdown_lets_answers_finish_and_closes_idle_connections_at_once() {
     let mut server = Running::start(gate.clone(), Limits::default());
     let idle = server.connect();
     let mut asking = server.connect();
-    asking
-        .write_all(b"GET /metrics HTTP/1.1\r\nHost: x\r\n\r\n")
-        .unwrap();
+    asking.write_all(b"GET /metrics HTTP/1.1\r\nHost: x\r\n\r\n").unwrap();
     while gate.waiting.load(Ordering::SeqCst) < 1 {
         std::thread::yield_now();
     }
@@ -453,10 +352,7 @@ fn shutdown_lets_answers_finish_and_closes_idle_connections_at_once() {
         gate.open();
     });
     let took = server.stop();
-    assert!(
-        took >= Duration::from_millis(200) && took < Duration::from_secs(2),
-        "{took:?}"
-    );
+    assert!(took >= Duration::from_millis(200) && took < Duration::from_secs(2), "{took:?}");
     assert_eq!(Answer::read(&mut asking).status, 200);
     opener.join().unwrap();
     drop(idle);
@@ -466,8 +362,7 @@ fn shutdown_lets_answers_finish_and_closes_idle_connections_at_once() {
 fn shutdown_takes_no_longer_than_its_limit_where_a_client_does_not_read() {
     let mut server = Running::start(Arc::new(Samples(600_000)), Limits::default());
     let mut lazy = server.connect();
-    lazy.write_all(b"GET /metrics HTTP/1.1\r\nHost: x\r\n\r\n")
-        .unwrap();
+    lazy.write_all(b"GET /metrics HTTP/1.1\r\nHost: x\r\n\r\n").unwrap();
     // The answer has begun.
     lazy.read_exact(&mut [0; 16]).unwrap();
     let took = server.stop();

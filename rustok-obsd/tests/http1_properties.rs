@@ -52,12 +52,8 @@ impl Content {
     fn append(&self, message: &mut Vec<u8>, end: &str) -> (usize, u64) {
         match self {
             Self::None => message.extend(end.as_bytes()),
-            Self::Length(length) => {
-                message.extend(format!("Content-Length: {length}{end}{end}").bytes())
-            }
-            Self::Chunked(..) => {
-                message.extend(format!("Transfer-Encoding: chunked{end}{end}").bytes())
-            }
+            Self::Length(length) => message.extend(format!("Content-Length: {length}{end}{end}").bytes()),
+            Self::Chunked(..) => message.extend(format!("Transfer-Encoding: chunked{end}{end}").bytes()),
         }
         let head = message.len();
         match self {
@@ -72,11 +68,7 @@ impl Content {
                     message.extend(std::iter::repeat_n(b'x', *length));
                     message.extend(b"\r\n");
                 }
-                message.extend(if *trailer {
-                    &b"0\r\nTrailer: y\r\n\r\n"[..]
-                } else {
-                    b"0\r\n\r\n"
-                });
+                message.extend(if *trailer { &b"0\r\nTrailer: y\r\n\r\n"[..] } else { b"0\r\n\r\n" });
                 (head, chunks.iter().sum::<usize>() as u64)
             }
         }
@@ -87,20 +79,16 @@ fn content() -> impl Strategy<Value = Content> {
     prop_oneof![
         Just(Content::None),
         (0..3000usize).prop_map(Content::Length),
-        (prop::collection::vec(1..900usize, 0..5), any::<bool>())
-            .prop_map(|(c, t)| Content::Chunked(c, t)),
+        (prop::collection::vec(1..900usize, 0..5), any::<bool>()).prop_map(|(c, t)| Content::Chunked(c, t)),
     ]
 }
 
 fn pairs(most: usize) -> impl Strategy<Value = Vec<Pair>> {
     let one = (0..6u8, content(), content(), any::<bool>(), 0..3u8);
-    prop::collection::vec(one, 1..most)
-        .prop_map(|all| all.into_iter().enumerate().map(pair).collect())
+    prop::collection::vec(one, 1..most).prop_map(|all| all.into_iter().enumerate().map(pair).collect())
 }
 
-fn pair(
-    (index, (kind, up, down, bare, interim)): (usize, (u8, Content, Content, bool, u8)),
-) -> Pair {
+fn pair((index, (kind, up, down, bare, interim)): (usize, (u8, Content, Content, bool, u8))) -> Pair {
     let end = if bare { "\n" } else { "\r\n" };
     let (name, method) = [
         ("GET", Method::Get),
@@ -111,30 +99,16 @@ fn pair(
         ("PUT", Method::Put),
     ][usize::from(kind)];
     let path = format!("/path/{index}");
-    let mut request = if bare && index > 0 {
-        b"\r\n".to_vec()
-    } else {
-        Vec::new()
-    };
+    let mut request = if bare && index > 0 { b"\r\n".to_vec() } else { Vec::new() };
     let blank = request.len();
-    request.extend(
-        format!("{name} {path}?query HTTP/1.1{end}Host: a.example{end}Cookie: c=d{end}").bytes(),
-    );
+    request.extend(format!("{name} {path}?query HTTP/1.1{end}Host: a.example{end}Cookie: c=d{end}").bytes());
     let (request_head, request_body) = up.append(&mut request, end);
     // The status tells the pair; 204 and 304 have no body.
-    let status = if kind == 3 {
-        204
-    } else {
-        400 + u16::try_from(index).expect("few")
-    };
+    let status = if kind == 3 { 204 } else { 400 + u16::try_from(index).expect("few") };
     let mut response = b"HTTP/1.1 100 Continue\r\n\r\n".repeat(usize::from(interim / 2));
     let before = response.len();
     response.extend(format!("HTTP/1.1 {status} Reason{end}Server: s{end}").bytes());
-    let down = if matches!(down, Content::None) {
-        Content::Length(0)
-    } else {
-        down
-    };
+    let down = if matches!(down, Content::None) { Content::Length(0) } else { down };
     let (response_head, mut response_body) = down.append(&mut response, end);
     if kind == 2 || kind == 3 {
         response.truncate(response_head);
@@ -150,13 +124,7 @@ fn pair(
         request_body,
         response_body,
     };
-    Pair {
-        request,
-        request_head,
-        response,
-        response_head,
-        want,
-    }
+    Pair { request, request_head, response, response_head, want }
 }
 
 /// A connection that collects what it yields.
@@ -172,14 +140,7 @@ struct Wire {
 impl Wire {
     fn new(side: Side) -> Self {
         let connection = HttpConnection::new(Some(side), false, false);
-        Self {
-            connection,
-            shared: Shared::default(),
-            seen: Vec::new(),
-            side,
-            now: 1,
-            lost: [0; 2],
-        }
+        Self { connection, shared: Shared::default(), seen: Vec::new(), side, now: 1, lost: [0; 2] }
     }
 
     /// A record of which so many bytes were captured, and the tail.
@@ -187,28 +148,12 @@ impl Wire {
         self.now += 1;
         let lost = std::mem::take(&mut self.lost[usize::from(request)]);
         let data = &bytes[..captured.min(bytes.len())];
-        let tail = if data.len() < bytes.len() {
-            &bytes[bytes.len().saturating_sub(8)..]
-        } else {
-            &[]
-        };
-        let io = Io {
-            time_ns: self.now,
-            ready_ns: 0,
-            task: 1,
-            tid: 1,
-            len: bytes.len(),
-            data,
-            tail,
-            lost,
-        };
+        let tail = if data.len() < bytes.len() { &bytes[bytes.len().saturating_sub(8)..] } else { &[] };
+        let io = Io { time_ns: self.now, ready_ns: 0, task: 1, tid: 1, len: bytes.len(), data, tail, lost };
         let seen = &mut self.seen;
         let mut sink = |exchange: &Exchange<'_>| {
             assert!(exchange.start_ns <= exchange.end_ns);
-            assert!(
-                exchange.first_io_ns <= exchange.response_start_ns
-                    || exchange.response_start_ns == 0
-            );
+            assert!(exchange.first_io_ns <= exchange.response_start_ns || exchange.response_start_ns == 0);
             seen.push(Seen::from(exchange));
         };
         if request == (self.side == Side::Server) {
@@ -225,10 +170,7 @@ impl Wire {
     fn close(&mut self) {
         self.now += 1;
         let seen = &mut self.seen;
-        self.connection
-            .on_close(self.now, &mut self.shared, &mut |exchange| {
-                seen.push(Seen::from(exchange))
-            });
+        self.connection.on_close(self.now, &mut self.shared, &mut |exchange| seen.push(Seen::from(exchange)));
     }
 }
 
@@ -245,10 +187,7 @@ fn records<'a>(mut bytes: &'a [u8], sizes: &[usize], turn: &mut usize) -> Vec<&'
 }
 
 fn sizes() -> impl Strategy<Value = Vec<usize>> {
-    prop::collection::vec(
-        prop_oneof![1..4usize, 1..40usize, 1..5000usize, Just(24usize)],
-        1..12,
-    )
+    prop::collection::vec(prop_oneof![1..4usize, 1..40usize, 1..5000usize, Just(24usize)], 1..12)
 }
 
 fn side() -> impl Strategy<Value = Side> {

@@ -55,18 +55,12 @@ struct Machine {
 /// Runs it.
 pub fn bench(workspace: &Workspace, args: &Args) -> Result<()> {
     let outcome = setup::setup(true);
-    if outcome
-        .lacks(Need::Ebpf)
-        .or(outcome.lacks(Need::Postgres))
-        .is_some()
-    {
+    if outcome.lacks(Need::Ebpf).or(outcome.lacks(Need::Postgres)).is_some() {
         outcome.complete()?;
     }
     build_ebpf::build(workspace)?;
     if !args.no_criterion {
-        run(cargo()
-            .current_dir(&workspace.root)
-            .args(["bench", "--package", "rustok-obsd"]))?;
+        run(cargo().current_dir(&workspace.root).args(["bench", "--package", "rustok-obsd"]))?;
     }
     let daemon = program(&workspace.build_release("rustok-obsd")?, "rustok-obsd")?;
     let programs = workspace.build_release("shop")?;
@@ -89,10 +83,7 @@ pub fn bench(workspace: &Workspace, args: &Args) -> Result<()> {
             machine.endpoint = Some(jaeger.endpoint);
             parts.push(jaeger.part);
         }
-        None => println!(
-            "bench: no Jaeger to take the app's spans: {} is left out",
-            Variant::InApp
-        ),
+        None => println!("bench: no Jaeger to take the app's spans: {} is left out", Variant::InApp),
     }
 
     let mut runs = Vec::new();
@@ -103,17 +94,12 @@ pub fn bench(workspace: &Workspace, args: &Args) -> Result<()> {
             }
             parts.check()?;
             let run = machine.run(variant, args, scratch.path(), &stop)?;
-            println!(
-                "bench: round {round}, {variant}: {:.0} requests/s",
-                run.per_second
-            );
+            println!("bench: round {round}, {variant}: {:.0} requests/s", run.per_second);
             runs.push(run);
         }
     }
     println!();
-    report::table(&runs)
-        .iter()
-        .for_each(|line| println!("{line}"));
+    report::table(&runs).iter().for_each(|line| println!("{line}"));
     Ok(())
 }
 
@@ -129,56 +115,24 @@ impl Machine {
         let mut daemon = None;
         if variant == Variant::On {
             // As the demo runs it: spans of the sampled requests go to the same Jaeger.
-            let (part, address) = start_daemon(
-                &self.daemon,
-                &self.shop,
-                self.endpoint.as_deref(),
-                folder,
-                stop,
-            )?;
+            let (part, address) = start_daemon(&self.daemon, &self.shop, self.endpoint.as_deref(), folder, stop)?;
             daemon = Some((part.pid(), address));
             parts.push(part);
         }
         // Connections, prepared statements and caches are there before the count begins.
         self.load(&target, args.concurrency, Duration::from_secs(2), stop)?;
-        let before = daemon
-            .map(|(pid, address)| Spent::now(pid, address))
-            .transpose()?;
-        let (requests, seconds) = self.load(
-            &target,
-            args.concurrency,
-            Duration::from_secs(args.seconds),
-            stop,
-        )?;
-        let after = daemon
-            .map(|(pid, address)| Spent::now(pid, address))
-            .transpose()?;
+        let before = daemon.map(|(pid, address)| Spent::now(pid, address)).transpose()?;
+        let (requests, seconds) = self.load(&target, args.concurrency, Duration::from_secs(args.seconds), stop)?;
+        let after = daemon.map(|(pid, address)| Spent::now(pid, address)).transpose()?;
         parts.check()?;
-        let cost = before
-            .zip(after)
-            .map(|(before, after)| before.until(&after, requests));
-        Ok(Run {
-            variant,
-            per_second: requests / seconds,
-            cost,
-        })
+        let cost = before.zip(after).map(|(before, after)| before.until(&after, requests));
+        Ok(Run { variant, per_second: requests / seconds, cost })
     }
 
     /// Requests answered, and in what time.
-    fn load(
-        &self,
-        target: &str,
-        concurrency: u32,
-        time: Duration,
-        stop: &Stop,
-    ) -> Result<(f64, f64)> {
+    fn load(&self, target: &str, concurrency: u32, time: Duration, stop: &Stop) -> Result<(f64, f64)> {
         let output = Command::new(&self.load)
-            .args([
-                "--target",
-                target,
-                "--concurrency",
-                &concurrency.to_string(),
-            ])
+            .args(["--target", target, "--concurrency", &concurrency.to_string()])
             .args(["--duration", &format!("{}s", time.as_secs())])
             .stdin(Stdio::null())
             .stderr(Stdio::inherit())
@@ -192,11 +146,8 @@ impl Machine {
         }
         let summary: serde_json::Value =
             serde_json::from_slice(&output.stdout).context("shop-load printed no JSON summary")?;
-        let number = |key: &str| {
-            summary[key]
-                .as_f64()
-                .with_context(|| format!("shop-load's summary has no number `{key}`"))
-        };
+        let number =
+            |key: &str| summary[key].as_f64().with_context(|| format!("shop-load's summary has no number `{key}`"));
         Ok((number("requests")?, number("seconds")?))
     }
 }
@@ -212,22 +163,16 @@ impl Spent {
         let samples = metrics::parse(&http::get(address, "/metrics")?)?;
         let file = format!("/proc/{pid}/stat");
         let stat = fs::read_to_string(&file).with_context(|| format!("{file} cannot be read"))?;
-        Ok(Self {
-            samples,
-            cpu_seconds: cpu_seconds(&stat).with_context(|| format!("{file} has another form"))?,
-        })
+        Ok(Self { samples, cpu_seconds: cpu_seconds(&stat).with_context(|| format!("{file} has another form"))? })
     }
 
     fn until(&self, after: &Self, requests: f64) -> Cost {
-        let grown = |name: &str| {
-            metrics::sum(&after.samples, name, None) - metrics::sum(&self.samples, name, None)
-        };
+        let grown = |name: &str| metrics::sum(&after.samples, name, None) - metrics::sum(&self.samples, name, None);
         let seconds = grown("rustok_obsd_ebpf_program_run_seconds_total");
         Cost {
             // Without bpf_stats the kernel counts neither: that is unknown, not free.
             kernel_ns: (seconds > 0.0).then(|| seconds * 1e9 / requests),
-            kernel_runs: (seconds > 0.0)
-                .then(|| grown("rustok_obsd_ebpf_program_runs_total") / requests),
+            kernel_runs: (seconds > 0.0).then(|| grown("rustok_obsd_ebpf_program_runs_total") / requests),
             daemon_us: (after.cpu_seconds - self.cpu_seconds) * 1e6 / requests,
             lost: grown("rustok_obsd_records_lost_total"),
         }

@@ -36,10 +36,7 @@ pub fn build(workspace: &Workspace) -> Result<PathBuf> {
         println!("build-ebpf: passed over {reason}");
     }
     let reader = llvm.map_or_else(|| "unknown LLVM".to_owned(), |llvm| format!("LLVM {llvm}"));
-    println!(
-        "build-ebpf: {compiler}, linked by {} ({reader})",
-        linker.display()
-    );
+    println!("build-ebpf: {compiler}, linked by {} ({reader})", linker.display());
     let build_folder = workspace.target.join("ebpf-build");
     run(&mut command(workspace, &compiler, &linker, &build_folder)?)
         .context("the kernel programs do not build; the compiler's messages are above")?;
@@ -50,16 +47,10 @@ pub fn build(workspace: &Workspace) -> Result<PathBuf> {
     Ok(object)
 }
 
-fn command(
-    workspace: &Workspace,
-    compiler: &Compiler,
-    linker: &Path,
-    build_folder: &Path,
-) -> Result<Command> {
+fn command(workspace: &Workspace, compiler: &Compiler, linker: &Path, build_folder: &Path) -> Result<Command> {
     let mut command = match &compiler.call {
         Call::Rustup(toolchain) => {
-            let rustup = find_program("rustup")
-                .context("rustup has gone since it was asked for its toolchains")?;
+            let rustup = find_program("rustup").context("rustup has gone since it was asked for its toolchains")?;
             let mut command = Command::new(rustup);
             command.args(["run", toolchain, "cargo", "build", "-Z", "build-std=core"]);
             command
@@ -81,10 +72,7 @@ fn command(
         }
     }
     let Some(linker) = linker.to_str() else {
-        bail!(
-            "the path {} is no UTF-8: rustc cannot take it",
-            linker.display()
-        )
+        bail!("the path {} is no UTF-8: rustc cannot take it", linker.display())
     };
     // aya-ebpf chooses registers and system call conventions by `bpf_target_arch`, the machine that will load the
     // object. The separator 0x1f, unlike the blanks of RUSTFLAGS, allows blanks in a path.
@@ -98,15 +86,7 @@ fn command(
     command
         .current_dir(&workspace.root)
         .env("CARGO_ENCODED_RUSTFLAGS", flags.join("\u{1f}"))
-        .args([
-            "--package",
-            "rustok-obsd-ebpf",
-            "--bin",
-            "rustok-obsd-ebpf",
-            "--features",
-            "kernel",
-            "--release",
-        ])
+        .args(["--package", "rustok-obsd-ebpf", "--bin", "rustok-obsd-ebpf", "--features", "kernel", "--release"])
         .args(["--target", TARGET, "--target-dir"])
         .arg(build_folder);
     Ok(command)
@@ -115,21 +95,16 @@ fn command(
 /// Puts the object where the daemon's build looks, whole or not at all. The same object again leaves the file as it is,
 /// so that the daemon is not rebuilt.
 fn install(built: &Path, object: &Path) -> Result<()> {
-    let bytes =
-        fs::read(built).with_context(|| format!("the build left no {}", built.display()))?;
+    let bytes = fs::read(built).with_context(|| format!("the build left no {}", built.display()))?;
     if fs::read(object).is_ok_and(|old| old == bytes) {
         return Ok(());
     }
     let folder = object.parent().context("the object has no folder")?;
-    fs::create_dir_all(folder)
-        .with_context(|| format!("{} cannot be created", folder.display()))?;
-    let mut file =
-        tempfile::NamedTempFile::new_in(folder).context("no temporary file for the object")?;
+    fs::create_dir_all(folder).with_context(|| format!("{} cannot be created", folder.display()))?;
+    let mut file = tempfile::NamedTempFile::new_in(folder).context("no temporary file for the object")?;
     std::io::Write::write_all(&mut file, &bytes)?;
     // A temporary file is its maker's alone; a build product is not.
-    file.as_file()
-        .set_permissions(fs::Permissions::from_mode(0o644))?;
-    file.persist(object)
-        .with_context(|| format!("{} cannot be written", object.display()))?;
+    file.as_file().set_permissions(fs::Permissions::from_mode(0o644))?;
+    file.persist(object).with_context(|| format!("{} cannot be written", object.display()))?;
     Ok(())
 }

@@ -37,16 +37,10 @@ impl Llvm {
     /// Reads `22`, `22.1` or `22.1.8`, with anything behind.
     pub fn parse(text: &str) -> Option<Self> {
         let mut numbers = text.trim().split('.').map_while(|part| {
-            let end = part
-                .find(|c: char| !c.is_ascii_digit())
-                .unwrap_or(part.len());
+            let end = part.find(|c: char| !c.is_ascii_digit()).unwrap_or(part.len());
             part[..end].parse::<u32>().ok()
         });
-        Some(Self {
-            major: numbers.next()?,
-            minor: numbers.next(),
-            patch: numbers.next(),
-        })
+        Some(Self { major: numbers.next()?, minor: numbers.next(), patch: numbers.next() })
     }
 
     /// Whether an LLVM of this version reads bitcode of `writer`. Parts that are not known are taken to fit.
@@ -140,10 +134,7 @@ pub fn choose(candidates: Vec<Candidate>, linker: Option<Llvm>) -> Result<(Compi
     if passed_over.is_empty() {
         text.push_str(" neither rustup nor a distribution's rustc was found");
     }
-    write!(
-        text,
-        "\nRun `cargo xtask setup`, or name a rustc that ships {TARGET} in {OVERRIDE}."
-    )?;
+    write!(text, "\nRun `cargo xtask setup`, or name a rustc that ships {TARGET} in {OVERRIDE}.")?;
     bail!(text)
 }
 
@@ -152,18 +143,12 @@ pub fn candidates() -> Vec<Candidate> {
     if let Some(path) = env::var_os(OVERRIDE).filter(|path| !path.is_empty()) {
         // The user's word is final: nothing else is tried, so that a typing error does not go unnoticed.
         let path = PathBuf::from(path);
-        return vec![Candidate {
-            name: format!("{OVERRIDE}={}", path.display()),
-            found: inspect_rustc(&path),
-        }];
+        return vec![Candidate { name: format!("{OVERRIDE}={}", path.display()), found: inspect_rustc(&path) }];
     }
     let mut all = Vec::new();
     if let Some(rustup) = find_program("rustup") {
         let list = output_of(Command::new(&rustup).args(["toolchain", "list"])).unwrap_or_default();
-        for toolchain in list
-            .lines()
-            .filter_map(|line| line.split_whitespace().next())
-        {
+        for toolchain in list.lines().filter_map(|line| line.split_whitespace().next()) {
             if toolchain.starts_with("nightly") {
                 all.push(Candidate {
                     name: format!("rustup {toolchain}"),
@@ -175,10 +160,7 @@ pub fn candidates() -> Vec<Candidate> {
     // rustup's own `rustc` in PATH is a proxy; the distribution's is in one of these.
     for path in ["/usr/bin/rustc", "/usr/local/bin/rustc"].map(PathBuf::from) {
         if is_executable(&path) {
-            all.push(Candidate {
-                name: path.display().to_string(),
-                found: inspect_rustc(&path),
-            });
+            all.push(Candidate { name: path.display().to_string(), found: inspect_rustc(&path) });
         }
     }
     all
@@ -188,69 +170,36 @@ fn inspect_toolchain(rustup: &Path, toolchain: &str) -> Result<Compiler, String>
     let rustc = |what: &[&str]| {
         let mut command = Command::new(rustup);
         // Set by the cargo that started us; it would win over the toolchain asked for in a nested call.
-        command
-            .env_remove("RUSTUP_TOOLCHAIN")
-            .args(["run", toolchain, "rustc"])
-            .args(what);
+        command.env_remove("RUSTUP_TOOLCHAIN").args(["run", toolchain, "rustc"]).args(what);
         output_of(&mut command).map_err(|error| format!("{error:#}"))
     };
     let sysroot = rustc(&["--print", "sysroot"])?;
     if !has_source(Path::new(sysroot.trim())) {
-        return Err(format!(
-            "has no rust-src (`rustup component add rust-src --toolchain {toolchain}` adds it)"
-        ));
+        return Err(format!("has no rust-src (`rustup component add rust-src --toolchain {toolchain}` adds it)"));
     }
     let (version, llvm) = parse_verbose_version(&rustc(&["-vV"])?);
-    Ok(Compiler {
-        call: Call::Rustup(toolchain.to_owned()),
-        version,
-        llvm,
-    })
+    Ok(Compiler { call: Call::Rustup(toolchain.to_owned()), version, llvm })
 }
 
 fn inspect_rustc(path: &Path) -> Result<Compiler, String> {
-    let rustc = |what: &[&str]| {
-        output_of(Command::new(path).args(what)).map_err(|error| format!("{error:#}"))
-    };
+    let rustc = |what: &[&str]| output_of(Command::new(path).args(what)).map_err(|error| format!("{error:#}"));
     let sysroot = PathBuf::from(rustc(&["--print", "sysroot"])?.trim());
-    let ships_core = sysroot
-        .join("lib/rustlib")
-        .join(TARGET)
-        .join("lib")
-        .is_dir();
+    let ships_core = sysroot.join("lib/rustlib").join(TARGET).join("lib").is_dir();
     if !ships_core && !has_source(&sysroot) {
-        return Err(format!(
-            "ships no {TARGET}, nor the library source (rust-src) to build it from"
-        ));
+        return Err(format!("ships no {TARGET}, nor the library source (rust-src) to build it from"));
     }
     let (version, llvm) = parse_verbose_version(&rustc(&["-vV"])?);
-    Ok(Compiler {
-        call: Call::Rustc {
-            path: path.to_owned(),
-            build_std: !ships_core,
-        },
-        version,
-        llvm,
-    })
+    Ok(Compiler { call: Call::Rustc { path: path.to_owned(), build_std: !ships_core }, version, llvm })
 }
 
 fn has_source(sysroot: &Path) -> bool {
-    sysroot
-        .join("lib/rustlib/src/rust/library/core/Cargo.toml")
-        .is_file()
+    sysroot.join("lib/rustlib/src/rust/library/core/Cargo.toml").is_file()
 }
 
 /// First line, and the LLVM, of `rustc -vV`.
 fn parse_verbose_version(text: &str) -> (String, Option<Llvm>) {
-    let version = text
-        .lines()
-        .next()
-        .unwrap_or("rustc of unknown version")
-        .to_owned();
-    let llvm = text
-        .lines()
-        .find_map(|line| line.strip_prefix("LLVM version: "))
-        .and_then(Llvm::parse);
+    let version = text.lines().next().unwrap_or("rustc of unknown version").to_owned();
+    let llvm = text.lines().find_map(|line| line.strip_prefix("LLVM version: ")).and_then(Llvm::parse);
     (version, llvm)
 }
 
@@ -264,61 +213,39 @@ pub fn linker_llvm(linker: &Path) -> Option<Llvm> {
     };
     let llvm = linked.or_else(noted)?;
     // The library's name ends at the minor version; its tools know the rest.
-    let exact = Command::new(format!("/usr/lib/llvm-{}/bin/llvm-config", llvm.major))
-        .arg("--version")
-        .output();
-    let exact = exact
-        .ok()
-        .and_then(|output| Llvm::parse(&String::from_utf8_lossy(&output.stdout)));
-    Some(
-        exact
-            .filter(|exact| exact.major == llvm.major)
-            .unwrap_or(llvm),
-    )
+    let exact = Command::new(format!("/usr/lib/llvm-{}/bin/llvm-config", llvm.major)).arg("--version").output();
+    let exact = exact.ok().and_then(|output| Llvm::parse(&String::from_utf8_lossy(&output.stdout)));
+    Some(exact.filter(|exact| exact.major == llvm.major).unwrap_or(llvm))
 }
 
 /// Finds `libLLVM.so.22.1` or `libLLVM-19.so.1` among the names in an ELF file.
 fn llvm_library(elf: &[u8]) -> Option<Llvm> {
     const NAME: &[u8] = b"libLLVM";
-    elf.windows(NAME.len())
-        .enumerate()
-        .filter(|(_, window)| *window == NAME)
-        .find_map(|(at, _)| {
-            let rest = &elf[at + NAME.len()..];
-            let rest = &rest[..rest.iter().position(|byte| *byte == 0)?.min(32)];
-            let rest = std::str::from_utf8(rest).ok()?;
-            match rest.strip_prefix(".so.") {
-                Some(version) => Llvm::parse(version),
-                None => Some(Llvm {
-                    minor: None,
-                    patch: None,
-                    ..Llvm::parse(rest.strip_prefix('-')?)?
-                }),
-            }
-        })
+    elf.windows(NAME.len()).enumerate().filter(|(_, window)| *window == NAME).find_map(|(at, _)| {
+        let rest = &elf[at + NAME.len()..];
+        let rest = &rest[..rest.iter().position(|byte| *byte == 0)?.min(32)];
+        let rest = std::str::from_utf8(rest).ok()?;
+        match rest.strip_prefix(".so.") {
+            Some(version) => Llvm::parse(version),
+            None => Some(Llvm { minor: None, patch: None, ..Llvm::parse(rest.strip_prefix('-')?)? }),
+        }
+    })
 }
 
 /// The feature `llvm-22` in cargo's `.crates2.json`.
 fn installed_feature(notes: &str) -> Option<Llvm> {
     let notes: serde_json::Value = serde_json::from_str(notes).ok()?;
     let installs = notes["installs"].as_object()?;
-    let (_, install) = installs
-        .iter()
-        .find(|(name, _)| name.starts_with("bpf-linker "))?;
-    let features = install["features"]
-        .as_array()?
-        .iter()
-        .filter_map(|feature| feature.as_str());
-    features
-        .filter_map(|feature| feature.strip_prefix("llvm-"))
-        .find_map(Llvm::parse)
+    let (_, install) = installs.iter().find(|(name, _)| name.starts_with("bpf-linker "))?;
+    let features = install["features"].as_array()?.iter().filter_map(|feature| feature.as_str());
+    features.filter_map(|feature| feature.strip_prefix("llvm-")).find_map(Llvm::parse)
 }
 
 /// Fails where a linker that is there cannot read what the compiler writes.
 pub fn pick(linker: &Path) -> Result<(Compiler, Option<Llvm>, Vec<String>)> {
     let reader = linker_llvm(linker);
-    let (compiler, passed_over) = choose(candidates(), reader)
-        .with_context(|| format!("with {} as linker", linker.display()))?;
+    let (compiler, passed_over) =
+        choose(candidates(), reader).with_context(|| format!("with {} as linker", linker.display()))?;
     Ok((compiler, reader, passed_over))
 }
 

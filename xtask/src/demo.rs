@@ -83,10 +83,7 @@ pub fn demo(workspace: &Workspace, args: &Args) -> Result<()> {
     }
     let daemon = program(&workspace.build_release("rustok-obsd")?, "rustok-obsd")?;
     let shop_programs = workspace.build_release("shop")?;
-    let (shop, load) = (
-        program(&shop_programs, "shop")?,
-        program(&shop_programs, "shop-load")?,
-    );
+    let (shop, load) = (program(&shop_programs, "shop")?, program(&shop_programs, "shop-load")?);
 
     let stop = Stop::install()?;
     let scratch = Scratch::new("demo")?;
@@ -94,10 +91,7 @@ pub fn demo(workspace: &Workspace, args: &Args) -> Result<()> {
     let mut parts = Parts::default();
 
     let database = postgres::start(folder, &stop)?;
-    println!(
-        "demo: Postgres     {} (throw-away, TLS on)",
-        database.address
-    );
+    println!("demo: Postgres     {} (throw-away, TLS on)", database.address);
     let url = database.url;
     parts.push(database.part);
     let (part, target) = start_shop(&shop, &url, &[], folder, &stop)?;
@@ -119,18 +113,13 @@ pub fn demo(workspace: &Workspace, args: &Args) -> Result<()> {
 
     let sees = doctor(&daemon, &shop)?;
     let (part, address) = start_daemon(&daemon, &shop, endpoint.as_deref(), folder, &stop)?;
-    let taken = if address.port() == DAEMON {
-        String::new()
-    } else {
-        format!(" (port {DAEMON} is taken)")
-    };
+    let taken = if address.port() == DAEMON { String::new() } else { format!(" (port {DAEMON} is taken)") };
     println!("demo: metrics      http://{address}/metrics{taken}");
     parts.push(part);
 
     match setup::prometheus() {
         Ok(program) => {
-            let (part, address) =
-                backends::start_prometheus(workspace, &program, folder, address, &stop)?;
+            let (part, address) = backends::start_prometheus(workspace, &program, folder, address, &stop)?;
             println!("demo: Prometheus   http://{address}");
             parts.push(part);
         }
@@ -138,23 +127,13 @@ pub fn demo(workspace: &Workspace, args: &Args) -> Result<()> {
     }
 
     let mut command = Command::new(&load);
-    command.args([
-        "--target",
-        &target,
-        "--concurrency",
-        &args.concurrency.to_string(),
-    ]);
+    command.args(["--target", &target, "--concurrency", &args.concurrency.to_string()]);
     if args.rate > 0 {
         command.args(["--rate", &args.rate.to_string()]);
     }
     // Longer than anybody watches.
     command.args(["--duration", "86400s"]);
-    parts.push(Part::start(
-        "shop-load",
-        &mut command,
-        folder,
-        End::Terminate,
-    )?);
+    parts.push(Part::start("shop-load", &mut command, folder, End::Terminate)?);
     println!();
 
     let seen = watch(&mut parts, address, args.time, &stop);
@@ -168,17 +147,9 @@ pub fn demo(workspace: &Workspace, args: &Args) -> Result<()> {
 }
 
 /// Starts the shop, and yields its URL.
-pub fn start_shop(
-    shop: &Path,
-    url: &str,
-    more: &[&str],
-    folder: &Path,
-    stop: &Stop,
-) -> Result<(Part, String)> {
+pub fn start_shop(shop: &Path, url: &str, more: &[&str], folder: &Path, stop: &Stop) -> Result<(Part, String)> {
     let mut command = Command::new(shop);
-    command
-        .args(["--listen", "127.0.0.1:0", "--database-url", url])
-        .args(more);
+    command.args(["--listen", "127.0.0.1:0", "--database-url", url]).args(more);
     let mut part = Part::start("shop", &mut command, folder, End::Terminate)?;
     let target = part.wait_for_line(stop, "listening on ", START)?;
     Ok((part, target))
@@ -194,15 +165,9 @@ pub fn start_daemon(
 ) -> Result<(Part, SocketAddr)> {
     let address = local(port_or_free(DAEMON)?);
     let mut command = Command::new(daemon);
-    command
-        .arg("run")
-        .arg("--exe")
-        .arg(shop)
-        .args(["--web.listen-address", &address.to_string()]);
+    command.arg("run").arg("--exe").arg(shop).args(["--web.listen-address", &address.to_string()]);
     if let Some(endpoint) = endpoint {
-        command
-            .env("OTEL_EXPORTER_OTLP_ENDPOINT", endpoint)
-            .env("OTEL_EXPORTER_OTLP_PROTOCOL", "grpc");
+        command.env("OTEL_EXPORTER_OTLP_ENDPOINT", endpoint).env("OTEL_EXPORTER_OTLP_PROTOCOL", "grpc");
     }
     let mut part = Part::start("rustok-obsd", &mut command, folder, End::Terminate)?;
     backends::wait_ready(&mut part, stop, address, "/healthz")?;
@@ -221,10 +186,7 @@ fn doctor(daemon: &Path, shop: &Path) -> Result<bool> {
     if output.status.success() {
         return Ok(true);
     }
-    println!(
-        "demo: the daemon cannot see everything here ({}); `rustok-obsd doctor` says:",
-        output.status
-    );
+    println!("demo: the daemon cannot see everything here ({}); `rustok-obsd doctor` says:", output.status);
     for text in [&output.stdout, &output.stderr] {
         for line in String::from_utf8_lossy(text).lines() {
             println!("    {line}");
@@ -234,25 +196,13 @@ fn doctor(daemon: &Path, shop: &Path) -> Result<bool> {
 }
 
 /// Shows the table until the time is over or we are to end; yields the number of requests seen.
-fn watch(
-    parts: &mut Parts,
-    address: SocketAddr,
-    time: Option<Duration>,
-    stop: &Stop,
-) -> Result<f64> {
+fn watch(parts: &mut Parts, address: SocketAddr, time: Option<Duration>, stop: &Stop) -> Result<f64> {
     let started = Instant::now();
     let terminal = io::stdout().is_terminal();
-    let every = if terminal {
-        Duration::from_secs(1)
-    } else {
-        Duration::from_secs(5)
-    };
+    let every = if terminal { Duration::from_secs(1) } else { Duration::from_secs(5) };
     let first = scrape(address)?;
     let mut scrapes = VecDeque::from([(Instant::now(), first.clone())]);
-    let mut screen = Screen {
-        terminal,
-        height: 0,
-    };
+    let mut screen = Screen { terminal, height: 0 };
     loop {
         let left = time.map(|time| time.saturating_sub(started.elapsed()));
         if stop.requested() || left == Some(Duration::ZERO) {
@@ -269,26 +219,17 @@ fn watch(
             continue;
         };
         let span = now.duration_since(*from).as_secs_f64();
-        screen.draw(
-            &format!("last {span:.0} s"),
-            &metrics::between(old, new),
-            span,
-        )?;
+        screen.draw(&format!("last {span:.0} s"), &metrics::between(old, new), span)?;
     }
     let span = started.elapsed().as_secs_f64();
-    let last = scrapes
-        .back()
-        .map(|(_, last)| metrics::between(&first, last))
-        .unwrap_or_default();
+    let last = scrapes.back().map(|(_, last)| metrics::between(&first, last)).unwrap_or_default();
     screen.height = 0;
     screen.draw(&format!("all {span:.0} s"), &last, span)?;
     Ok(last.values().map(|route| route.requests).sum())
 }
 
 fn scrape(address: SocketAddr) -> Result<Routes> {
-    Ok(metrics::routes(&metrics::parse(&http::get(
-        address, "/metrics",
-    )?)?))
+    Ok(metrics::routes(&metrics::parse(&http::get(address, "/metrics")?)?))
 }
 
 /// Draws over itself on a terminal, and below itself elsewhere.
@@ -299,18 +240,9 @@ struct Screen {
 
 impl Screen {
     fn draw(&mut self, title: &str, window: &Routes, seconds: f64) -> io::Result<()> {
-        let (rows, columns) = if self.terminal {
-            terminal_size()
-        } else {
-            (1000, 100)
-        };
+        let (rows, columns) = if self.terminal { terminal_size() } else { (1000, 100) };
         let mut lines = vec![title.to_owned()];
-        lines.extend(table::render(
-            window,
-            seconds,
-            rows.saturating_sub(6).max(3),
-            columns,
-        ));
+        lines.extend(table::render(window, seconds, rows.saturating_sub(6).max(3), columns));
         if !self.terminal {
             lines.push(String::new());
         }
@@ -332,40 +264,23 @@ impl Screen {
 
 /// Rows and columns.
 fn terminal_size() -> (usize, usize) {
-    let mut size = libc::winsize {
-        ws_row: 0,
-        ws_col: 0,
-        ws_xpixel: 0,
-        ws_ypixel: 0,
-    };
+    let mut size = libc::winsize { ws_row: 0, ws_col: 0, ws_xpixel: 0, ws_ypixel: 0 };
     // SAFETY: TIOCGWINSZ writes one `winsize`, which is what the pointer points at.
     let done = unsafe { libc::ioctl(libc::STDOUT_FILENO, libc::TIOCGWINSZ, &raw mut size) } == 0;
-    if done && size.ws_row > 0 && size.ws_col > 0 {
-        (size.ws_row.into(), size.ws_col.into())
-    } else {
-        (24, 80)
-    }
+    if done && size.ws_row > 0 && size.ws_col > 0 { (size.ws_row.into(), size.ws_col.into()) } else { (24, 80) }
 }
 
 /// Reads `30s`, `2m`, `1h` or plain seconds.
 fn time(text: &str) -> Result<Duration, String> {
-    let (number, unit) = text.split_at(
-        text.find(|c: char| !c.is_ascii_digit())
-            .unwrap_or(text.len()),
-    );
+    let (number, unit) = text.split_at(text.find(|c: char| !c.is_ascii_digit()).unwrap_or(text.len()));
     let scale = match unit {
         "" | "s" => 1,
         "m" => 60,
         "h" => 3600,
         _ => return Err("expected a time such as 30s, 2m or 1h".into()),
     };
-    let number: u64 = number
-        .parse()
-        .map_err(|_| "expected a time such as 30s, 2m or 1h")?;
-    number
-        .checked_mul(scale)
-        .map(Duration::from_secs)
-        .ok_or_else(|| "that is too long".into())
+    let number: u64 = number.parse().map_err(|_| "expected a time such as 30s, 2m or 1h")?;
+    number.checked_mul(scale).map(Duration::from_secs).ok_or_else(|| "that is too long".into())
 }
 
 #[cfg(test)]
@@ -377,15 +292,7 @@ mod tests {
         assert_eq!(time("30s"), Ok(Duration::from_secs(30)));
         assert_eq!(time("2m"), Ok(Duration::from_secs(120)));
         assert_eq!(time("5"), Ok(Duration::from_secs(5)));
-        for bad in [
-            "",
-            "s",
-            "3d",
-            "-1s",
-            "1.5s",
-            "99999999999999999999s",
-            "9999999999999999999h",
-        ] {
+        for bad in ["", "s", "3d", "-1s", "1.5s", "99999999999999999999s", "9999999999999999999h"] {
             assert!(time(bad).is_err(), "{bad}");
         }
     }

@@ -17,22 +17,14 @@ pub fn get(address: SocketAddr, path: &str) -> Result<String> {
     let mut stream = TcpStream::connect_timeout(&address, LIMIT).with_context(what)?;
     stream.set_read_timeout(Some(LIMIT))?;
     stream.set_write_timeout(Some(LIMIT))?;
-    write!(
-        stream,
-        "GET {path} HTTP/1.0\r\nHost: {address}\r\nAccept: */*\r\n\r\n"
-    )
-    .with_context(what)?;
+    write!(stream, "GET {path} HTTP/1.0\r\nHost: {address}\r\nAccept: */*\r\n\r\n").with_context(what)?;
     let mut response = Vec::new();
     stream.read_to_end(&mut response).with_context(what)?;
-    body(&String::from_utf8_lossy(&response))
-        .with_context(what)
-        .map(str::to_owned)
+    body(&String::from_utf8_lossy(&response)).with_context(what).map(str::to_owned)
 }
 
 fn body(response: &str) -> Result<&str> {
-    let (head, body) = response
-        .split_once("\r\n\r\n")
-        .context("the answer is not HTTP, or was cut off")?;
+    let (head, body) = response.split_once("\r\n\r\n").context("the answer is not HTTP, or was cut off")?;
     let status = head.lines().next().unwrap_or_default();
     if status.split(' ').nth(1) != Some("200") {
         bail!("the answer is `{status}`: {}", body.trim());
@@ -46,17 +38,9 @@ mod tests {
 
     #[test]
     fn only_a_whole_200_has_a_body() {
-        assert_eq!(
-            body("HTTP/1.1 200 OK\r\nA: b\r\n\r\nup 1\n").expect("a body"),
-            "up 1\n"
-        );
-        let error = body("HTTP/1.0 503 Service Unavailable\r\n\r\nnot ready\n")
-            .expect_err("503")
-            .to_string();
-        assert!(
-            error.contains("503") && error.contains("not ready"),
-            "{error}"
-        );
+        assert_eq!(body("HTTP/1.1 200 OK\r\nA: b\r\n\r\nup 1\n").expect("a body"), "up 1\n");
+        let error = body("HTTP/1.0 503 Service Unavailable\r\n\r\nnot ready\n").expect_err("503").to_string();
+        assert!(error.contains("503") && error.contains("not ready"), "{error}");
         assert!(body("HTTP/1.0 200 OK\r\n").is_err());
     }
 }

@@ -20,14 +20,7 @@ pub fn lint(workspace: &Workspace) -> Result<()> {
         command
     };
     let format = say(&mut cargo_in(&["fmt", "--all", "--", "--check"]));
-    let clippy = say(&mut cargo_in(&[
-        "clippy",
-        "--workspace",
-        "--all-targets",
-        "--",
-        "-D",
-        "warnings",
-    ]));
+    let clippy = say(&mut cargo_in(&["clippy", "--workspace", "--all-targets", "--", "-D", "warnings"]));
     if find_program("cargo-deny").is_none() {
         say(&mut cargo_in(&["install", CARGO_DENY, "--locked"]))?;
     }

@@ -23,10 +23,7 @@ pub struct Sample {
 impl Sample {
     /// A label's value; a label that is not there is an empty one.
     pub fn label(&self, name: &str) -> &str {
-        self.labels
-            .iter()
-            .find(|(key, _)| key == name)
-            .map_or("", |(_, value)| value)
+        self.labels.iter().find(|(key, _)| key == name).map_or("", |(_, value)| value)
     }
 }
 
@@ -35,15 +32,8 @@ impl Sample {
 /// # Errors
 /// Names the line that is no sample, comment or blank.
 pub fn parse(text: &str) -> Result<Vec<Sample>> {
-    let lines = text
-        .lines()
-        .enumerate()
-        .filter(|(_, line)| !line.trim().is_empty() && !line.starts_with('#'));
-    lines
-        .map(|(at, line)| {
-            sample(line).with_context(|| format!("line {} of /metrics: {line}", at + 1))
-        })
-        .collect()
+    let lines = text.lines().enumerate().filter(|(_, line)| !line.trim().is_empty() && !line.starts_with('#'));
+    lines.map(|(at, line)| sample(line).with_context(|| format!("line {} of /metrics: {line}", at + 1))).collect()
 }
 
 fn sample(line: &str) -> Result<Sample> {
@@ -58,9 +48,7 @@ fn sample(line: &str) -> Result<Sample> {
                 rest = behind;
                 break;
             }
-            let (key, behind) = rest
-                .split_once("=\"")
-                .context("a label without a quoted value")?;
+            let (key, behind) = rest.split_once("=\"").context("a label without a quoted value")?;
             let (value, behind) = quoted(behind)?;
             labels.push((key.to_owned(), value));
             rest = behind;
@@ -68,14 +56,8 @@ fn sample(line: &str) -> Result<Sample> {
     }
     let value = rest.split_whitespace().next().context("no value")?;
     // Rust reads `+Inf`, `-Inf` and `NaN` as Prometheus writes them.
-    let value = value
-        .parse()
-        .with_context(|| format!("`{value}` is no number"))?;
-    Ok(Sample {
-        name: name.to_owned(),
-        labels,
-        value,
-    })
+    let value = value.parse().with_context(|| format!("`{value}` is no number"))?;
+    Ok(Sample { name: name.to_owned(), labels, value })
 }
 
 fn quoted(text: &str) -> Result<(String, &str)> {
@@ -97,14 +79,8 @@ fn quoted(text: &str) -> Result<(String, &str)> {
 
 /// The sum of all samples of this name whose label has this value.
 pub fn sum(samples: &[Sample], name: &str, label: Option<(&str, &str)>) -> f64 {
-    let wanted = |sample: &&Sample| {
-        sample.name == name && label.is_none_or(|(key, value)| sample.label(key) == value)
-    };
-    samples
-        .iter()
-        .filter(wanted)
-        .map(|sample| sample.value)
-        .sum()
+    let wanted = |sample: &&Sample| sample.name == name && label.is_none_or(|(key, value)| sample.label(key) == value);
+    samples.iter().filter(wanted).map(|sample| sample.value).sum()
 }
 
 /// Counters of one route.
@@ -125,12 +101,7 @@ pub type Routes = BTreeMap<(String, String), Route>;
 pub fn routes(samples: &[Sample]) -> Routes {
     let mut routes = Routes::new();
     for sample in samples {
-        let key = || {
-            (
-                sample.label("path").to_owned(),
-                sample.label("method").to_owned(),
-            )
-        };
+        let key = || (sample.label("path").to_owned(), sample.label("method").to_owned());
         match sample.name.as_str() {
             "rustok_http_requests_total" => {
                 let route = routes.entry(key()).or_default();
@@ -159,26 +130,11 @@ pub fn routes(samples: &[Sample]) -> Routes {
 pub fn between(old: &Routes, new: &Routes) -> Routes {
     let none = Route::default();
     let delta = |(key, new): (&(String, String), &Route)| {
-        let old = old
-            .get(key)
-            .filter(|old| old.requests <= new.requests)
-            .unwrap_or(&none);
-        let before = |bound: f64| {
-            old.buckets
-                .iter()
-                .find(|(other, _)| *other == bound)
-                .map_or(0.0, |(_, count)| *count)
-        };
-        let buckets = new
-            .buckets
-            .iter()
-            .map(|(bound, count)| (*bound, count - before(*bound)))
-            .collect();
-        let route = Route {
-            requests: new.requests - old.requests,
-            errors: new.errors - old.errors,
-            buckets,
-        };
+        let old = old.get(key).filter(|old| old.requests <= new.requests).unwrap_or(&none);
+        let before =
+            |bound: f64| old.buckets.iter().find(|(other, _)| *other == bound).map_or(0.0, |(_, count)| *count);
+        let buckets = new.buckets.iter().map(|(bound, count)| (*bound, count - before(*bound))).collect();
+        let route = Route { requests: new.requests - old.requests, errors: new.errors - old.errors, buckets };
         (key.clone(), route)
     };
     new.iter().map(delta).collect()
@@ -188,28 +144,16 @@ impl Route {
     /// The quantile in seconds, as Prometheus' `histogram_quantile` computes it: linear inside a bucket, and the highest
     /// finite bound where it falls into `+Inf`. `None` without observations.
     pub fn quantile(&self, quantile: f64) -> Option<f64> {
-        let total = self
-            .buckets
-            .last()
-            .map(|(_, count)| *count)
-            .filter(|total| *total > 0.0)?;
+        let total = self.buckets.last().map(|(_, count)| *count).filter(|total| *total > 0.0)?;
         let rank = quantile * total;
         let at = self.buckets.iter().position(|(_, count)| *count >= rank)?;
-        let (lower, below) = if at == 0 {
-            (0.0, 0.0)
-        } else {
-            self.buckets[at - 1]
-        };
+        let (lower, below) = if at == 0 { (0.0, 0.0) } else { self.buckets[at - 1] };
         let (upper, count) = self.buckets[at];
         if upper.is_infinite() {
             return Some(lower);
         }
         let inside = count - below;
-        Some(if inside > 0.0 {
-            lower + (upper - lower) * (rank - below) / inside
-        } else {
-            upper
-        })
+        Some(if inside > 0.0 { lower + (upper - lower) * (rank - below) / inside } else { upper })
     }
 }
 
@@ -254,24 +198,16 @@ rustok_http_active_connections 3 1700000000000
         let routes = routes(&parse(TEXT).expect("samples"));
         let route = &routes[&key()];
         assert_eq!((route.requests, route.errors), (102.0, 10.0));
-        assert_eq!(
-            route.buckets,
-            [(0.1, 50.0), (0.2, 100.0), (f64::INFINITY, 102.0)]
-        );
+        assert_eq!(route.buckets, [(0.1, 50.0), (0.2, 100.0), (f64::INFINITY, 102.0)]);
     }
 
     #[test]
     fn quantiles_agree_with_histogram_quantile() {
-        let route = routes(&parse(TEXT).expect("samples"))
-            .remove(&key())
-            .expect("the route");
+        let route = routes(&parse(TEXT).expect("samples")).remove(&key()).expect("the route");
         // Prometheus: histogram_quantile(0.25|0.5|0.9, …) = 0.051 | 0.102 | 0.1836; 0.99 falls into +Inf.
         for (quantile, seconds) in [(0.25, 0.051), (0.5, 0.102), (0.9, 0.1836), (0.99, 0.2)] {
             let found = route.quantile(quantile).expect("observations");
-            assert!(
-                (found - seconds).abs() < 1e-9,
-                "{quantile}: {found} instead of {seconds}"
-            );
+            assert!((found - seconds).abs() < 1e-9, "{quantile}: {found} instead of {seconds}");
         }
         assert_eq!(Route::default().quantile(0.5), None);
     }
@@ -279,9 +215,7 @@ rustok_http_active_connections 3 1700000000000
     #[test]
     fn a_window_is_the_difference_and_a_restart_begins_anew() {
         let new = routes(&parse(TEXT).expect("samples"));
-        let old = routes(
-            &parse(&TEXT.replace(" 90\n", " 40\n").replace(" 50\n", " 20\n")).expect("samples"),
-        );
+        let old = routes(&parse(&TEXT.replace(" 90\n", " 40\n").replace(" 50\n", " 20\n")).expect("samples"));
         let window = &between(&old, &new)[&key()];
         assert_eq!((window.requests, window.errors), (50.0, 0.0));
         assert_eq!(window.buckets[0], (0.1, 30.0));

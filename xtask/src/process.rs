@@ -57,12 +57,7 @@ impl Stop {
     ///
     /// # Errors
     /// `ready` fails, the time is over, or we are to end.
-    pub fn wait_for<T>(
-        &self,
-        what: &str,
-        limit: Duration,
-        mut ready: impl FnMut() -> Result<Option<T>>,
-    ) -> Result<T> {
+    pub fn wait_for<T>(&self, what: &str, limit: Duration, mut ready: impl FnMut() -> Result<Option<T>>) -> Result<T> {
         let started = Instant::now();
         loop {
             if let Some(value) = ready()? {
@@ -105,10 +100,7 @@ impl Scratch {
             .process_group(0);
         let mut child = shell.spawn().context("sh could not be started")?;
         let stdin = child.stdin.take().context("sh has no input")?;
-        Ok(Self {
-            folder,
-            undertaker: Some((child, stdin)),
-        })
+        Ok(Self { folder, undertaker: Some((child, stdin)) })
     }
 
     /// Its path.
@@ -170,11 +162,7 @@ impl Part {
             .with_context(|| format!("{} cannot be written", log.display()))?;
         let parent = std::process::id();
         // Killing a Postgres would leave its shared memory behind.
-        let on_our_death = if end == End::Interrupt {
-            libc::SIGQUIT
-        } else {
-            libc::SIGKILL
-        };
+        let on_our_death = if end == End::Interrupt { libc::SIGQUIT } else { libc::SIGKILL };
         // SAFETY: prctl and getppid are async-signal-safe, and the closure allocates nothing.
         unsafe {
             command.pre_exec(move || {
@@ -194,19 +182,8 @@ impl Part {
             .stderr(file)
             .process_group(0)
             .spawn()
-            .with_context(|| {
-                format!(
-                    "{name} ({}) could not be started",
-                    command.get_program().display()
-                )
-            })?;
-        Ok(Self {
-            name: name.to_owned(),
-            child,
-            log,
-            end,
-            ended: None,
-        })
+            .with_context(|| format!("{name} ({}) could not be started", command.get_program().display()))?;
+        Ok(Self { name: name.to_owned(), child, log, end, ended: None })
     }
 
     /// Its name.
@@ -231,12 +208,9 @@ impl Part {
     pub fn check(&mut self) -> Result<()> {
         match self.ended() {
             None => Ok(()),
-            Some(status) => bail!(
-                "{} ended ({}); the last lines of its log:\n{}",
-                self.name,
-                how(status),
-                self.last_words()
-            ),
+            Some(status) => {
+                bail!("{} ended ({}); the last lines of its log:\n{}", self.name, how(status), self.last_words())
+            }
         }
     }
 
@@ -245,25 +219,14 @@ impl Part {
         let what = format!("`{prefix}` from {}", self.name);
         let found = stop.wait_for(&what, limit, || {
             let log = fs::read_to_string(&self.log).unwrap_or_default();
-            let line = log
-                .split_inclusive('\n')
-                .filter(|line| line.ends_with('\n'));
-            let rest = line
-                .filter_map(|line| line.trim_end().strip_prefix(prefix))
-                .next()
-                .map(str::to_owned);
+            let line = log.split_inclusive('\n').filter(|line| line.ends_with('\n'));
+            let rest = line.filter_map(|line| line.trim_end().strip_prefix(prefix)).next().map(str::to_owned);
             if rest.is_none() {
                 self.check()?;
             }
             Ok(rest)
         });
-        found.with_context(|| {
-            format!(
-                "{} is not ready; the last lines of its log:\n{}",
-                self.name,
-                self.last_words()
-            )
-        })
+        found.with_context(|| format!("{} is not ready; the last lines of its log:\n{}", self.name, self.last_words()))
     }
 
     /// The end of its log.
@@ -316,10 +279,7 @@ fn last_lines(log: &str) -> String {
         return "    (it said nothing)".to_owned();
     }
     let last = &lines[lines.len().saturating_sub(LAST_WORDS)..];
-    last.iter()
-        .map(|line| format!("    {line}"))
-        .collect::<Vec<_>>()
-        .join("\n")
+    last.iter().map(|line| format!("    {line}")).collect::<Vec<_>>().join("\n")
 }
 
 /// Free ports of the loopback address, all different. Nobody holds them for us: whoever takes one should be ready to
@@ -328,8 +288,7 @@ pub fn free_ports<const N: usize>() -> Result<[u16; N]> {
     let mut held = Vec::with_capacity(N);
     let mut ports = [0; N];
     for port in &mut ports {
-        let listener =
-            std::net::TcpListener::bind(("127.0.0.1", 0)).context("no free port on 127.0.0.1")?;
+        let listener = std::net::TcpListener::bind(("127.0.0.1", 0)).context("no free port on 127.0.0.1")?;
         *port = listener.local_addr()?.port();
         held.push(listener);
     }
@@ -353,8 +312,7 @@ mod tests {
         let folder = tempfile::tempdir().expect("a folder");
         let mut command = Command::new("sh");
         command.args(["-c", "echo ready; echo no such table >&2; exit 3"]);
-        let mut part =
-            Part::start("shop", &mut command, folder.path(), End::Terminate).expect("started");
+        let mut part = Part::start("shop", &mut command, folder.path(), End::Terminate).expect("started");
         part.child.wait().expect("ended");
         let error = part.check().expect_err("it has ended").to_string();
         for words in ["shop ended", "exit code 3", "no such table"] {
@@ -367,15 +325,9 @@ mod tests {
         let folder = tempfile::tempdir().expect("a folder");
         let stop = Stop(Arc::default());
         let mut command = Command::new("sh");
-        command.args([
-            "-c",
-            "printf 'listening on '; sleep 0.2; echo http://127.0.0.1:1; exec sleep 1000",
-        ]);
-        let mut part =
-            Part::start("shop", &mut command, folder.path(), End::Terminate).expect("started");
-        let line = part
-            .wait_for_line(&stop, "listening on ", Duration::from_secs(10))
-            .expect("ready");
+        command.args(["-c", "printf 'listening on '; sleep 0.2; echo http://127.0.0.1:1; exec sleep 1000"]);
+        let mut part = Part::start("shop", &mut command, folder.path(), End::Terminate).expect("started");
+        let line = part.wait_for_line(&stop, "listening on ", Duration::from_secs(10)).expect("ready");
         assert_eq!(line, "http://127.0.0.1:1");
         let pid = part.pid();
         drop(part);
@@ -388,15 +340,10 @@ mod tests {
         let stop = Stop(Arc::default());
         let mut command = Command::new("sh");
         command.args(["-c", "trap '' TERM; echo deaf; while :; do sleep 0.1; done"]);
-        let mut part =
-            Part::start("shop", &mut command, folder.path(), End::Terminate).expect("started");
-        part.wait_for_line(&stop, "deaf", Duration::from_secs(10))
-            .expect("ready");
+        let mut part = Part::start("shop", &mut command, folder.path(), End::Terminate).expect("started");
+        part.wait_for_line(&stop, "deaf", Duration::from_secs(10)).expect("ready");
         part.stop(Duration::from_millis(200));
-        assert_eq!(
-            part.ended().and_then(|status| status.signal()),
-            Some(libc::SIGKILL)
-        );
+        assert_eq!(part.ended().and_then(|status| status.signal()), Some(libc::SIGKILL));
     }
 
     #[test]

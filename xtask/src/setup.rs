@@ -63,11 +63,7 @@ impl Outcome {
         if self.missing.is_empty() {
             return Ok(());
         }
-        let list: Vec<_> = self
-            .missing
-            .iter()
-            .map(|missing| format!("\n  {missing}"))
-            .collect();
+        let list: Vec<_> = self.missing.iter().map(|missing| format!("\n  {missing}")).collect();
         bail!("missing:{}", list.concat())
     }
 
@@ -82,12 +78,7 @@ impl Outcome {
 
     fn lack(&mut self, name: &str, need: Need, reason: &anyhow::Error, command: String) {
         println!("setup: {name}: missing");
-        self.missing.push(Missing {
-            name: name.to_owned(),
-            need,
-            reason: format!("{reason:#}"),
-            command,
-        });
+        self.missing.push(Missing { name: name.to_owned(), need, reason: format!("{reason:#}"), command });
     }
 }
 
@@ -109,21 +100,11 @@ pub fn setup(tests: bool) -> Outcome {
     ebpf(&mut outcome, &cause);
     match postgres::find() {
         Ok(found) => outcome.found("PostgreSQL", found.version),
-        Err(error) => outcome.lack(
-            "PostgreSQL",
-            Need::Postgres,
-            &cause(error),
-            package_command(Package::Postgres),
-        ),
+        Err(error) => outcome.lack("PostgreSQL", Need::Postgres, &cause(error), package_command(Package::Postgres)),
     }
     match prometheus() {
         Ok(path) => outcome.found("Prometheus", path.display()),
-        Err(error) => outcome.lack(
-            "Prometheus",
-            Need::Backend,
-            &cause(error),
-            package_command(Package::Prometheus),
-        ),
+        Err(error) => outcome.lack("Prometheus", Need::Backend, &cause(error), package_command(Package::Prometheus)),
     }
     if tests {
         match jaeger::find().and_then(|found| found.map_or_else(jaeger::build, Ok)) {
@@ -156,12 +137,7 @@ fn ebpf(outcome: &mut Outcome, cause: &dyn Fn(anyhow::Error) -> anyhow::Error) {
     let compiler = match choice {
         Ok((compiler, _)) => compiler,
         Err(error) => {
-            return outcome.lack(
-                name,
-                Need::Ebpf,
-                &cause(error),
-                package_command(Package::Rustc),
-            );
+            return outcome.lack(name, Need::Ebpf, &cause(error), package_command(Package::Rustc));
         }
     };
     let linker = match bpf_linker::find() {
@@ -169,12 +145,8 @@ fn ebpf(outcome: &mut Outcome, cause: &dyn Fn(anyhow::Error) -> anyhow::Error) {
         Err(missing) => {
             // The linker has to read what this compiler writes.
             let Some((major, prefix)) = llvm(compiler.llvm) else {
-                let writer = compiler
-                    .llvm
-                    .map_or_else(|| "22".to_owned(), |llvm| llvm.to_string());
-                let error = cause(missing.context(format!(
-                    "no LLVM {writer} or newer with its headers was found"
-                )));
+                let writer = compiler.llvm.map_or_else(|| "22".to_owned(), |llvm| llvm.to_string());
+                let error = cause(missing.context(format!("no LLVM {writer} or newer with its headers was found")));
                 let command = format!("{}; then cargo xtask setup", package_command(Package::Llvm));
                 return outcome.lack("bpf-linker", Need::Ebpf, &error, command);
             };
@@ -188,28 +160,18 @@ fn ebpf(outcome: &mut Outcome, cause: &dyn Fn(anyhow::Error) -> anyhow::Error) {
     match linker.and_then(|linker| Ok((compiler::pick(&linker)?, linker))) {
         Ok(((compiler, _, _), linker)) => {
             outcome.found(name, compiler);
-            outcome.found(
-                "bpf-linker",
-                format_args!("{} ({})", bpf_linker::VERSION, linker.display()),
-            );
+            outcome.found("bpf-linker", format_args!("{} ({})", bpf_linker::VERSION, linker.display()));
         }
         Err(error) => {
-            let command = bpf_linker::install(22, Some(Path::new("/usr/lib/llvm-22")))
-                .map(|command| shown(&command));
-            outcome.lack(
-                "bpf-linker",
-                Need::Ebpf,
-                &error,
-                command.unwrap_or_else(|error| format!("{error:#}")),
-            );
+            let command = bpf_linker::install(22, Some(Path::new("/usr/lib/llvm-22"))).map(|command| shown(&command));
+            outcome.lack("bpf-linker", Need::Ebpf, &error, command.unwrap_or_else(|error| format!("{error:#}")));
         }
     }
 }
 
 /// A system LLVM with headers that bpf-linker can be built with and that reads `writer`'s bitcode.
 fn llvm(writer: Option<Llvm>) -> Option<(u32, Option<PathBuf>)> {
-    let debian =
-        bpf_linker::LLVM_MAJORS.map(|major| Some(PathBuf::from(format!("/usr/lib/llvm-{major}"))));
+    let debian = bpf_linker::LLVM_MAJORS.map(|major| Some(PathBuf::from(format!("/usr/lib/llvm-{major}"))));
     debian.into_iter().chain([None]).find_map(|prefix| {
         let config = match &prefix {
             Some(prefix) => prefix.join("bin/llvm-config"),
@@ -218,15 +180,8 @@ fn llvm(writer: Option<Llvm>) -> Option<(u32, Option<PathBuf>)> {
         let version = Llvm::parse(&output_of(Command::new(&config).arg("--version")).ok()?)?;
         let include = output_of(Command::new(&config).arg("--includedir")).ok()?;
         let headers = Path::new(include.trim()).join("llvm-c/Core.h").is_file();
-        let fits = bpf_linker::LLVM_MAJORS.contains(&version.major)
-            && writer.is_none_or(|w| version.reads(w));
-        let prefix = || {
-            Some(PathBuf::from(
-                output_of(Command::new(&config).arg("--prefix"))
-                    .ok()?
-                    .trim(),
-            ))
-        };
+        let fits = bpf_linker::LLVM_MAJORS.contains(&version.major) && writer.is_none_or(|w| version.reads(w));
+        let prefix = || Some(PathBuf::from(output_of(Command::new(&config).arg("--prefix")).ok()?.trim()));
         (headers && fits).then(|| (version.major, prefix()))
     })
 }
@@ -234,10 +189,7 @@ fn llvm(writer: Option<Llvm>) -> Option<(u32, Option<PathBuf>)> {
 /// Things that come from the archive, each under the first names that it offers together.
 type Choice = &'static [&'static [&'static str]];
 /// Where a distribution's rustc comes with `core` for BPF.
-const RUSTC: Choice = &[
-    &["rustc-web", "libstd-rust-web-dev-bpf"],
-    &["rustc", "libstd-rust-dev-bpf"],
-];
+const RUSTC: Choice = &[&["rustc-web", "libstd-rust-web-dev-bpf"], &["rustc", "libstd-rust-dev-bpf"]];
 const LLVM: Choice = &[&["llvm-22-dev"], &["llvm-23-dev"], &["llvm-21-dev"]];
 const POSTGRES: Choice = &[&["postgresql", "openssl"]];
 const PROMETHEUS: Choice = &[&["prometheus"]];
@@ -249,9 +201,7 @@ fn wanted() -> Vec<Choice> {
     if compiler.is_err() {
         wanted.push(RUSTC);
     }
-    if bpf_linker::find().is_err()
-        && llvm(compiler.ok().and_then(|(compiler, _)| compiler.llvm)).is_none()
-    {
+    if bpf_linker::find().is_err() && llvm(compiler.ok().and_then(|(compiler, _)| compiler.llvm)).is_none() {
         wanted.push(LLVM);
     }
     if postgres::find().is_err() {
@@ -268,10 +218,7 @@ fn apt_install(wanted: &[Choice]) -> Result<()> {
     let mut packages = Vec::new();
     let mut not_offered: Vec<&str> = Vec::new();
     for choice in wanted {
-        match choice
-            .iter()
-            .find(|names| names.iter().all(|name| apt::offered(name)))
-        {
+        match choice.iter().find(|names| names.iter().all(|name| apt::offered(name))) {
             Some(names) => packages.extend(*names),
             None => not_offered.extend(choice[0]),
         }
@@ -281,10 +228,7 @@ fn apt_install(wanted: &[Choice]) -> Result<()> {
         apt::install(&packages)?;
     }
     if !not_offered.is_empty() {
-        bail!(
-            "this release's archive does not offer {}",
-            not_offered.join(", ")
-        );
+        bail!("this release's archive does not offer {}", not_offered.join(", "));
     }
     Ok(())
 }
@@ -292,15 +236,7 @@ fn apt_install(wanted: &[Choice]) -> Result<()> {
 fn rustup_command() -> Command {
     let mut command = Command::new("rustup");
     // Pinned like the linker: today's nightly may write bitcode that the linker's LLVM cannot read.
-    command.args([
-        "toolchain",
-        "install",
-        NIGHTLY,
-        "--profile",
-        "minimal",
-        "--component",
-        "rust-src",
-    ]);
+    command.args(["toolchain", "install", NIGHTLY, "--profile", "minimal", "--component", "rust-src"]);
     command
 }
 
@@ -320,10 +256,7 @@ fn package_command(package: Package) -> String {
     let manager = if apt::present() {
         "apt-get"
     } else {
-        ["dnf", "pacman", "zypper"]
-            .into_iter()
-            .find(|name| find_program(name).is_some())
-            .unwrap_or_default()
+        ["dnf", "pacman", "zypper"].into_iter().find(|name| find_program(name).is_some()).unwrap_or_default()
     };
     let sudo = if apt::is_root() { "" } else { "sudo " };
     let packages = match (package, manager) {
@@ -345,7 +278,8 @@ fn package_command(package: Package) -> String {
             return "install LLVM 22 with its headers: https://releases.llvm.org".into();
         }
         (Package::Postgres, _) => {
-            return "put PostgreSQL's initdb and postgres, and openssl, into PATH: https://www.postgresql.org/download".into();
+            return "put PostgreSQL's initdb and postgres, and openssl, into PATH: https://www.postgresql.org/download"
+                .into();
         }
         (Package::Prometheus, _) => {
             return "put prometheus and promtool into PATH: https://prometheus.io/download".into();

@@ -38,24 +38,14 @@ pub fn test(workspace: &Workspace, filter: &[String]) -> Result<()> {
         // What broke before a test could say so.
         summary.failed = 1;
     }
-    println!(
-        "{} passed, {} failed, {} skipped",
-        summary.passed, summary.failed, summary.skipped
-    );
+    println!("{} passed, {} failed, {} skipped", summary.passed, summary.failed, summary.skipped);
     // Said above, and the line is to be the last one.
-    if summary.failed > 0 {
-        std::process::exit(1)
-    } else {
-        Ok(())
-    }
+    if summary.failed > 0 { std::process::exit(1) } else { Ok(()) }
 }
 
 fn all(workspace: &Workspace, filter: &[String], summary: &mut Summary) -> Result<()> {
     let outcome = setup::setup(true);
-    let without_jaeger = outcome
-        .missing
-        .iter()
-        .find(|missing| missing.name == "Jaeger");
+    let without_jaeger = outcome.missing.iter().find(|missing| missing.name == "Jaeger");
     if outcome.missing.len() > usize::from(without_jaeger.is_some()) {
         outcome.complete()?;
     }
@@ -78,19 +68,15 @@ fn all(workspace: &Workspace, filter: &[String], summary: &mut Summary) -> Resul
         .args(filter)
         .env("RUSTOK_OBSD_BIN", daemon)
         .env("RUSTOK_OBSD_SHOP", program(&shop_programs, "shop")?)
-        .env(
-            "RUSTOK_OBSD_SHOP_LOAD",
-            program(&shop_programs, "shop-load")?,
-        )
+        .env("RUSTOK_OBSD_SHOP_LOAD", program(&shop_programs, "shop-load")?)
         .env("RUSTOK_OBSD_SKIPS", &skips)
         .stdin(Stdio::null())
         .stdout(Stdio::piped());
     match jaeger::find() {
         Ok(Some(path)) if without_jaeger.is_none() => command.env(jaeger::OVERRIDE, path),
-        _ => command.env_remove(jaeger::OVERRIDE).env(
-            "RUSTOK_OBSD_JAEGER_MISSING",
-            without_jaeger.map_or("not found", |missing| missing.reason.as_str()),
-        ),
+        _ => command
+            .env_remove(jaeger::OVERRIDE)
+            .env("RUSTOK_OBSD_JAEGER_MISSING", without_jaeger.map_or("not found", |missing| missing.reason.as_str())),
     };
     let fixtures = workspace.root.join("../shared/fixtures");
     if env::var_os("RUSTOK_OBSD_FIXTURES").is_none()
@@ -116,9 +102,7 @@ fn all(workspace: &Workspace, filter: &[String], summary: &mut Summary) -> Resul
         println!("{line}");
     }
     if !status.success() && summary.failed == 0 {
-        bail!(
-            "cargo test failed ({status}) without a failed test: a build error or a crash, see above"
-        );
+        bail!("cargo test failed ({status}) without a failed test: a build error or a crash, see above");
     }
     if summary.passed == 0 && summary.failed == 0 && filter.is_empty() {
         bail!("no test ran");
@@ -129,10 +113,7 @@ fn all(workspace: &Workspace, filter: &[String], summary: &mut Summary) -> Resul
 impl Summary {
     /// Adds a line such as `test result: ok. 5 passed; 0 failed; 1 ignored; 0 measured; 0 filtered out; …`.
     fn add(&mut self, line: &str) {
-        let Some((_, counts)) = line
-            .strip_prefix("test result: ")
-            .and_then(|line| line.split_once(". "))
-        else {
+        let Some((_, counts)) = line.strip_prefix("test result: ").and_then(|line| line.split_once(". ")) else {
             return;
         };
         for count in counts.split("; ") {
@@ -155,12 +136,7 @@ impl Summary {
 /// Lines `skipped: NAME: REASON`, each test once.
 fn read_skips(file: &Path) -> Vec<String> {
     let text = fs::read_to_string(file).unwrap_or_default();
-    let mut lines: Vec<_> = text
-        .lines()
-        .map(str::trim)
-        .filter(|line| !line.is_empty())
-        .map(str::to_owned)
-        .collect();
+    let mut lines: Vec<_> = text.lines().map(str::trim).filter(|line| !line.is_empty()).map(str::to_owned).collect();
     lines.sort();
     lines.dedup();
     lines
@@ -182,28 +158,14 @@ mod tests {
         ] {
             summary.add(line);
         }
-        assert_eq!(
-            summary,
-            Summary {
-                passed: 8,
-                failed: 2,
-                skipped: 1
-            }
-        );
+        assert_eq!(summary, Summary { passed: 8, failed: 2, skipped: 1 });
     }
 
     #[test]
     fn a_test_that_skips_itself_twice_counts_once() {
         let file = tempfile::NamedTempFile::new().expect("a file");
-        fs::write(
-            file.path(),
-            "skipped: b: no Go\n\nskipped: a: no root\nskipped: b: no Go\n",
-        )
-        .expect("written");
-        assert_eq!(
-            read_skips(file.path()),
-            ["skipped: a: no root", "skipped: b: no Go"]
-        );
+        fs::write(file.path(), "skipped: b: no Go\n\nskipped: a: no root\nskipped: b: no Go\n").expect("written");
+        assert_eq!(read_skips(file.path()), ["skipped: a: no root", "skipped: b: no Go"]);
         assert!(read_skips(Path::new("/nonexistent")).is_empty());
     }
 }

@@ -26,35 +26,20 @@ impl Workspace {
     /// Asks cargo.
     pub fn find() -> Result<Self> {
         let output = cargo()
-            .args([
-                "metadata",
-                "--no-deps",
-                "--format-version",
-                "1",
-                "--manifest-path",
-            ])
+            .args(["metadata", "--no-deps", "--format-version", "1", "--manifest-path"])
             .arg(Path::new(env!("CARGO_MANIFEST_DIR")).join("Cargo.toml"))
             .stderr(Stdio::inherit())
             .output()
             .context("cargo metadata could not be started")?;
         if !output.status.success() {
-            bail!(
-                "cargo metadata failed ({}); its message is above",
-                output.status
-            );
+            bail!("cargo metadata failed ({}); its message is above", output.status);
         }
         let metadata: serde_json::Value =
             serde_json::from_slice(&output.stdout).context("cargo metadata printed no JSON")?;
         let path = |key: &str| {
-            metadata[key]
-                .as_str()
-                .map(PathBuf::from)
-                .with_context(|| format!("cargo metadata has no `{key}`"))
+            metadata[key].as_str().map(PathBuf::from).with_context(|| format!("cargo metadata has no `{key}`"))
         };
-        Ok(Self {
-            root: path("workspace_root")?,
-            target: path("target_directory")?,
-        })
+        Ok(Self { root: path("workspace_root")?, target: path("target_directory")? })
     }
 
     /// The kernel programs, where `rustok-obsd/build.rs` looks for them.
@@ -67,14 +52,7 @@ impl Workspace {
     pub fn build_release(&self, package: &str) -> Result<BTreeMap<String, PathBuf>> {
         let mut child = cargo()
             .current_dir(&self.root)
-            .args([
-                "build",
-                "--release",
-                "--bins",
-                "--message-format=json-render-diagnostics",
-                "--package",
-                package,
-            ])
+            .args(["build", "--release", "--bins", "--message-format=json-render-diagnostics", "--package", package])
             .stdin(Stdio::null())
             .stdout(Stdio::piped())
             .spawn()
@@ -87,18 +65,13 @@ impl Workspace {
                 // A build script of a dependency may print what it likes.
                 Err(_) => continue,
             };
-            if let (Some(name), Some(path)) = (
-                message["target"]["name"].as_str(),
-                message["executable"].as_str(),
-            ) {
+            if let (Some(name), Some(path)) = (message["target"]["name"].as_str(), message["executable"].as_str()) {
                 programs.insert(name.to_owned(), PathBuf::from(path));
             }
         }
         let status = child.wait()?;
         if !status.success() {
-            bail!(
-                "cargo build --release --package {package} failed ({status}); its messages are above"
-            );
+            bail!("cargo build --release --package {package} failed ({status}); its messages are above");
         }
         Ok(programs)
     }
@@ -108,10 +81,7 @@ impl Workspace {
 pub fn program(programs: &BTreeMap<String, PathBuf>, name: &str) -> Result<PathBuf> {
     programs.get(name).cloned().with_context(|| {
         let built: Vec<_> = programs.keys().map(String::as_str).collect();
-        format!(
-            "the build made no program `{name}` (it made: {})",
-            built.join(", ")
-        )
+        format!("the build made no program `{name}` (it made: {})", built.join(", "))
     })
 }
 
@@ -137,30 +107,21 @@ pub fn is_executable(file: &Path) -> bool {
 
 /// `$CARGO_HOME` or `~/.cargo`.
 pub fn cargo_home() -> Option<PathBuf> {
-    env::var_os("CARGO_HOME")
-        .map(PathBuf::from)
-        .or_else(|| Some(env::home_dir()?.join(".cargo")))
+    env::var_os("CARGO_HOME").map(PathBuf::from).or_else(|| Some(env::home_dir()?.join(".cargo")))
 }
 
 /// The user's cache folder for what is too dear to make twice: `$XDG_CACHE_HOME/rustok-obsd`.
 pub fn cache_folder() -> Result<PathBuf> {
     // The XDG specification: a relative path is to be ignored.
-    let base = env::var_os("XDG_CACHE_HOME")
-        .map(PathBuf::from)
-        .filter(|path| path.is_absolute());
+    let base = env::var_os("XDG_CACHE_HOME").map(PathBuf::from).filter(|path| path.is_absolute());
     let base = base.or_else(|| Some(env::home_dir()?.join(".cache")));
-    Ok(base
-        .context("neither XDG_CACHE_HOME nor HOME is set: no place for a cache")?
-        .join("rustok-obsd"))
+    Ok(base.context("neither XDG_CACHE_HOME nor HOME is set: no place for a cache")?.join("rustok-obsd"))
 }
 
 /// Standard output of a command that must succeed.
 pub fn output_of(command: &mut Command) -> Result<String> {
     let shown = shown(command);
-    let output = command
-        .stdin(Stdio::null())
-        .output()
-        .with_context(|| format!("`{shown}` could not be started"))?;
+    let output = command.stdin(Stdio::null()).output().with_context(|| format!("`{shown}` could not be started"))?;
     if !output.status.success() {
         let said = String::from_utf8_lossy(&output.stderr);
         bail!("`{shown}` failed ({}): {}", output.status, said.trim());
@@ -171,10 +132,7 @@ pub fn output_of(command: &mut Command) -> Result<String> {
 /// Runs a command that must succeed, with its output shown.
 pub fn run(command: &mut Command) -> Result<()> {
     let shown = shown(command);
-    let status = command
-        .stdin(Stdio::null())
-        .status()
-        .with_context(|| format!("`{shown}` could not be started"))?;
+    let status = command.stdin(Stdio::null()).status().with_context(|| format!("`{shown}` could not be started"))?;
     if !status.success() {
         bail!("`{shown}` failed ({status})");
     }
@@ -183,13 +141,8 @@ pub fn run(command: &mut Command) -> Result<()> {
 
 /// The command as one would type it, with the variables that it sets.
 pub fn shown(command: &Command) -> String {
-    let variables = command
-        .get_envs()
-        .filter_map(|(key, value)| Some(format!("{}={}", quoted(key), quoted(value?))));
-    let words = [command.get_program()]
-        .into_iter()
-        .chain(command.get_args())
-        .map(quoted);
+    let variables = command.get_envs().filter_map(|(key, value)| Some(format!("{}={}", quoted(key), quoted(value?))));
+    let words = [command.get_program()].into_iter().chain(command.get_args()).map(quoted);
     variables.chain(words).collect::<Vec<_>>().join(" ")
 }
 
@@ -210,12 +163,7 @@ mod tests {
     #[test]
     fn a_shown_command_can_be_pasted_into_a_shell() {
         let mut command = Command::new("apt-get");
-        command
-            .env("DEBIAN_FRONTEND", "noninteractive")
-            .args(["install", "a b", "it's", ""]);
-        assert_eq!(
-            shown(&command),
-            r"DEBIAN_FRONTEND=noninteractive apt-get install 'a b' 'it'\''s' ''"
-        );
+        command.env("DEBIAN_FRONTEND", "noninteractive").args(["install", "a b", "it's", ""]);
+        assert_eq!(shown(&command), r"DEBIAN_FRONTEND=noninteractive apt-get install 'a b' 'it'\''s' ''");
     }
 }

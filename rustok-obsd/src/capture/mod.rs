@@ -1,1 +1,13 @@
-//! stub
+//! Turns the kernel's records into exchanges, in order, connection by connection.
+//!
+//! Reads: the ring buffer. Yields: metrics, spans, and process events for the room that finds targets. Costs: one
+//! thread; no allocation per record in steady state.
+
+pub mod address;
+pub mod connections;
+pub mod pipeline;
+pub mod record;
+pub mod ring;
+
+pub use pipeline::{Command, Pipeline};
+pub use record::Record;

@@ -12,10 +12,7 @@ use toml::de::{DeTable, DeValue};
 /// Applies the file's text to `config`; the problems are added.
 pub(super) fn apply(config: &mut Config, path: &Path, text: &str, problems: &mut Vec<Problem>) {
     let at = |offset: usize| {
-        let line = 1 + text.as_bytes()[..offset.min(text.len())]
-            .iter()
-            .filter(|byte| **byte == b'\n')
-            .count();
+        let line = 1 + text.as_bytes()[..offset.min(text.len())].iter().filter(|byte| **byte == b'\n').count();
         format!("{}:{line}", path.display())
     };
     let (table, errors) = DeTable::parse_recoverable(text);
@@ -43,11 +40,7 @@ fn walk(
         let place = || at(name.span().start);
         if let Some(key) = KEYS.iter().find(|key| key.path == full) {
             if let Err(message) = (key.slot)(config).set_toml(value.get_ref()) {
-                problems.push(Problem {
-                    place: place(),
-                    key: full,
-                    message,
-                });
+                problems.push(Problem { place: place(), key: full, message });
             }
         } else if full == "targets" {
             config.targets = targets(value.get_ref(), &place(), at, problems);
@@ -56,43 +49,25 @@ fn walk(
                 DeValue::Table(inner) => walk(config, &format!("{full}."), inner, at, problems),
                 other => {
                     let message = format!("is {}; allowed: a table `[{full}]`", article(other));
-                    problems.push(Problem {
-                        place: place(),
-                        key: full,
-                        message,
-                    });
+                    problems.push(Problem { place: place(), key: full, message });
                 }
             }
         } else {
             let message = unknown(prefix, name.get_ref());
-            problems.push(Problem {
-                place: place(),
-                key: full,
-                message,
-            });
+            problems.push(Problem { place: place(), key: full, message });
         }
     }
 }
 
 /// Whether a key's path lies below a table.
 fn is_below(path: &str, table: &str) -> bool {
-    path.strip_prefix(table)
-        .is_some_and(|rest| rest.starts_with('.'))
+    path.strip_prefix(table).is_some_and(|rest| rest.starts_with('.'))
 }
 
-fn targets(
-    value: &DeValue<'_>,
-    place: &str,
-    at: &dyn Fn(usize) -> String,
-    problems: &mut Vec<Problem>,
-) -> Vec<Target> {
+fn targets(value: &DeValue<'_>, place: &str, at: &dyn Fn(usize) -> String, problems: &mut Vec<Problem>) -> Vec<Target> {
     let mut wrong = |value: &DeValue<'_>| {
         let message = format!("is {}; allowed: tables `[[targets]]`", article(value));
-        problems.push(Problem {
-            place: place.to_owned(),
-            key: "targets".into(),
-            message,
-        });
+        problems.push(Problem { place: place.to_owned(), key: "targets".into(), message });
     };
     let DeValue::Array(list) = value else {
         wrong(value);
@@ -103,15 +78,8 @@ fn targets(
         if let DeValue::Table(table) = item.get_ref() {
             targets.push(Target::read(table, at, item.span().start, problems));
         } else {
-            let message = format!(
-                "is {}; allowed: tables `[[targets]]`",
-                article(item.get_ref())
-            );
-            problems.push(Problem {
-                place: place.to_owned(),
-                key: "targets".into(),
-                message,
-            });
+            let message = format!("is {}; allowed: tables `[[targets]]`", article(item.get_ref()));
+            problems.push(Problem { place: place.to_owned(), key: "targets".into(), message });
         }
     }
     targets
@@ -130,11 +98,7 @@ fn unknown(prefix: &str, name: &str) -> String {
     siblings.dedup();
     let hint = nearest(name, siblings.iter().copied())
         .map(|near| format!("{prefix}{near}"))
-        .or_else(|| {
-            KEYS.iter()
-                .find(|key| key.path.rsplit('.').next() == Some(name))
-                .map(|key| key.path.to_owned())
-        })
+        .or_else(|| KEYS.iter().find(|key| key.path.rsplit('.').next() == Some(name)).map(|key| key.path.to_owned()))
         .map_or(String::new(), |near| format!(" did you mean `{near}`?"));
     format!("unknown key;{hint} allowed here: {}", siblings.join(", "))
 }

@@ -23,10 +23,7 @@ impl Key {
     /// The variables that set this key, first set wins.
     pub fn variables(&self) -> Vec<String> {
         if self.otel.is_empty() {
-            vec![format!(
-                "RUSTOK_OBSD_{}",
-                self.path.replace('.', "_").to_uppercase()
-            )]
+            vec![format!("RUSTOK_OBSD_{}", self.path.replace('.', "_").to_uppercase())]
         } else {
             self.otel.iter().map(ToString::to_string).collect()
         }
@@ -41,13 +38,7 @@ const fn key(
     slot: fn(&mut Config) -> Slot<'_>,
     help: &'static str,
 ) -> Key {
-    Key {
-        path,
-        otel,
-        flag,
-        help,
-        slot,
-    }
+    Key { path, otel, flag, help, slot }
 }
 
 const MS: Duration = Duration::from_millis(1);
@@ -72,60 +63,42 @@ pub static KEYS: &[Key] = &[
     key(
         "traces.endpoint",
         "traces.endpoint",
-        &[
-            "OTEL_EXPORTER_OTLP_TRACES_ENDPOINT",
-            "OTEL_EXPORTER_OTLP_ENDPOINT",
-        ],
+        &["OTEL_EXPORTER_OTLP_TRACES_ENDPOINT", "OTEL_EXPORTER_OTLP_ENDPOINT"],
         |c| Slot::Endpoint(&mut c.traces.endpoint),
         "URL of the collector. HTTP appends /v1/traces; only OTEL_EXPORTER_OTLP_TRACES_ENDPOINT is taken as it is. No TLS: use a collector on this host.",
     ),
     key(
         "traces.protocol",
         "traces.protocol",
-        &[
-            "OTEL_EXPORTER_OTLP_TRACES_PROTOCOL",
-            "OTEL_EXPORTER_OTLP_PROTOCOL",
-        ],
+        &["OTEL_EXPORTER_OTLP_TRACES_PROTOCOL", "OTEL_EXPORTER_OTLP_PROTOCOL"],
         |c| Slot::Choice(&mut c.traces.protocol),
         "How spans travel. `auto`: gRPC to port 4317, else HTTP.",
     ),
     key(
         "traces.insecure",
         "",
-        &[
-            "OTEL_EXPORTER_OTLP_TRACES_INSECURE",
-            "OTEL_EXPORTER_OTLP_INSECURE",
-        ],
+        &["OTEL_EXPORTER_OTLP_TRACES_INSECURE", "OTEL_EXPORTER_OTLP_INSECURE"],
         |c| Slot::Bool(&mut c.traces.insecure),
         "An endpoint without a scheme (HOST:PORT) is plain, not TLS.",
     ),
     key(
         "traces.headers",
         "",
-        &[
-            "OTEL_EXPORTER_OTLP_TRACES_HEADERS",
-            "OTEL_EXPORTER_OTLP_HEADERS",
-        ],
+        &["OTEL_EXPORTER_OTLP_TRACES_HEADERS", "OTEL_EXPORTER_OTLP_HEADERS"],
         |c| Slot::Headers(&mut c.traces.headers),
         "Headers of every export, such as an API key. No flag: other users can read a command line. A variable adds to the file's and wins.",
     ),
     key(
         "traces.compression",
         "",
-        &[
-            "OTEL_EXPORTER_OTLP_TRACES_COMPRESSION",
-            "OTEL_EXPORTER_OTLP_COMPRESSION",
-        ],
+        &["OTEL_EXPORTER_OTLP_TRACES_COMPRESSION", "OTEL_EXPORTER_OTLP_COMPRESSION"],
         |c| Slot::Choice(&mut c.traces.compression),
         "Compression of exports.",
     ),
     key(
         "traces.timeout",
         "",
-        &[
-            "OTEL_EXPORTER_OTLP_TRACES_TIMEOUT",
-            "OTEL_EXPORTER_OTLP_TIMEOUT",
-        ],
+        &["OTEL_EXPORTER_OTLP_TRACES_TIMEOUT", "OTEL_EXPORTER_OTLP_TIMEOUT"],
         |c| Slot::Duration(&mut c.traces.timeout, MS, HOUR),
         "Bound of one export with its retries. The variable is in milliseconds.",
     ),
@@ -203,13 +176,7 @@ pub static KEYS: &[Key] = &[
         "capture.payload_bytes",
         "capture.payload-bytes",
         &[],
-        |c| {
-            Slot::Integer(
-                &mut c.capture.payload_bytes,
-                256,
-                rustok_obsd_ebpf::MAX_PAYLOAD,
-            )
-        },
+        |c| Slot::Integer(&mut c.capture.payload_bytes, 256, rustok_obsd_ebpf::MAX_PAYLOAD),
         "Bytes captured of one send or receive; a request's head has to fit, the rest is counted only.",
     ),
     key(
@@ -247,46 +214,10 @@ pub static KEYS: &[Key] = &[
         |c| Slot::Bool(&mut c.ebpf.run_stats),
         "Let the kernel count runs and time of every eBPF program of the host, about 20 ns a run.",
     ),
-    key(
-        "log.level",
-        "log.level",
-        &[],
-        |c| Slot::Choice(&mut c.log.level),
-        "Least severity that is logged.",
-    ),
-    key(
-        "log.format",
-        "log.format",
-        &[],
-        |c| Slot::Choice(&mut c.log.format),
-        "Form of a log line, on standard error.",
-    ),
-    key(
-        "path.procfs",
-        "path.procfs",
-        &[],
-        |c| Slot::Path(&mut c.path.procfs),
-        "Where the host's procfs is mounted.",
-    ),
-    key(
-        "path.sysfs",
-        "path.sysfs",
-        &[],
-        |c| Slot::Path(&mut c.path.sysfs),
-        "Where the host's sysfs is mounted.",
-    ),
-    key(
-        "path.rootfs",
-        "path.rootfs",
-        &[],
-        |c| Slot::Path(&mut c.path.rootfs),
-        "Where the host's root is mounted.",
-    ),
-    key(
-        "path.udev.data",
-        "path.udev.data",
-        &[],
-        |c| Slot::Path(&mut c.path.udev_data),
-        "Where udev's database is.",
-    ),
+    key("log.level", "log.level", &[], |c| Slot::Choice(&mut c.log.level), "Least severity that is logged."),
+    key("log.format", "log.format", &[], |c| Slot::Choice(&mut c.log.format), "Form of a log line, on standard error."),
+    key("path.procfs", "path.procfs", &[], |c| Slot::Path(&mut c.path.procfs), "Where the host's procfs is mounted."),
+    key("path.sysfs", "path.sysfs", &[], |c| Slot::Path(&mut c.path.sysfs), "Where the host's sysfs is mounted."),
+    key("path.rootfs", "path.rootfs", &[], |c| Slot::Path(&mut c.path.rootfs), "Where the host's root is mounted."),
+    key("path.udev.data", "path.udev.data", &[], |c| Slot::Path(&mut c.path.udev_data), "Where udev's database is."),
 ];

@@ -36,13 +36,9 @@ pub struct Loaded {
 impl Sources {
     /// Nothing but the environment of this process.
     pub fn from_environment() -> Self {
-        let variables = std::env::vars_os()
-            .filter_map(|(name, value)| Some((name.into_string().ok()?, value)))
-            .collect();
-        Self {
-            variables,
-            ..Self::default()
-        }
+        let variables =
+            std::env::vars_os().filter_map(|(name, value)| Some((name.into_string().ok()?, value))).collect();
+        Self { variables, ..Self::default() }
     }
 
     /// Reads the file and lays the layers over each other.
@@ -61,34 +57,20 @@ impl Sources {
                 Err(error) => problems.push(Problem {
                     place: path.display().to_string(),
                     key: String::new(),
-                    message: format!(
-                        "cannot be read: {error}; give a readable file by --config.file"
-                    ),
+                    message: format!("cannot be read: {error}; give a readable file by --config.file"),
                 }),
             }
         }
         self.apply_environment(&mut config, &mut problems, &mut warnings);
         self.apply_flags(&mut config, &mut problems);
         check(&mut config, &mut problems, &mut warnings);
-        if problems.is_empty() {
-            Ok(Loaded { config, warnings })
-        } else {
-            Err(ConfigError { problems })
-        }
+        if problems.is_empty() { Ok(Loaded { config, warnings }) } else { Err(ConfigError { problems }) }
     }
 
-    fn apply_environment(
-        &self,
-        config: &mut Config,
-        problems: &mut Vec<Problem>,
-        warnings: &mut Vec<String>,
-    ) {
+    fn apply_environment(&self, config: &mut Config, problems: &mut Vec<Problem>, warnings: &mut Vec<String>) {
         for key in KEYS {
             // The specification: an empty value is the same as an unset one.
-            let set = key
-                .variables()
-                .into_iter()
-                .find(|name| self.variables.get(name).is_some_and(|v| !v.is_empty()));
+            let set = key.variables().into_iter().find(|name| self.variables.get(name).is_some_and(|v| !v.is_empty()));
             let Some(name) = set else { continue };
             let otel = !key.otel.is_empty();
             let style = if otel { Style::Otel(&name) } else { Style::Own };
@@ -100,19 +82,13 @@ impl Sources {
             // An export that goes elsewhere or without its key would be worse than none.
             let lenient = otel && !matches!(key.path, "traces.endpoint" | "traces.headers");
             if lenient {
-                warnings.push(format!("environment: {name}: {message}; ignored, as the OpenTelemetry specification says"));
+                warnings
+                    .push(format!("environment: {name}: {message}; ignored, as the OpenTelemetry specification says"));
             } else {
-                problems.push(Problem {
-                    place: "environment".into(),
-                    key: name,
-                    message,
-                });
+                problems.push(Problem { place: "environment".into(), key: name, message });
             }
         }
-        let disabled = self
-            .variables
-            .get("OTEL_SDK_DISABLED")
-            .is_some_and(|value| value.eq_ignore_ascii_case("true"));
+        let disabled = self.variables.get("OTEL_SDK_DISABLED").is_some_and(|value| value.eq_ignore_ascii_case("true"));
         if disabled {
             config.traces.exporter = TracesExporter::None;
         }
@@ -133,21 +109,14 @@ impl Sources {
             .chain(TARGET_VARIABLES.iter().map(ToString::to_string))
             .chain(["RUSTOK_OBSD_CONFIG_FILE".to_owned()])
             .collect();
-        let mut names: Vec<&String> = self
-            .variables
-            .keys()
-            .filter(|name| name.starts_with("RUSTOK_OBSD_"))
-            .collect();
+        let mut names: Vec<&String> = self.variables.keys().filter(|name| name.starts_with("RUSTOK_OBSD_")).collect();
         names.sort();
         for name in names.into_iter().filter(|name| !known.contains(name)) {
             let tail = |name: &'_ str| name.trim_start_matches("RUSTOK_OBSD_").len();
             let near = nearest(name, known.iter().map(String::as_str));
-            let near =
-                near.filter(|near| strsim::damerau_levenshtein(name, near) * 3 <= tail(near));
+            let near = near.filter(|near| strsim::damerau_levenshtein(name, near) * 3 <= tail(near));
             if let Some(near) = near {
-                warnings.push(format!(
-                    "environment: {name}: unknown variable, ignored; did you mean {near}?"
-                ));
+                warnings.push(format!("environment: {name}: unknown variable, ignored; did you mean {near}?"));
             }
         }
     }
@@ -158,11 +127,7 @@ impl Sources {
                 continue;
             };
             if let Err(message) = (key.slot)(config).set_text(text, Style::Own) {
-                problems.push(Problem {
-                    place: "command line".into(),
-                    key: format!("--{}", key.flag),
-                    message,
-                });
+                problems.push(Problem { place: "command line".into(), key: format!("--{}", key.flag), message });
             }
         }
         let names = ["--exe", "--port", "--command-line", "--cgroup", "--pid"];
@@ -174,12 +139,7 @@ impl Sources {
 }
 
 /// Headers of a variable add to those of the file, as the exporter's library has it.
-fn apply_variable(
-    config: &mut Config,
-    key: &Key,
-    text: &str,
-    style: Style<'_>,
-) -> Result<(), String> {
+fn apply_variable(config: &mut Config, key: &Key, text: &str, style: Style<'_>) -> Result<(), String> {
     let before = std::mem::take(&mut config.traces.headers);
     let result = (key.slot)(config).set_text(text, style);
     let mut merged = before;
@@ -193,17 +153,10 @@ fn apply_variable(
 /// What only all layers together can show.
 fn check(config: &mut Config, problems: &mut Vec<Problem>, warnings: &mut Vec<String>) {
     let mut problem = |key: &str, message: String| {
-        problems.push(Problem {
-            place: "configuration".into(),
-            key: key.to_owned(),
-            message,
-        });
+        problems.push(Problem { place: "configuration".into(), key: key.to_owned(), message });
     };
     if config.ebpf.backend == Backend::Kprobe {
-        problem(
-            "ebpf.backend",
-            "`kprobe` is not built yet; allowed: `auto`, `sock`".into(),
-        );
+        problem("ebpf.backend", "`kprobe` is not built yet; allowed: `auto`, `sock`".into());
     }
     let traces = &config.traces;
     if traces.enabled() && traces.url().starts_with("https://") {
@@ -211,15 +164,16 @@ fn check(config: &mut Config, problems: &mut Vec<Problem>, warnings: &mut Vec<St
     }
     if config.traces.batch_size > config.traces.queue_size {
         let queue = config.traces.queue_size;
-        warnings.push(format!("traces.batch_size lowered to traces.queue_size = {queue}: a batch cannot exceed the queue"));
+        warnings
+            .push(format!("traces.batch_size lowered to traces.queue_size = {queue}: a batch cannot exceed the queue"));
         config.traces.batch_size = queue;
     }
     if config.targets.is_empty() {
-        warnings.push("no target is configured: give --exe, --port, --command-line, --cgroup, --pid or [[targets]]".into());
+        warnings
+            .push("no target is configured: give --exe, --port, --command-line, --cgroup, --pid or [[targets]]".into());
     }
     let resource = &config.resource;
-    let named =
-        resource.service_name.is_some() || resource.attributes.get("service.name").is_some();
+    let named = resource.service_name.is_some() || resource.attributes.get("service.name").is_some();
     if config.targets.len() > 1 && named {
         warnings.push(
             "resource.service_name (OTEL_SERVICE_NAME, or service.name in OTEL_RESOURCE_ATTRIBUTES) is ignored: with several targets it would merge them into one \

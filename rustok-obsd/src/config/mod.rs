@@ -60,9 +60,7 @@ pub struct Web {
 
 impl Default for Web {
     fn default() -> Self {
-        Self {
-            listen_address: SocketAddr::from((Ipv4Addr::LOCALHOST, 9464)),
-        }
+        Self { listen_address: SocketAddr::from((Ipv4Addr::LOCALHOST, 9464)) }
     }
 }
 
@@ -146,11 +144,7 @@ impl Traces {
             (Protocol::Auto, Some(endpoint)) => {
                 let authority = endpoint.url.rsplit("://").next().unwrap_or_default();
                 let authority = authority.split('/').next().unwrap_or_default();
-                if authority.ends_with(":4317") {
-                    Protocol::Grpc
-                } else {
-                    Protocol::HttpProtobuf
-                }
+                if authority.ends_with(":4317") { Protocol::Grpc } else { Protocol::HttpProtobuf }
             }
             (Protocol::Auto, None) => Protocol::HttpProtobuf,
             (protocol, _) => protocol,
@@ -161,11 +155,7 @@ impl Traces {
     pub fn url(&self) -> String {
         let http = self.resolved_protocol() == Protocol::HttpProtobuf;
         let Some(endpoint) = &self.endpoint else {
-            let url = if http {
-                "http://localhost:4318/v1/traces"
-            } else {
-                "http://localhost:4317"
-            };
+            let url = if http { "http://localhost:4318/v1/traces" } else { "http://localhost:4317" };
             return url.to_owned();
         };
         let mut url = endpoint.url.clone();
@@ -202,11 +192,7 @@ pub struct Capture {
 
 impl Default for Capture {
     fn default() -> Self {
-        Self {
-            ring_bytes: 4 << 20,
-            payload_bytes: 4096,
-            sockets: 32_768,
-        }
+        Self { ring_bytes: 4 << 20, payload_bytes: 4096, sockets: 32_768 }
     }
 }
 
@@ -221,10 +207,7 @@ pub struct Routes {
 
 impl Default for Routes {
     fn default() -> Self {
-        Self {
-            limit: 1000,
-            learner: true,
-        }
+        Self { limit: 1000, learner: true }
     }
 }
 
@@ -261,12 +244,7 @@ pub struct Paths {
 
 impl Default for Paths {
     fn default() -> Self {
-        Self {
-            procfs: "/proc".into(),
-            sysfs: "/sys".into(),
-            rootfs: "/".into(),
-            udev_data: "/run/udev/data".into(),
-        }
+        Self { procfs: "/proc".into(), sysfs: "/sys".into(), rootfs: "/".into(), udev_data: "/run/udev/data".into() }
     }
 }
 

@@ -10,20 +10,14 @@ pub struct Pairs(pub Vec<(String, String)>);
 
 impl fmt::Debug for Pairs {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_map()
-            .entries(self.0.iter().map(|(key, _)| (key, "<hidden>")))
-            .finish()
+        f.debug_map().entries(self.0.iter().map(|(key, _)| (key, "<hidden>"))).finish()
     }
 }
 
 impl Pairs {
     /// The value of a key.
     pub fn get(&self, key: &str) -> Option<&str> {
-        self.0
-            .iter()
-            .rev()
-            .find(|(name, _)| name == key)
-            .map(|(_, value)| value.as_str())
+        self.0.iter().rev().find(|(name, _)| name == key).map(|(_, value)| value.as_str())
     }
 }
 
@@ -40,15 +34,13 @@ pub fn parse_pairs(text: &str) -> Result<Pairs, String> {
             continue;
         }
         let number = index + 1;
-        let (key, value) = pair
-            .split_once('=')
-            .ok_or_else(|| format!("pair {number} has no `=`"))?;
+        let (key, value) = pair.split_once('=').ok_or_else(|| format!("pair {number} has no `=`"))?;
         let key = key.trim();
         if key.is_empty() {
             return Err(format!("pair {number} has an empty key"));
         }
-        let value = decode(value.trim())
-            .ok_or_else(|| format!("the value of `{key}` is not valid percent-encoded UTF-8"))?;
+        let value =
+            decode(value.trim()).ok_or_else(|| format!("the value of `{key}` is not valid percent-encoded UTF-8"))?;
         pairs.push((key.to_owned(), value));
     }
     Ok(Pairs(pairs))
@@ -90,15 +82,7 @@ mod tests {
 
     #[test]
     fn one_bad_pair_refuses_the_whole_string_without_showing_values() {
-        for bad in [
-            "secret",
-            "a=1,secret",
-            "=secret",
-            "k=secret%2",
-            "k=secret%zz",
-            "k=secret%+1",
-            "k=secret%ff",
-        ] {
+        for bad in ["secret", "a=1,secret", "=secret", "k=secret%2", "k=secret%zz", "k=secret%+1", "k=secret%ff"] {
             let message = parse_pairs(bad).unwrap_err();
             assert!(!message.contains("secret"), "{bad}: {message}");
         }
@@ -108,9 +92,6 @@ mod tests {
     fn values_never_show_in_debug_output() {
         let pairs = parse_pairs("authorization=Bearer%20token").unwrap();
         let text = format!("{pairs:?}");
-        assert!(
-            text.contains("authorization") && !text.contains("token"),
-            "{text}"
-        );
+        assert!(text.contains("authorization") && !text.contains("token"), "{text}");
     }
 }

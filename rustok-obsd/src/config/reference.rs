@@ -120,22 +120,13 @@ fn markdown() -> String {
         }
         let mut defaults = Config::default();
         let slot = (key.slot)(&mut defaults);
-        let default = slot
-            .print()
-            .map_or("–".to_owned(), |text| format!("`{text}`"));
-        let mut names: Vec<String> = key
-            .variables()
-            .iter()
-            .map(|name| format!("`{name}`"))
-            .collect();
+        let default = slot.print().map_or("–".to_owned(), |text| format!("`{text}`"));
+        let mut names: Vec<String> = key.variables().iter().map(|name| format!("`{name}`")).collect();
         if !key.flag.is_empty() {
             names.insert(0, format!("`--{}`", key.flag));
         }
         let (path, allowed, help, names) = (key.path, slot.allowed(), key.help, names.join(", "));
-        let _ = writeln!(
-            out,
-            "| `{path}` | {default} | {allowed} | {help} | {names} |"
-        );
+        let _ = writeln!(out, "| `{path}` | {default} | {allowed} | {help} | {names} |");
     }
     out + SPANS
 }
@@ -171,10 +162,7 @@ fn hold(file: &str, expected: &str) {
         std::fs::write(&path, expected).unwrap();
     }
     let found = std::fs::read_to_string(&path).unwrap_or_default();
-    let line = found
-        .lines()
-        .zip(expected.lines())
-        .position(|(found, expected)| found != expected);
+    let line = found.lines().zip(expected.lines()).position(|(found, expected)| found != expected);
     assert!(
         found == expected,
         "{file} differs from the table of keys (line {line:?}); RUSTOK_OBSD_BLESS=1 cargo test -p rustok-obsd reference"
@@ -185,14 +173,8 @@ fn hold(file: &str, expected: &str) {
 fn load(text: &str) -> Result<Config, String> {
     let file = tempfile::NamedTempFile::new().unwrap();
     std::fs::write(file.path(), text).unwrap();
-    let sources = Sources {
-        file: Some(file.path().to_owned()),
-        ..Sources::default()
-    };
-    sources
-        .load()
-        .map(|loaded| loaded.config)
-        .map_err(|error| error.to_string())
+    let sources = Sources { file: Some(file.path().to_owned()), ..Sources::default() };
+    sources.load().map(|loaded| loaded.config).map_err(|error| error.to_string())
 }
 
 #[test]
@@ -207,48 +189,26 @@ fn the_sample_says_what_the_table_says() {
 
 #[test]
 fn the_sample_is_the_default_and_stays_valid_with_every_line_in_use() {
-    let expected = Config {
-        targets: load("[[targets]]\nexe = 'rustok-server'").unwrap().targets,
-        ..Config::default()
-    };
+    let expected = Config { targets: load("[[targets]]\nexe = 'rustok-server'").unwrap().targets, ..Config::default() };
     assert_eq!(load(&sample()).unwrap(), expected);
     let all: String = sample()
         .lines()
-        .map(|line| {
-            line.strip_prefix('#')
-                .filter(|rest| !rest.starts_with(' '))
-                .unwrap_or(line)
-                .to_owned()
-                + "\n"
-        })
+        .map(|line| line.strip_prefix('#').filter(|rest| !rest.starts_with(' ')).unwrap_or(line).to_owned() + "\n")
         .collect();
     let config = load(&all).unwrap();
     let target = &config.targets[0];
-    assert_eq!(
-        (target.port.as_slice(), target.routes.len()),
-        ([3000].as_slice(), 2)
-    );
+    assert_eq!((target.port.as_slice(), target.routes.len()), ([3000].as_slice(), 2));
     assert!(target.service_version.is_some() && target.deployment_environment.is_some());
-    assert_eq!(
-        config.traces.headers.get("authorization"),
-        Some("Bearer TOKEN")
-    );
-    assert_eq!(
-        config.traces.endpoint.as_ref().unwrap().url,
-        "http://localhost:4317"
-    );
-    assert_eq!(
-        (&config.web, &config.capture, &config.path),
-        (&expected.web, &expected.capture, &expected.path)
-    );
+    assert_eq!(config.traces.headers.get("authorization"), Some("Bearer TOKEN"));
+    assert_eq!(config.traces.endpoint.as_ref().unwrap().url, "http://localhost:4317");
+    assert_eq!((&config.web, &config.capture, &config.path), (&expected.web, &expected.capture, &expected.path));
 }
 
 #[test]
 fn every_example_of_the_reference_parses_to_what_it_shows() {
     for key in KEYS {
         let (value, is_default) = shown(key);
-        let mut config =
-            load(&format!("{} = {value}", key.path)).unwrap_or_else(|error| panic!("{error}"));
+        let mut config = load(&format!("{} = {value}", key.path)).unwrap_or_else(|error| panic!("{error}"));
         if is_default {
             assert_eq!(config, Config::default(), "{}", key.path);
         } else {
@@ -258,23 +218,12 @@ fn every_example_of_the_reference_parses_to_what_it_shows() {
     for (name, example, _) in TARGET_KEYS {
         load(&format!(
             "[[targets]]\npid = 1\n{}",
-            if *name == "pid" {
-                String::new()
-            } else {
-                format!("{name} = {example}")
-            }
+            if *name == "pid" { String::new() } else { format!("{name} = {example}") }
         ))
         .unwrap();
     }
     let text = markdown();
-    let blocks: Vec<&str> = text
-        .split("```toml\n")
-        .skip(1)
-        .map(|rest| rest.split("```").next().unwrap())
-        .collect();
+    let blocks: Vec<&str> = text.split("```toml\n").skip(1).map(|rest| rest.split("```").next().unwrap()).collect();
     assert_eq!(blocks.len(), 1);
-    assert_eq!(
-        load(blocks[0]).unwrap().targets[0].service_name.as_deref(),
-        Some("shop")
-    );
+    assert_eq!(load(blocks[0]).unwrap().targets[0].service_name.as_deref(), Some("shop"));
 }

@@ -34,47 +34,15 @@ pub struct Target {
 
 /// Keys of a `[[targets]]` table with an example and one sentence each.
 pub const TARGET_KEYS: &[(&str, &str, &str)] = &[
-    (
-        "exe",
-        "\"shop\"",
-        "Executable: file name, absolute path, or glob of either; or a list.",
-    ),
-    (
-        "command_line",
-        "\"* --role web*\"",
-        "Glob of the command line, arguments joined by spaces; or a list.",
-    ),
-    (
-        "port",
-        "3000",
-        "TCP port that the process listens on; or a list.",
-    ),
-    (
-        "cgroup",
-        "\"/system.slice/shop.service\"",
-        "Glob of the cgroup path; or a list.",
-    ),
-    (
-        "pid",
-        "4711",
-        "Process id; or a list. Gone with the process.",
-    ),
-    (
-        "service_name",
-        "\"shop\"",
-        "`service.name`, above what the process says of itself.",
-    ),
+    ("exe", "\"shop\"", "Executable: file name, absolute path, or glob of either; or a list."),
+    ("command_line", "\"* --role web*\"", "Glob of the command line, arguments joined by spaces; or a list."),
+    ("port", "3000", "TCP port that the process listens on; or a list."),
+    ("cgroup", "\"/system.slice/shop.service\"", "Glob of the cgroup path; or a list."),
+    ("pid", "4711", "Process id; or a list. Gone with the process."),
+    ("service_name", "\"shop\"", "`service.name`, above what the process says of itself."),
     ("service_version", "\"1.2.3\"", "`service.version`."),
-    (
-        "deployment_environment",
-        "\"production\"",
-        "`deployment.environment.name`.",
-    ),
-    (
-        "routes",
-        "[\"/api/orders/{id}\", \"/files/{*path}\"]",
-        "Route patterns, for what axum does not tell.",
-    ),
+    ("deployment_environment", "\"production\"", "`deployment.environment.name`."),
+    ("routes", "[\"/api/orders/{id}\", \"/files/{*path}\"]", "Route patterns, for what axum does not tell."),
 ];
 
 impl Target {
@@ -99,18 +67,15 @@ impl Target {
             let result = target.set(name.get_ref(), value.get_ref());
             if let Err(message) = result {
                 let key = format!("targets.{}", name.get_ref());
-                problems.push(Problem {
-                    place: at(name.span().start),
-                    key,
-                    message,
-                });
+                problems.push(Problem { place: at(name.span().start), key, message });
             }
         }
         if target.is_unbounded() && table.iter().all(|(name, _)| !is_criterion(name.get_ref())) {
             problems.push(Problem {
                 place: at(start),
                 key: "targets".into(),
-                message: "names no process; required: at least one of `exe`, `command_line`, `port`, `cgroup`, `pid`".into(),
+                message: "names no process; required: at least one of `exe`, `command_line`, `port`, `cgroup`, `pid`"
+                    .into(),
             });
         }
         target
@@ -131,11 +96,11 @@ impl Target {
             "routes" => self.routes = checked(texts(value)?, check_route)?,
             _ => {
                 let names = || TARGET_KEYS.iter().map(|(name, ..)| *name);
-                let hint = nearest(name, names())
-                    .map_or(String::new(), |near| format!("; did you mean `{near}`?"));
+                let hint = nearest(name, names()).map_or(String::new(), |near| format!("; did you mean `{near}`?"));
                 let all: Vec<&str> = names().collect();
-                return Err(format!("unknown key{hint} allowed: {}", all.join(", "))
-                    .replace("key allowed", "key; allowed"));
+                return Err(
+                    format!("unknown key{hint} allowed: {}", all.join(", ")).replace("key allowed", "key; allowed")
+                );
             }
         }
         Ok(())
@@ -158,9 +123,7 @@ fn text(value: &DeValue<'_>) -> Result<String, String> {
 fn texts(value: &DeValue<'_>) -> Result<Vec<String>, String> {
     match value {
         DeValue::Array(list) => list.iter().map(|item| text(item.get_ref())).collect(),
-        single => Ok(vec![
-            text(single).map_err(|error| error + " or a list of texts")?,
-        ]),
+        single => Ok(vec![text(single).map_err(|error| error + " or a list of texts")?]),
     }
 }
 
@@ -170,17 +133,12 @@ fn numbers<T: TryFrom<u32>>(
     allowed: &str,
 ) -> Result<Vec<T>, String> {
     let one = |value: &DeValue<'_>| match value {
-        DeValue::Integer(number) => {
-            u32::from_str_radix(&number.as_str().replace('_', ""), number.radix())
-                .ok()
-                .filter(|number| range.contains(number))
-                .and_then(|number| T::try_from(number).ok())
-                .ok_or_else(|| format!("`{}` is not allowed; allowed: {allowed}", number.as_str()))
-        }
-        other => Err(format!(
-            "is {}; allowed: {allowed}, or a list",
-            article(other)
-        )),
+        DeValue::Integer(number) => u32::from_str_radix(&number.as_str().replace('_', ""), number.radix())
+            .ok()
+            .filter(|number| range.contains(number))
+            .and_then(|number| T::try_from(number).ok())
+            .ok_or_else(|| format!("`{}` is not allowed; allowed: {allowed}", number.as_str())),
+        other => Err(format!("is {}; allowed: {allowed}, or a list", article(other))),
     };
     match value {
         DeValue::Array(list) => list.iter().map(|item| one(item.get_ref())).collect(),
@@ -188,10 +146,7 @@ fn numbers<T: TryFrom<u32>>(
     }
 }
 
-fn checked(
-    list: Vec<String>,
-    check: impl Fn(&str) -> Result<(), String>,
-) -> Result<Vec<String>, String> {
+fn checked(list: Vec<String>, check: impl Fn(&str) -> Result<(), String>) -> Result<Vec<String>, String> {
     list.iter().try_for_each(|item| check(item))?;
     Ok(list)
 }
@@ -199,10 +154,9 @@ fn checked(
 fn check_glob(glob: &str, separator: bool) -> Result<(), String> {
     match GlobBuilder::new(glob).literal_separator(separator).build() {
         Ok(_) => Ok(()),
-        Err(error) => Err(format!(
-            "`{glob}` is no glob ({}); allowed: `*`, `?`, `[a-z]`, `{{a,b}}`, `**`",
-            error.kind()
-        )),
+        Err(error) => {
+            Err(format!("`{glob}` is no glob ({}); allowed: `*`, `?`, `[a-z]`, `{{a,b}}`, `**`", error.kind()))
+        }
     }
 }
 
@@ -227,21 +181,14 @@ fn check_route(route: &str) -> Result<(), String> {
         if !segment.contains(['{', '}']) {
             continue;
         }
-        let name = segment
-            .strip_prefix('{')
-            .and_then(|rest| rest.strip_suffix('}'))
-            .unwrap_or_default();
+        let name = segment.strip_prefix('{').and_then(|rest| rest.strip_suffix('}')).unwrap_or_default();
         let rest = name.strip_prefix('*');
         let name = rest.unwrap_or(name);
         if name.is_empty() || name.contains(['{', '}', '*']) {
-            return Err(format!(
-                "`{segment}` in `{route}` is no parameter; {allowed}"
-            ));
+            return Err(format!("`{segment}` in `{route}` is no parameter; {allowed}"));
         }
         if rest.is_some() && index + 1 != segments.len() {
-            return Err(format!(
-                "`{segment}` in `{route}` is not the last segment; {allowed}"
-            ));
+            return Err(format!("`{segment}` in `{route}` is not the last segment; {allowed}"));
         }
     }
     Ok(())
@@ -270,44 +217,24 @@ pub struct TargetFlags {
 }
 
 /// Variables of the target flags.
-pub(super) const TARGET_VARIABLES: [&str; 5] = [
-    "RUSTOK_OBSD_EXE",
-    "RUSTOK_OBSD_PORT",
-    "RUSTOK_OBSD_COMMAND_LINE",
-    "RUSTOK_OBSD_CGROUP",
-    "RUSTOK_OBSD_PID",
-];
+pub(super) const TARGET_VARIABLES: [&str; 5] =
+    ["RUSTOK_OBSD_EXE", "RUSTOK_OBSD_PORT", "RUSTOK_OBSD_COMMAND_LINE", "RUSTOK_OBSD_CGROUP", "RUSTOK_OBSD_PID"];
 
 impl TargetFlags {
     /// Reads the variables; lists are comma-separated, but for the command line, where commas are usual.
-    pub(super) fn from_variables(
-        variables: &HashMap<String, OsString>,
-        problems: &mut Vec<Problem>,
-    ) -> Self {
+    pub(super) fn from_variables(variables: &HashMap<String, OsString>, problems: &mut Vec<Problem>) -> Self {
         let mut list = |name: &str| -> Vec<String> {
             let Some(value) = variables.get(name) else {
                 return Vec::new();
             };
             let Some(value) = value.to_str() else {
                 let message = "is not UTF-8".to_owned();
-                problems.push(Problem {
-                    place: "environment".into(),
-                    key: name.to_owned(),
-                    message,
-                });
+                problems.push(Problem { place: "environment".into(), key: name.to_owned(), message });
                 return Vec::new();
             };
-            let items: Vec<&str> = if name == "RUSTOK_OBSD_COMMAND_LINE" {
-                vec![value]
-            } else {
-                value.split(',').collect()
-            };
-            items
-                .iter()
-                .map(|item| item.trim())
-                .filter(|item| !item.is_empty())
-                .map(ToOwned::to_owned)
-                .collect()
+            let items: Vec<&str> =
+                if name == "RUSTOK_OBSD_COMMAND_LINE" { vec![value] } else { value.split(',').collect() };
+            items.iter().map(|item| item.trim()).filter(|item| !item.is_empty()).map(ToOwned::to_owned).collect()
         };
         let [exe, port, command_line, cgroup, pid] = TARGET_VARIABLES;
         Self {
@@ -320,19 +247,8 @@ impl TargetFlags {
     }
 
     /// The targets; `names` are what each kind is called in messages.
-    pub(super) fn targets(
-        &self,
-        place: &str,
-        names: [&str; 5],
-        problems: &mut Vec<Problem>,
-    ) -> Vec<Target> {
-        let lists = [
-            &self.exe,
-            &self.port,
-            &self.command_line,
-            &self.cgroup,
-            &self.pid,
-        ];
+    pub(super) fn targets(&self, place: &str, names: [&str; 5], problems: &mut Vec<Problem>) -> Vec<Target> {
+        let lists = [&self.exe, &self.port, &self.command_line, &self.cgroup, &self.pid];
         let keys = ["exe", "port", "command_line", "cgroup", "pid"];
         let mut targets = Vec::new();
         for ((list, key), name) in lists.into_iter().zip(keys).zip(names) {
@@ -344,20 +260,14 @@ impl TargetFlags {
                         .map_err(|_| format!("`{item}` is not allowed; allowed: a whole number"))
                         .and_then(|_| match DeValue::parse(item) {
                             Ok(value) => target.set(key, value.get_ref()),
-                            Err(_) => {
-                                Err(format!("`{item}` is not allowed; allowed: a whole number"))
-                            }
+                            Err(_) => Err(format!("`{item}` is not allowed; allowed: a whole number")),
                         }),
                     _ => target.set(key, &DeValue::String(item.as_str().into())),
                 };
                 match result {
                     Ok(()) => targets.push(target),
                     Err(message) => {
-                        problems.push(Problem {
-                            place: place.to_owned(),
-                            key: name.to_owned(),
-                            message,
-                        });
+                        problems.push(Problem { place: place.to_owned(), key: name.to_owned(), message });
                     }
                 }
             }

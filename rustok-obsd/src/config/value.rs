@@ -67,21 +67,14 @@ impl Slot<'_> {
             Self::PowerOfTwo(_, min, max) => format!("a power of two from {min} to {max}"),
             Self::Ratio(_) => "a number from 0.0 to 1.0".into(),
             Self::Duration(_, min, max) => {
-                format!(
-                    "a time from {} to {}, such as `5s` or `500ms`",
-                    print_duration(*min),
-                    print_duration(*max)
-                )
+                format!("a time from {} to {}, such as `5s` or `500ms`", print_duration(*min), print_duration(*max))
             }
             Self::Text(_) => "text".into(),
             Self::Path(_) => "an absolute path".into(),
             Self::Address(_) => "`ADDRESS:PORT`, such as `127.0.0.1:9464` or `[::1]:9464`".into(),
-            Self::Choice(choice) => choice
-                .names()
-                .iter()
-                .map(|name| format!("`{name}`"))
-                .collect::<Vec<_>>()
-                .join(", "),
+            Self::Choice(choice) => {
+                choice.names().iter().map(|name| format!("`{name}`")).collect::<Vec<_>>().join(", ")
+            }
             Self::Headers(_) => "a table of names and values, or `name=value,name=value`".into(),
             Self::Attributes(_) => "a table of keys and values, or `key=value,key=value`".into(),
             Self::Endpoint(_) => "a URL such as `http://localhost:4317`".into(),
@@ -114,18 +107,10 @@ impl Slot<'_> {
         let done = match self {
             Self::Bool(value) => parse_bool(text, style).map(|parsed| **value = parsed),
             Self::Integer(..) | Self::PowerOfTwo(..) => {
-                return text
-                    .parse()
-                    .map_err(|_| ())
-                    .and_then(|number| self.set_integer(number))
-                    .or(self.refuse(text));
+                return text.parse().map_err(|_| ()).and_then(|number| self.set_integer(number)).or(self.refuse(text));
             }
             Self::Ratio(_) => {
-                return text
-                    .parse()
-                    .map_err(|_| ())
-                    .and_then(|number| self.set_ratio(number))
-                    .or(self.refuse(text));
+                return text.parse().map_err(|_| ()).and_then(|number| self.set_ratio(number)).or(self.refuse(text));
             }
             Self::Duration(value, min, max) => match style {
                 Style::Own => parse_duration(text),
@@ -161,12 +146,8 @@ impl Slot<'_> {
                 Ok(())
             }
             (Self::Integer(..) | Self::PowerOfTwo(..), DeValue::Integer(number)) => {
-                let parsed =
-                    usize::from_str_radix(&number.as_str().replace('_', ""), number.radix());
-                parsed
-                    .map_err(|_| ())
-                    .and_then(|number| self.set_integer(number))
-                    .or(self.refuse(number.as_str()))
+                let parsed = usize::from_str_radix(&number.as_str().replace('_', ""), number.radix());
+                parsed.map_err(|_| ()).and_then(|number| self.set_integer(number)).or(self.refuse(number.as_str()))
             }
             (Self::Ratio(_), DeValue::Float(_) | DeValue::Integer(_)) => {
                 let text = match value {
@@ -194,34 +175,21 @@ impl Slot<'_> {
                 }
             }
             (Self::Bool(_) | Self::Integer(..) | Self::PowerOfTwo(..) | Self::Ratio(_), other) => {
-                Err(format!(
-                    "is {}; allowed: {}",
-                    article(other),
-                    self.allowed()
-                ))
+                Err(format!("is {}; allowed: {}", article(other), self.allowed()))
             }
             (_, DeValue::String(text)) => self.set_text(text, Style::Own),
-            (_, other) => Err(format!(
-                "is {}; allowed: {}",
-                article(other),
-                self.allowed()
-            )),
+            (_, other) => Err(format!("is {}; allowed: {}", article(other), self.allowed())),
         }
     }
 
     fn refuse(&self, text: &str) -> Result<(), String> {
-        Err(format!(
-            "`{text}` is not allowed; allowed: {}",
-            self.allowed()
-        ))
+        Err(format!("`{text}` is not allowed; allowed: {}", self.allowed()))
     }
 
     fn set_integer(&mut self, number: usize) -> Result<(), ()> {
         match self {
             Self::Integer(slot, min, max) if (*min..=*max).contains(&number) => **slot = number,
-            Self::PowerOfTwo(slot, min, max)
-                if (*min..=*max).contains(&number) && number.is_power_of_two() =>
-            {
+            Self::PowerOfTwo(slot, min, max) if (*min..=*max).contains(&number) && number.is_power_of_two() => {
                 **slot = number;
             }
             _ => return Err(()),
@@ -241,11 +209,7 @@ impl Slot<'_> {
 /// A kind of TOML value with its article.
 pub(super) fn article(value: &DeValue<'_>) -> String {
     let name = value.type_str();
-    let article = if name.starts_with(['a', 'i']) {
-        "an"
-    } else {
-        "a"
-    };
+    let article = if name.starts_with(['a', 'i']) { "an" } else { "a" };
     format!("{article} {name}")
 }
 
@@ -261,9 +225,7 @@ fn parse_bool(text: &str, style: Style<'_>) -> Option<bool> {
 fn select(choice: &mut dyn Choice, text: &str, style: Style<'_>) -> Option<()> {
     match style {
         Style::Own => choice.select(text),
-        Style::Otel(_) => text
-            .split(',')
-            .any(|name| choice.select(&name.trim().to_ascii_lowercase())),
+        Style::Otel(_) => text.split(',').any(|name| choice.select(&name.trim().to_ascii_lowercase())),
     }
     .then_some(())
 }
@@ -285,9 +247,7 @@ fn parse_duration(text: &str) -> Option<Duration> {
             "d" => 86_400_000,
             _ => return None,
         };
-        total = total.checked_add(Duration::from_millis(
-            number.parse::<u64>().ok()?.checked_mul(unit_ms)?,
-        ))?;
+        total = total.checked_add(Duration::from_millis(number.parse::<u64>().ok()?.checked_mul(unit_ms)?))?;
         rest = tail;
     }
     (!text.is_empty()).then_some(total)
@@ -320,14 +280,10 @@ fn parse_address(text: &str) -> Option<SocketAddr> {
 fn set_headers(slot: &mut Pairs, headers: Pairs) -> Result<(), String> {
     for (name, value) in &headers.0 {
         if HeaderName::try_from(name.as_str()).is_err() {
-            return Err(format!(
-                "`{name}` is no name of an HTTP header; allowed: letters, digits and !#$%&'*+-.^_`|~"
-            ));
+            return Err(format!("`{name}` is no name of an HTTP header; allowed: letters, digits and !#$%&'*+-.^_`|~"));
         }
         if HeaderValue::try_from(value.as_str()).is_err() {
-            return Err(format!(
-                "the value of `{name}` holds characters that HTTP forbids; allowed: visible ASCII"
-            ));
+            return Err(format!("the value of `{name}` holds characters that HTTP forbids; allowed: visible ASCII"));
         }
     }
     *slot = headers;
@@ -336,20 +292,13 @@ fn set_headers(slot: &mut Pairs, headers: Pairs) -> Result<(), String> {
 
 /// Checks what can be checked without the other keys; the scheme of a bare `host:port` depends on `insecure`.
 fn set_endpoint(slot: &mut Option<Endpoint>, text: &str, style: Style<'_>) -> Result<(), String> {
-    let allowed =
-        "allowed: a URL such as `http://localhost:4317` (gRPC) or `http://localhost:4318` (HTTP)";
+    let allowed = "allowed: a URL such as `http://localhost:4317` (gRPC) or `http://localhost:4318` (HTTP)";
     if text.is_empty() {
         *slot = None;
         return Ok(());
     }
-    let full = if text.contains("://") {
-        text.to_owned()
-    } else {
-        format!("http://{text}")
-    };
-    let uri: Uri = full
-        .parse()
-        .map_err(|error| format!("`{text}` is no URL ({error}); {allowed}"))?;
+    let full = if text.contains("://") { text.to_owned() } else { format!("http://{text}") };
+    let uri: Uri = full.parse().map_err(|error| format!("`{text}` is no URL ({error}); {allowed}"))?;
     match uri.scheme_str() {
         Some("http") => {}
         Some("https") => return Err(NO_TLS.to_owned()),
@@ -358,19 +307,11 @@ fn set_endpoint(slot: &mut Option<Endpoint>, text: &str, style: Style<'_>) -> Re
             return Err(format!("`{text}` has the scheme `{scheme}`; {allowed}"));
         }
     }
-    if uri
-        .authority()
-        .is_some_and(|authority| authority.as_str().contains('@'))
-    {
-        return Err(format!(
-            "a URL with a user name or password is refused; use `traces.headers`; {allowed}"
-        ));
+    if uri.authority().is_some_and(|authority| authority.as_str().contains('@')) {
+        return Err(format!("a URL with a user name or password is refused; use `traces.headers`; {allowed}"));
     }
     let exact = style == Style::Otel("OTEL_EXPORTER_OTLP_TRACES_ENDPOINT");
-    *slot = Some(Endpoint {
-        url: text.to_owned(),
-        exact,
-    });
+    *slot = Some(Endpoint { url: text.to_owned(), exact });
     Ok(())
 }
 
@@ -385,29 +326,13 @@ mod tests {
 
     #[test]
     fn durations_are_read_and_printed_alike() {
-        for (text, ms) in [
-            ("5s", 5000),
-            ("500ms", 500),
-            ("1m30s", 90_000),
-            ("2h", 7_200_000),
-            ("0s", 0),
-        ] {
+        for (text, ms) in [("5s", 5000), ("500ms", 500), ("1m30s", 90_000), ("2h", 7_200_000), ("0s", 0)] {
             let parsed = parse_duration(text).unwrap();
             assert_eq!(parsed, Duration::from_millis(ms), "{text}");
             assert_eq!(print_duration(parsed), text);
         }
-        for bad in [
-            "",
-            "5",
-            "s",
-            "5 s",
-            "-5s",
-            "5sec",
-            "1.5s",
-            "5s3",
-            "99999999999999999999s",
-            "18446744073709551615d",
-        ] {
+        for bad in ["", "5", "s", "5 s", "-5s", "5sec", "1.5s", "5s3", "99999999999999999999s", "18446744073709551615d"]
+        {
             assert_eq!(parse_duration(bad), None, "{bad}");
         }
     }

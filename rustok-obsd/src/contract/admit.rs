@@ -4,12 +4,11 @@
 
 use super::http;
 use super::recorder::{
-    ClientEntry, ClientKey, HttpRecorder, Limits, NO_PEER, OTHER_PEER, Peer, ServerEntry,
-    ServerKey, TargetKey,
+    ClientEntry, ClientKey, HttpRecorder, Limits, NO_PEER, OTHER_PEER, Peer, ServerEntry, ServerKey, TargetKey,
 };
 use super::series::{
-    ClientSeries, Ending, METHODS, OTHER, PathLabels, SOURCES, ServerSeries, Service, Timed,
-    error_type, method_text, outcome, source_index,
+    ClientSeries, Ending, METHODS, OTHER, PathLabels, SOURCES, ServerSeries, Service, Timed, error_type, method_text,
+    outcome, source_index,
 };
 use crate::contract::histogram::{Histogram, bump};
 use crate::exchange::{Exchange, Method, Side};
@@ -42,11 +41,7 @@ impl Detail {
     }
 
     fn of(self, method: Method, status: u16) -> (Method, u16) {
-        if self == Self::LastResort {
-            (Method::Other, 0)
-        } else {
-            (method, status)
-        }
+        if self == Self::LastResort { (Method::Other, 0) } else { (method, status) }
     }
 }
 
@@ -56,11 +51,7 @@ impl HttpRecorder {
         if let Some(index) = self.services.get(name) {
             return *index;
         }
-        let name = if self.services.len() >= self.limits.services {
-            OTHER
-        } else {
-            name
-        };
+        let name = if self.services.len() >= self.limits.services { OTHER } else { name };
         if let Some(index) = self.services.get(name) {
             return *index;
         }
@@ -71,11 +62,7 @@ impl HttpRecorder {
             routes: [const { AtomicU64::new(0) }; SOURCES.len()],
         };
         // There is room: one more than the cap, for `~other`.
-        let index = self
-            .metrics
-            .services
-            .push(service)
-            .unwrap_or(self.limits.services);
+        let index = self.metrics.services.push(service).unwrap_or(self.limits.services);
         self.services.insert(name.to_owned(), index);
         index
     }
@@ -88,10 +75,7 @@ impl HttpRecorder {
     }
 
     fn service_name(&self, service: usize) -> &str {
-        self.metrics
-            .services
-            .get(service)
-            .map_or("", |service| &service.name)
+        self.metrics.services.get(service).map_or("", |service| &service.name)
     }
 
     /// Makes the list of resources anew.
@@ -110,59 +94,32 @@ impl HttpRecorder {
                 ]
             })
             .collect();
-        let sets = values
-            .iter()
-            .map(|values| LabelSet::new(http::TARGET_INFO.labels.iter().copied().zip(*values)));
+        let sets = values.iter().map(|values| LabelSet::new(http::TARGET_INFO.labels.iter().copied().zip(*values)));
         let sets: Arc<[LabelSet]> = sets.collect();
         let old = {
-            let mut info = self
-                .metrics
-                .target_info
-                .lock()
-                .unwrap_or_else(PoisonError::into_inner);
+            let mut info = self.metrics.target_info.lock().unwrap_or_else(PoisonError::into_inner);
             std::mem::replace(&mut *info, sets)
         };
         drop(old);
-        self.metrics
-            .targets
-            .store(self.targets.len() as u64, Ordering::Relaxed);
+        self.metrics.targets.store(self.targets.len() as u64, Ordering::Relaxed);
     }
 
     /// The series of an exchange whose label set is new to this target.
-    pub(super) fn admit_server(
-        &mut self,
-        key: TargetKey,
-        exchange: &Exchange<'_>,
-        route: &Route,
-    ) -> ServerEntry {
+    pub(super) fn admit_server(&mut self, key: TargetKey, exchange: &Exchange<'_>, route: &Route) -> ServerEntry {
         let service = self.service_of(key);
         let ending = Ending::from(exchange.outcome);
         let pinned = Arc::clone(&route.template);
         for detail in Detail::ALL {
             let (method, status) = detail.of(exchange.method, exchange.status);
-            let other = Route {
-                template: Arc::clone(&self.other),
-                source: Source::Overflow,
-            };
+            let other = Route { template: Arc::clone(&self.other), source: Source::Overflow };
             let route = if detail == Detail::All { route } else { &other };
             let matched = route.source != Source::Unmatched;
             let template = Arc::clone(&route.template);
-            let key = ServerKey {
-                service,
-                method,
-                route: template,
-                matched,
-                status,
-                ending,
-            };
+            let key = ServerKey { service, method, route: template, matched, status, ending };
             let known = self.server.get(&key).cloned();
             let fits = detail.fits(self.metrics.server.len(), self.limits.server_series);
             if let Some(series) = known.or_else(|| fits.then(|| self.new_server(key, route))) {
-                return ServerEntry {
-                    series,
-                    overflow: detail != Detail::All,
-                    _pinned: pinned,
-                };
+                return ServerEntry { series, overflow: detail != Detail::All, _pinned: pinned };
             }
         }
         unreachable!("the last resort always fits")
@@ -170,11 +127,7 @@ impl HttpRecorder {
 
     fn new_server(&mut self, key: ServerKey, route: &Route) -> Arc<ServerSeries> {
         let (method, status, ending) = (key.method, key.status, key.ending);
-        let code = if status == 0 {
-            String::new()
-        } else {
-            status.to_string()
-        };
+        let code = if status == 0 { String::new() } else { status.to_string() };
         let values = [
             self.service_name(key.service),
             method_text(method),
@@ -183,18 +136,8 @@ impl HttpRecorder {
             "http",
             &error_type(Side::Server, status, ending),
         ];
-        let labels = LabelSet::new(
-            http::SERVER_REQUEST_DURATION
-                .labels
-                .iter()
-                .copied()
-                .zip(values),
-        );
-        let status = if ending == Ending::Aborted {
-            499
-        } else {
-            status
-        };
+        let labels = LabelSet::new(http::SERVER_REQUEST_DURATION.labels.iter().copied().zip(values));
+        let status = if ending == Ending::Aborted { 499 } else { status };
         let series = Arc::new(ServerSeries {
             labels,
             service: key.service,
@@ -206,10 +149,7 @@ impl HttpRecorder {
             request_body: Histogram::new(),
             response_body: Histogram::new(),
         });
-        if self
-            .routes
-            .insert((key.service, Arc::clone(&key.route)), ())
-            .is_none()
+        if self.routes.insert((key.service, Arc::clone(&key.route)), ()).is_none()
             && let Some(service) = self.metrics.services.get(key.service)
         {
             bump(&service.routes[source_index(route.source)], 1);
@@ -222,57 +162,32 @@ impl HttpRecorder {
     /// Index of RusToK's labels of a request. There are never more than server series, hence always room.
     fn request(&mut self, method: Method, route: &Arc<str>, status: u16) -> usize {
         let metrics = &self.metrics;
-        *self
-            .requests
-            .entry((method, Arc::clone(route), status))
-            .or_insert_with(|| {
-                let values = [method_text(method), route, &format!("{status:03}")];
-                let labels = LabelSet::new(http::REQUESTS.labels.iter().copied().zip(values));
-                metrics.requests.push(labels).unwrap_or(0)
-            })
+        *self.requests.entry((method, Arc::clone(route), status)).or_insert_with(|| {
+            let values = [method_text(method), route, &format!("{status:03}")];
+            let labels = LabelSet::new(http::REQUESTS.labels.iter().copied().zip(values));
+            metrics.requests.push(labels).unwrap_or(0)
+        })
     }
 
     fn path(&mut self, method: Method, route: &Arc<str>) -> usize {
         let metrics = &self.metrics;
-        *self
-            .paths
-            .entry((method, Arc::clone(route)))
-            .or_insert_with(|| {
-                let values = [method_text(method), &**route];
-                let path = LabelSet::new(http::REQUEST_DURATION.labels.iter().copied().zip(values));
-                let endpoint = LabelSet::new(http::REQUEST_SIZE.labels.iter().copied().zip(values));
-                metrics
-                    .paths
-                    .push(PathLabels { path, endpoint })
-                    .unwrap_or(0)
-            })
+        *self.paths.entry((method, Arc::clone(route))).or_insert_with(|| {
+            let values = [method_text(method), &**route];
+            let path = LabelSet::new(http::REQUEST_DURATION.labels.iter().copied().zip(values));
+            let endpoint = LabelSet::new(http::REQUEST_SIZE.labels.iter().copied().zip(values));
+            metrics.paths.push(PathLabels { path, endpoint }).unwrap_or(0)
+        })
     }
 
     /// The series of an exchange whose label set is new to this target.
-    pub(super) fn admit_client(
-        &mut self,
-        key: TargetKey,
-        exchange: &Exchange<'_>,
-        peer: usize,
-    ) -> ClientEntry {
+    pub(super) fn admit_client(&mut self, key: TargetKey, exchange: &Exchange<'_>, peer: usize) -> ClientEntry {
         let service = self.service_of(key);
         let ending = Ending::from(exchange.outcome);
         for detail in Detail::ALL {
             let (method, status) = detail.of(exchange.method, exchange.status);
-            let Peer { address, port } = self.peer_labels[if detail == Detail::All {
-                peer
-            } else {
-                OTHER_PEER
-            }]
-            .clone();
-            let key = ClientKey {
-                service,
-                method,
-                address,
-                port,
-                status,
-                ending,
-            };
+            let Peer { address, port } =
+                self.peer_labels[if detail == Detail::All { peer } else { OTHER_PEER }].clone();
+            let key = ClientKey { service, method, address, port, status, ending };
             let known = self.client.get(&key).cloned();
             let fits = detail.fits(self.metrics.client.len(), self.limits.client_series);
             if let Some(series) = known.or_else(|| fits.then(|| self.new_client(key))) {
@@ -285,28 +200,11 @@ impl HttpRecorder {
 
     fn new_client(&mut self, key: ClientKey) -> Arc<ClientSeries> {
         let (method, status, ending) = (key.method, key.status, key.ending);
-        let code = if status == 0 {
-            String::new()
-        } else {
-            status.to_string()
-        };
+        let code = if status == 0 { String::new() } else { status.to_string() };
         let error = error_type(Side::Client, status, ending);
-        let values = [
-            self.service_name(key.service),
-            method_text(method),
-            &code,
-            &key.address,
-            &key.port,
-            &error,
-        ];
+        let values = [self.service_name(key.service), method_text(method), &code, &key.address, &key.port, &error];
         let series = Arc::new(ClientSeries {
-            labels: LabelSet::new(
-                http::CLIENT_REQUEST_DURATION
-                    .labels
-                    .iter()
-                    .copied()
-                    .zip(values),
-            ),
+            labels: LabelSet::new(http::CLIENT_REQUEST_DURATION.labels.iter().copied().zip(values)),
             service: key.service,
             outcome: outcome(method, status, ending),
             timed: Timed::new(),
@@ -338,27 +236,20 @@ impl HttpRecorder {
 
 /// Address and port of a `Host` value (RFC 9110, section 7.2), `None` where it is none.
 fn parse_host(host: &[u8]) -> Option<Peer> {
-    let host = std::str::from_utf8(host)
-        .ok()
-        .filter(|host| host.len() <= 255)?;
+    let host = std::str::from_utf8(host).ok().filter(|host| host.len() <= 255)?;
     let (address, port) = match host.rsplit_once(':') {
         Some((address, port)) if !port.contains(']') => (address, port.parse::<u16>().ok()?),
         _ => (host, 80),
     };
     let address = match address.strip_prefix('[') {
-        Some(address) => address
-            .strip_suffix(']')
-            .filter(|address| address.parse::<std::net::Ipv6Addr>().is_ok())?,
+        Some(address) => address.strip_suffix(']').filter(|address| address.parse::<std::net::Ipv6Addr>().is_ok())?,
         None => address,
     };
     let legal = |c: char| c.is_ascii_alphanumeric() || matches!(c, '-' | '.' | '_' | ':');
     if address.is_empty() || !address.chars().all(legal) {
         return None;
     }
-    Some(Peer {
-        address: address.to_ascii_lowercase().into(),
-        port: port.to_string().into(),
-    })
+    Some(Peer { address: address.to_ascii_lowercase().into(), port: port.to_string().into() })
 }
 
 #[cfg(test)]
@@ -367,9 +258,7 @@ mod tests {
 
     #[test]
     fn a_host_gives_address_and_port_or_nothing() {
-        let parse = |host: &str| {
-            parse_host(host.as_bytes()).map(|peer| format!("{} {}", peer.address, peer.port))
-        };
+        let parse = |host: &str| parse_host(host.as_bytes()).map(|peer| format!("{} {}", peer.address, peer.port));
         for (host, wanted) in [
             ("example.com", Some("example.com 80")),
             ("Example.COM:8080", Some("example.com 8080")),

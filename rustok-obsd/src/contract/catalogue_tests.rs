@@ -15,51 +15,24 @@ fn every_family_has_one_name_a_help_and_the_suffix_of_its_kind_and_unit() {
         let name = family.name;
         assert!(seen.insert(name), "{name} is declared twice");
         assert!(is_name(name), "{name} is no metric name");
-        assert!(
-            family.help.ends_with('.') && family.help.len() > 20,
-            "{name}: help is no sentence"
-        );
-        assert_eq!(
-            family.kind == Kind::Counter,
-            name.ends_with("_total"),
-            "{name}: suffix of a counter"
-        );
-        assert_eq!(
-            family.kind == Kind::Info,
-            name.ends_with("_info"),
-            "{name}: suffix of an info"
-        );
+        assert!(family.help.ends_with('.') && family.help.len() > 20, "{name}: help is no sentence");
+        assert_eq!(family.kind == Kind::Counter, name.ends_with("_total"), "{name}: suffix of a counter");
+        assert_eq!(family.kind == Kind::Info, name.ends_with("_info"), "{name}: suffix of an info");
         let base = name.strip_suffix("_total").unwrap_or(name);
-        assert!(
-            base.ends_with(family.unit),
-            "{name} does not end in its unit {}",
-            family.unit
-        );
+        assert!(base.ends_with(family.unit), "{name} does not end in its unit {}", family.unit);
         for suffix in ["_seconds", "_bytes"] {
-            assert!(
-                !base.ends_with(suffix) || suffix[1..] == *family.unit,
-                "{name} hides its unit"
-            );
+            assert!(!base.ends_with(suffix) || suffix[1..] == *family.unit, "{name} hides its unit");
         }
         let mut labels = HashSet::new();
         for label in family.labels {
-            assert!(
-                is_name(label) && *label != "le" && labels.insert(label),
-                "{name}: label {label}"
-            );
+            assert!(is_name(label) && *label != "le" && labels.insert(label), "{name}: label {label}");
         }
     }
     let mut bases = HashSet::new();
     for family in families() {
         let name = family.name;
-        let base = name
-            .strip_suffix("_total")
-            .or(name.strip_suffix("_info"))
-            .unwrap_or(name);
-        assert!(
-            bases.insert(base),
-            "{base} would name two families in OpenMetrics"
-        );
+        let base = name.strip_suffix("_total").or(name.strip_suffix("_info")).unwrap_or(name);
+        assert!(bases.insert(base), "{base} would name two families in OpenMetrics");
     }
 }
 
@@ -69,10 +42,7 @@ fn the_text_of_each_bound_is_its_value_and_bounds_rise() {
         assert_eq!(bounds.values.len(), bounds.text.len());
         for (value, text) in bounds.values.iter().zip(bounds.text) {
             assert_eq!(text.parse::<f64>().unwrap().to_bits(), value.to_bits());
-            assert!(
-                text.contains(['.', 'e']),
-                "{text} is no canonical OpenMetrics float"
-            );
+            assert!(text.contains(['.', 'e']), "{text} is no canonical OpenMetrics float");
         }
         assert!(bounds.values.is_sorted_by(|a, b| a < b));
     }
@@ -80,12 +50,8 @@ fn the_text_of_each_bound_is_its_value_and_bounds_rise() {
 
 #[test]
 fn duration_bounds_contain_those_of_rustok_and_of_the_semantic_conventions() {
-    let rustok = [
-        0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0,
-    ];
-    let otel = [
-        0.005, 0.01, 0.025, 0.05, 0.075, 0.1, 0.25, 0.5, 0.75, 1.0, 2.5, 5.0, 7.5, 10.0,
-    ];
+    let rustok = [0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0];
+    let otel = [0.005, 0.01, 0.025, 0.05, 0.075, 0.1, 0.25, 0.5, 0.75, 1.0, 2.5, 5.0, 7.5, 10.0];
     for bound in rustok.iter().chain(&otel) {
         assert!(http::DURATION.values.contains(bound), "{bound} is missing");
     }

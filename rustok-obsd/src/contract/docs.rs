@@ -21,11 +21,7 @@ pub fn markdown() -> String {
             area.title
         );
         for family in area.families {
-            let labels: Vec<_> = family
-                .labels
-                .iter()
-                .map(|label| format!("`{label}`"))
-                .collect();
+            let labels: Vec<_> = family.labels.iter().map(|label| format!("`{label}`")).collect();
             let _ = writeln!(
                 text,
                 "| `{}` | {} | {} | {} | {} | {} |",
@@ -50,12 +46,7 @@ pub fn markdown() -> String {
 }
 
 fn list(bounds: &Bounds) -> String {
-    bounds
-        .values
-        .iter()
-        .map(f64::to_string)
-        .collect::<Vec<_>>()
-        .join(", ")
+    bounds.values.iter().map(f64::to_string).collect::<Vec<_>>().join(", ")
 }
 
 fn kind(kind: Kind) -> &'static str {

@@ -10,10 +10,7 @@ use std::sync::atomic::{AtomicU64, Ordering, fence};
 
 /// Adds to a cell that only this thread writes: a plain load and store.
 pub(super) fn bump(cell: &AtomicU64, by: u64) {
-    cell.store(
-        cell.load(Ordering::Relaxed).wrapping_add(by),
-        Ordering::Relaxed,
-    );
+    cell.store(cell.load(Ordering::Relaxed).wrapping_add(by), Ordering::Relaxed);
 }
 
 /// `N` buckets, the last one is +Inf.
@@ -24,10 +21,7 @@ pub(super) struct Histogram<const N: usize> {
 
 impl<const N: usize> Histogram<N> {
     pub(super) const fn new() -> Self {
-        Self {
-            buckets: [const { AtomicU64::new(0) }; N],
-            sum: AtomicU64::new(0),
-        }
+        Self { buckets: [const { AtomicU64::new(0) }; N], sum: AtomicU64::new(0) }
     }
 
     /// Records one value and returns its bucket. One thread only.
@@ -80,31 +74,21 @@ pub(super) struct TracedCell {
 
 impl TracedCell {
     pub(super) const fn new() -> Self {
-        Self {
-            sequence: AtomicU64::new(0),
-            words: [const { AtomicU64::new(0) }; 5],
-        }
+        Self { sequence: AtomicU64::new(0), words: [const { AtomicU64::new(0) }; 5] }
     }
 
     /// Replaces the content. One thread only.
     pub(super) fn write(&self, traced: &Traced) {
         let sequence = self.sequence.load(Ordering::Relaxed);
-        self.sequence
-            .store(sequence.wrapping_add(1), Ordering::Relaxed);
+        self.sequence.store(sequence.wrapping_add(1), Ordering::Relaxed);
         // No store below may be seen before the odd number.
         fence(Ordering::Release);
-        let words = [
-            (traced.trace_id >> 64) as u64,
-            traced.trace_id as u64,
-            traced.span_id,
-            traced.value,
-            traced.time_ns,
-        ];
+        let words =
+            [(traced.trace_id >> 64) as u64, traced.trace_id as u64, traced.span_id, traced.value, traced.time_ns];
         for (cell, word) in self.words.iter().zip(words) {
             cell.store(word, Ordering::Relaxed);
         }
-        self.sequence
-            .store(sequence.wrapping_add(2), Ordering::Release);
+        self.sequence.store(sequence.wrapping_add(2), Ordering::Release);
     }
 
     /// The content, `None` where there is none or it is being replaced.
@@ -113,19 +97,11 @@ impl TracedCell {
         if sequence == 0 || sequence % 2 == 1 {
             return None;
         }
-        let [high, low, span_id, value, time_ns] = self
-            .words
-            .each_ref()
-            .map(|cell| cell.load(Ordering::Relaxed));
+        let [high, low, span_id, value, time_ns] = self.words.each_ref().map(|cell| cell.load(Ordering::Relaxed));
         // No load above may happen after the check.
         fence(Ordering::Acquire);
         let trace_id = u128::from(high) << 64 | u128::from(low);
-        (self.sequence.load(Ordering::Relaxed) == sequence).then_some(Traced {
-            trace_id,
-            span_id,
-            value,
-            time_ns,
-        })
+        (self.sequence.load(Ordering::Relaxed) == sequence).then_some(Traced { trace_id, span_id, value, time_ns })
     }
 }
 
@@ -141,10 +117,7 @@ mod tests {
         assert_eq!(BOUNDS[0], 500_000);
         assert_eq!(BOUNDS[7], 75_000_000);
         assert_eq!(BOUNDS[16], 10_000_000_000);
-        assert_eq!(
-            scale::<5>(http::SIZE.values, 1.0),
-            [100, 1_000, 10_000, 100_000, 1_000_000]
-        );
+        assert_eq!(scale::<5>(http::SIZE.values, 1.0), [100, 1_000, 10_000, 100_000, 1_000_000]);
     }
 
     #[test]
@@ -167,10 +140,7 @@ mod tests {
                 while seen < 200_000 {
                     if let Some(traced) = cell.read() {
                         assert_eq!(traced.trace_id >> 64, u128::from(traced.value));
-                        assert_eq!(
-                            (traced.span_id, traced.time_ns),
-                            (traced.value, traced.value)
-                        );
+                        assert_eq!((traced.span_id, traced.time_ns), (traced.value, traced.value));
                         seen += 1;
                     }
                 }
@@ -179,12 +149,7 @@ mod tests {
             while !reader.is_finished() {
                 value += 1;
                 let trace_id = u128::from(value) << 64 | 1;
-                cell.write(&Traced {
-                    trace_id,
-                    span_id: value,
-                    value,
-                    time_ns: value,
-                });
+                cell.write(&Traced { trace_id, span_id: value, value, time_ns: value });
                 if value.is_multiple_of(64) {
                     std::thread::yield_now();
                 }

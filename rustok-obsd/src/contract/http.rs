@@ -14,13 +14,7 @@ pub const DURATION: Bounds =
 pub const SIZE: Bounds = bounds!(100.0 1000.0 10000.0 100000.0 1e+06);
 
 /// RusToK's families: sums over all observed servers, so that they keep exactly RusToK's labels.
-pub const RUSTOK: &[Family<'static>] = &[
-    REQUESTS,
-    REQUEST_DURATION,
-    ACTIVE_CONNECTIONS,
-    REQUEST_SIZE,
-    RESPONSE_SIZE,
-];
+pub const RUSTOK: &[Family<'static>] = &[REQUESTS, REQUEST_DURATION, ACTIVE_CONNECTIONS, REQUEST_SIZE, RESPONSE_SIZE];
 
 /// OpenTelemetry's families.
 pub const OTEL: &[Family<'static>] = &[
@@ -39,15 +33,7 @@ const fn rustok(
     labels: &'static [&'static str],
     help: &'static str,
 ) -> Family<'static> {
-    Family {
-        name,
-        kind,
-        unit,
-        help,
-        labels,
-        origin: Origin::Ebpf,
-        stability: Stability::Rustok,
-    }
+    Family { name, kind, unit, help, labels, origin: Origin::Ebpf, stability: Stability::Rustok }
 }
 
 const fn otel(
@@ -57,15 +43,7 @@ const fn otel(
     labels: &'static [&'static str],
     help: &'static str,
 ) -> Family<'static> {
-    Family {
-        name,
-        kind,
-        unit,
-        help,
-        labels,
-        origin: Origin::Ebpf,
-        stability: Stability::Stable,
-    }
+    Family { name, kind, unit, help, labels, origin: Origin::Ebpf, stability: Stability::Stable }
 }
 
 /// Requests that ended.
@@ -113,14 +91,8 @@ pub const RESPONSE_SIZE: Family<'static> = rustok(
     "Size of HTTP response bodies as transferred, without head.",
 );
 
-const SERVER_LABELS: &[&str] = &[
-    "service_name",
-    "http_request_method",
-    "http_route",
-    "http_response_status_code",
-    "url_scheme",
-    "error_type",
-];
+const SERVER_LABELS: &[&str] =
+    &["service_name", "http_request_method", "http_route", "http_response_status_code", "url_scheme", "error_type"];
 
 /// `http.server.request.duration`.
 pub const SERVER_REQUEST_DURATION: Family<'static> = otel(
@@ -179,12 +151,6 @@ pub const TARGET_INFO: Family<'static> = otel(
     "target_info",
     Kind::Info,
     "",
-    &[
-        "service_name",
-        "service_version",
-        "service_namespace",
-        "deployment_environment_name",
-        "host_name",
-    ],
+    &["service_name", "service_version", "service_namespace", "deployment_environment_name", "host_name"],
     "Resource attributes of each observed service, while one of its processes is observed.",
 );

@@ -64,11 +64,7 @@ impl Scratch {
             values.resize(len, 0);
         };
         let (server, client) = (metrics.server.len(), metrics.client.len());
-        let (requests, paths, services) = (
-            metrics.requests.len(),
-            metrics.paths.len(),
-            metrics.services.len(),
-        );
+        let (requests, paths, services) = (metrics.requests.len(), metrics.paths.len(), metrics.services.len());
         reset(&mut self.server, server * SERVER);
         reset(&mut self.client, client * DURATION);
         reset(&mut self.requests, requests);
@@ -78,15 +74,11 @@ impl Scratch {
         self.path_traces.clear();
         self.request_traces.clear();
         if traces {
-            self.path_traces
-                .resize(paths * DURATION_BUCKETS, Newest::default());
+            self.path_traces.resize(paths * DURATION_BUCKETS, Newest::default());
             self.request_traces.resize(requests, Newest::default());
         }
-        for (index, (series, values)) in metrics
-            .server
-            .iter(server)
-            .zip(self.server.chunks_exact_mut(SERVER))
-            .enumerate()
+        for (index, (series, values)) in
+            metrics.server.iter(server).zip(self.server.chunks_exact_mut(SERVER)).enumerate()
         {
             let (duration, sizes) = values.split_at_mut(DURATION);
             let (request, response) = sizes.split_at_mut(SIZE);
@@ -107,21 +99,13 @@ impl Scratch {
             };
             for (bucket, cell) in cells.iter().enumerate() {
                 if let Some(traced) = cell.read() {
-                    let found = Newest {
-                        time_ns: traced.time_ns,
-                        series: index,
-                        bucket,
-                    };
+                    let found = Newest { time_ns: traced.time_ns, series: index, bucket };
                     self.path_traces[series.path * DURATION_BUCKETS + bucket].offer(found);
                     self.request_traces[series.request].offer(found);
                 }
             }
         }
-        for (series, values) in metrics
-            .client
-            .iter(client)
-            .zip(self.client.chunks_exact_mut(DURATION))
-        {
+        for (series, values) in metrics.client.iter(client).zip(self.client.chunks_exact_mut(DURATION)) {
             series.timed.duration.read(values);
             let count: u64 = values[..DURATION_BUCKETS].iter().sum();
             self.outcomes[(series.service * 2 + 1) * OUTCOMES.len() + series.outcome] += count;
@@ -148,75 +132,36 @@ impl Collect for HttpMetrics {
 impl HttpMetrics {
     fn rustok(&self, scratch: &Scratch, traces: Option<i128>, out: &mut Encoder<'_>) {
         let read = |newest: &Newest| {
-            let traced =
-                self.server.get(newest.series)?.timed.traced.get()?[newest.bucket].read()?;
-            (newest.time_ns > 0)
-                .then(|| exemplar(&traced, traces?))
-                .flatten()
+            let traced = self.server.get(newest.series)?.timed.traced.get()?[newest.bucket].read()?;
+            (newest.time_ns > 0).then(|| exemplar(&traced, traces?)).flatten()
         };
         let mut samples = out.family(&http::REQUESTS);
-        for (index, (labels, count)) in self
-            .requests
-            .iter(usize::MAX)
-            .zip(&scratch.requests)
-            .enumerate()
-        {
+        for (index, (labels, count)) in self.requests.iter(usize::MAX).zip(&scratch.requests).enumerate() {
             let exemplar = scratch.request_traces.get(index).and_then(read);
             samples.put_traced(labels, *count, exemplar.as_ref());
         }
         let mut samples = out.family(&http::REQUEST_DURATION);
-        for (index, (labels, values)) in self
-            .paths
-            .iter(usize::MAX)
-            .zip(scratch.paths.chunks_exact(SERVER))
-            .enumerate()
+        for (index, (labels, values)) in self.paths.iter(usize::MAX).zip(scratch.paths.chunks_exact(SERVER)).enumerate()
         {
             let mut exemplars: Exemplars = [None; DURATION_BUCKETS];
-            let newest = scratch
-                .path_traces
-                .get(index * DURATION_BUCKETS..)
-                .unwrap_or_default();
+            let newest = scratch.path_traces.get(index * DURATION_BUCKETS..).unwrap_or_default();
             for (exemplar, newest) in exemplars.iter_mut().zip(newest) {
                 *exemplar = read(newest);
             }
-            let (buckets, sum) = (
-                &values[..DURATION_BUCKETS],
-                Value::Nanos(values[DURATION_BUCKETS]),
-            );
+            let (buckets, sum) = (&values[..DURATION_BUCKETS], Value::Nanos(values[DURATION_BUCKETS]));
             let bounds = &http::DURATION;
-            samples.put_histogram(
-                &labels.path,
-                &HistogramValue {
-                    bounds,
-                    buckets,
-                    sum,
-                    exemplars: &exemplars,
-                },
-            );
+            samples.put_histogram(&labels.path, &HistogramValue { bounds, buckets, sum, exemplars: &exemplars });
         }
-        out.family(&http::ACTIVE_CONNECTIONS)
-            .put([], self.connections.load(Ordering::Relaxed));
-        for (family, at) in [
-            (&http::REQUEST_SIZE, DURATION),
-            (&http::RESPONSE_SIZE, DURATION + SIZE),
-        ] {
+        out.family(&http::ACTIVE_CONNECTIONS).put([], self.connections.load(Ordering::Relaxed));
+        for (family, at) in [(&http::REQUEST_SIZE, DURATION), (&http::RESPONSE_SIZE, DURATION + SIZE)] {
             let series = self.paths.iter(usize::MAX).map(|labels| &labels.endpoint);
-            sizes(
-                family,
-                series.zip(scratch.paths.chunks_exact(SERVER)),
-                at,
-                out,
-            );
+            sizes(family, series.zip(scratch.paths.chunks_exact(SERVER)), at, out);
         }
     }
 
     fn otel(&self, scratch: &Scratch, traces: Option<i128>, out: &mut Encoder<'_>) {
         let mut samples = out.family(&http::SERVER_REQUEST_DURATION);
-        for (series, values) in self
-            .server
-            .iter(usize::MAX)
-            .zip(scratch.server.chunks_exact(SERVER))
-        {
+        for (series, values) in self.server.iter(usize::MAX).zip(scratch.server.chunks_exact(SERVER)) {
             let exemplars = exemplars(&series.timed, traces);
             samples.put_histogram(&series.labels, &durations(values, &exemplars));
         }
@@ -228,32 +173,18 @@ impl HttpMetrics {
                 }
             }
         }
-        for (family, at) in [
-            (&http::SERVER_REQUEST_BODY_SIZE, DURATION),
-            (&http::SERVER_RESPONSE_BODY_SIZE, DURATION + SIZE),
-        ] {
+        for (family, at) in
+            [(&http::SERVER_REQUEST_BODY_SIZE, DURATION), (&http::SERVER_RESPONSE_BODY_SIZE, DURATION + SIZE)]
+        {
             let series = self.server.iter(usize::MAX).map(|series| &series.labels);
-            sizes(
-                family,
-                series.zip(scratch.server.chunks_exact(SERVER)),
-                at,
-                out,
-            );
+            sizes(family, series.zip(scratch.server.chunks_exact(SERVER)), at, out);
         }
         let mut samples = out.family(&http::CLIENT_REQUEST_DURATION);
-        for (series, values) in self
-            .client
-            .iter(usize::MAX)
-            .zip(scratch.client.chunks_exact(DURATION))
-        {
+        for (series, values) in self.client.iter(usize::MAX).zip(scratch.client.chunks_exact(DURATION)) {
             let exemplars = exemplars(&series.timed, traces);
             samples.put_histogram(&series.labels, &durations(values, &exemplars));
         }
-        let infos = self
-            .target_info
-            .lock()
-            .unwrap_or_else(PoisonError::into_inner)
-            .clone();
+        let infos = self.target_info.lock().unwrap_or_else(PoisonError::into_inner).clone();
         let mut samples = out.family(&http::TARGET_INFO);
         for labels in infos.iter() {
             samples.put(labels, 1u64);
@@ -261,20 +192,11 @@ impl HttpMetrics {
     }
 
     fn own(&self, scratch: &Scratch, out: &mut Encoder<'_>) {
-        out.family(&own::TARGETS)
-            .put([], self.targets.load(Ordering::Relaxed));
+        out.family(&own::TARGETS).put([], self.targets.load(Ordering::Relaxed));
         let mut samples = out.family(&own::EXCHANGES);
-        for (service, counts) in self
-            .services
-            .iter(usize::MAX)
-            .zip(scratch.outcomes.chunks_exact(2 * OUTCOMES.len()))
-        {
-            for (side, counts) in ["server", "client"]
-                .iter()
-                .zip(counts.chunks_exact(OUTCOMES.len()))
-            {
-                for (outcome, count) in OUTCOMES.iter().zip(counts).filter(|(_, count)| **count > 0)
-                {
+        for (service, counts) in self.services.iter(usize::MAX).zip(scratch.outcomes.chunks_exact(2 * OUTCOMES.len())) {
+            for (side, counts) in ["server", "client"].iter().zip(counts.chunks_exact(OUTCOMES.len())) {
+                for (outcome, count) in OUTCOMES.iter().zip(counts).filter(|(_, count)| **count > 0) {
                     samples.put([service.name.as_str(), side, outcome], *count);
                 }
             }
@@ -282,10 +204,7 @@ impl HttpMetrics {
         let mut samples = out.family(&own::ROUTES);
         for service in self.services.iter(usize::MAX) {
             for (source, routes) in SOURCES.iter().zip(&service.routes) {
-                samples.put(
-                    [service.name.as_str(), source],
-                    routes.load(Ordering::Relaxed),
-                );
+                samples.put([service.name.as_str(), source], routes.load(Ordering::Relaxed));
             }
         }
         let mut samples = out.family(&own::ROUTES_OVERFLOW);
@@ -293,32 +212,18 @@ impl HttpMetrics {
             samples.put([service.name.as_str()], *count);
         }
         let mut samples = out.family(&own::SERIES);
-        let (server, client) = (
-            scratch.server.len() / SERVER,
-            scratch.client.len() / DURATION,
-        );
+        let (server, client) = (scratch.server.len() / SERVER, scratch.client.len() / DURATION);
         samples.put([http::SERVER_REQUEST_DURATION.name], server as u64);
         samples.put([http::CLIENT_REQUEST_DURATION.name], client as u64);
         let mut samples = out.family(&own::SERIES_OVERFLOW);
-        samples.put(
-            [http::SERVER_REQUEST_DURATION.name],
-            self.server_overflow.load(Ordering::Relaxed),
-        );
-        samples.put(
-            [http::CLIENT_REQUEST_DURATION.name],
-            self.client_overflow.load(Ordering::Relaxed),
-        );
+        samples.put([http::SERVER_REQUEST_DURATION.name], self.server_overflow.load(Ordering::Relaxed));
+        samples.put([http::CLIENT_REQUEST_DURATION.name], self.client_overflow.load(Ordering::Relaxed));
     }
 }
 
 fn durations<'h>(values: &'h [u64], exemplars: &'h Exemplars) -> HistogramValue<'h> {
     let sum = Value::Nanos(values[DURATION_BUCKETS]);
-    HistogramValue {
-        bounds: &http::DURATION,
-        buckets: &values[..DURATION_BUCKETS],
-        sum,
-        exemplars,
-    }
+    HistogramValue { bounds: &http::DURATION, buckets: &values[..DURATION_BUCKETS], sum, exemplars }
 }
 
 fn sizes<'s>(
@@ -329,19 +234,8 @@ fn sizes<'s>(
 ) {
     let mut samples = out.family(family);
     for (labels, values) in series {
-        let (buckets, sum) = (
-            &values[at..at + SIZE_BUCKETS],
-            Value::U64(values[at + SIZE_BUCKETS]),
-        );
-        samples.put_histogram(
-            labels,
-            &HistogramValue {
-                bounds: &http::SIZE,
-                buckets,
-                sum,
-                exemplars: &[],
-            },
-        );
+        let (buckets, sum) = (&values[at..at + SIZE_BUCKETS], Value::U64(values[at + SIZE_BUCKETS]));
+        samples.put_histogram(labels, &HistogramValue { bounds: &http::SIZE, buckets, sum, exemplars: &[] });
     }
 }
 
@@ -358,27 +252,14 @@ fn exemplars(timed: &Timed, traces: Option<i128>) -> Exemplars {
 /// `None` where the time would lie before 1970.
 fn exemplar(traced: &Traced, offset: i128) -> Option<Exemplar> {
     let unix_ns = u64::try_from(i128::from(traced.time_ns) + offset).ok()?;
-    let Traced {
-        trace_id,
-        span_id,
-        value,
-        ..
-    } = *traced;
-    Some(Exemplar {
-        trace_id,
-        span_id,
-        value: Value::Nanos(value),
-        unix_ns,
-    })
+    let Traced { trace_id, span_id, value, .. } = *traced;
+    Some(Exemplar { trace_id, span_id, value: Value::Nanos(value), unix_ns })
 }
 
 /// What is to be added to `CLOCK_MONOTONIC` to get ns since 1970. Taken per scrape: the wall clock may be set.
 fn realtime_offset() -> i128 {
     let read = |clock| {
-        let mut time = libc::timespec {
-            tv_sec: 0,
-            tv_nsec: 0,
-        };
+        let mut time = libc::timespec { tv_sec: 0, tv_nsec: 0 };
         // SAFETY: `time` is valid for writes; both clocks exist on every Linux.
         unsafe { libc::clock_gettime(clock, &raw mut time) };
         i128::from(time.tv_sec) * 1_000_000_000 + i128::from(time.tv_nsec)

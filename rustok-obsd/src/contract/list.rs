@@ -14,10 +14,7 @@ pub(super) struct List<T> {
 impl<T> List<T> {
     /// Room for `capacity` items.
     pub(super) fn with_capacity(capacity: usize) -> Self {
-        Self {
-            slots: (0..capacity).map(|_| OnceLock::new()).collect(),
-            len: AtomicUsize::new(0),
-        }
+        Self { slots: (0..capacity).map(|_| OnceLock::new()).collect(), len: AtomicUsize::new(0) }
     }
 
     /// Items that a reader may see: whatever happened before their `push` is visible too.

@@ -114,18 +114,9 @@ pub struct Area {
 
 /// Every family that the daemon can export.
 pub const CATALOGUE: &[Area] = &[
-    Area {
-        title: "HTTP, RusToK's names",
-        families: http::RUSTOK,
-    },
-    Area {
-        title: "HTTP, OpenTelemetry semantic conventions",
-        families: http::OTEL,
-    },
-    Area {
-        title: "The daemon itself",
-        families: own::FAMILIES,
-    },
+    Area { title: "HTTP, RusToK's names", families: http::RUSTOK },
+    Area { title: "HTTP, OpenTelemetry semantic conventions", families: http::OTEL },
+    Area { title: "The daemon itself", families: own::FAMILIES },
 ];
 
 /// Every family of [`CATALOGUE`].

@@ -10,6 +10,9 @@ use super::{Bounds, Family, Kind, Origin, Stability, bounds};
 use crate::exposition::{Collect, Encoder};
 use std::marker::PhantomData;
 use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, OnceLock};
+
+use crate::trace::SpanCounters;
 
 /// Every family of this file.
 pub const FAMILIES: &[Family<'static>] = &[
@@ -25,6 +28,7 @@ pub const FAMILIES: &[Family<'static>] = &[
     TARGETS,
     EXCHANGES,
     EXCHANGE_PROBLEMS,
+    LOST_BYTES,
     ROUTES,
     ROUTES_OVERFLOW,
     SPANS,
@@ -42,15 +46,7 @@ const fn own(
     labels: &'static [&'static str],
     help: &'static str,
 ) -> Family<'static> {
-    Family {
-        name,
-        kind,
-        unit,
-        help,
-        labels,
-        origin: Origin::Own,
-        stability: Stability::Development,
-    }
+    Family { name, kind, unit, help, labels, origin: Origin::Own, stability: Stability::Development }
 }
 
 /// What was built.
@@ -99,22 +95,12 @@ pub const EBPF_PROGRAM_RUN_SECONDS: Family<'static> = own(
 );
 
 /// Entries of a map.
-pub const EBPF_MAP_ENTRIES: Family<'static> = own(
-    "rustok_obsd_ebpf_map_entries",
-    Kind::Gauge,
-    "",
-    &["map"],
-    "Entries in each BPF map.",
-);
+pub const EBPF_MAP_ENTRIES: Family<'static> =
+    own("rustok_obsd_ebpf_map_entries", Kind::Gauge, "", &["map"], "Entries in each BPF map.");
 
 /// Room of a map.
-pub const EBPF_MAP_MAX_ENTRIES: Family<'static> = own(
-    "rustok_obsd_ebpf_map_max_entries",
-    Kind::Gauge,
-    "",
-    &["map"],
-    "Entries that each BPF map can hold.",
-);
+pub const EBPF_MAP_MAX_ENTRIES: Family<'static> =
+    own("rustok_obsd_ebpf_map_max_entries", Kind::Gauge, "", &["map"], "Entries that each BPF map can hold.");
 
 /// Memory of a map.
 pub const EBPF_MAP_MEMORY: Family<'static> = own(
@@ -135,13 +121,7 @@ pub const PROBE_STATE: Family<'static> = own(
 );
 
 /// Targets.
-pub const TARGETS: Family<'static> = own(
-    "rustok_obsd_targets",
-    Kind::Gauge,
-    "",
-    &[],
-    "Processes that are observed.",
-);
+pub const TARGETS: Family<'static> = own("rustok_obsd_targets", Kind::Gauge, "", &[], "Processes that are observed.");
 
 /// Exchanges.
 pub const EXCHANGES: Family<'static> = own(
@@ -159,6 +139,15 @@ pub const EXCHANGE_PROBLEMS: Family<'static> = own(
     "",
     &["problem"],
     "Events that made an exchange unusable, incomplete or inexact.",
+);
+
+/// Bytes of lost records.
+pub const LOST_BYTES: Family<'static> = own(
+    "rustok_obsd_lost_bytes_total",
+    Kind::Counter,
+    "bytes",
+    &[],
+    "Bytes of observed HTTP connections whose records were lost.",
 );
 
 /// Routes.
@@ -180,13 +169,8 @@ pub const ROUTES_OVERFLOW: Family<'static> = own(
 );
 
 /// Spans.
-pub const SPANS: Family<'static> = own(
-    "rustok_obsd_spans_total",
-    Kind::Counter,
-    "",
-    &["result"],
-    "Spans by what became of them.",
-);
+pub const SPANS: Family<'static> =
+    own("rustok_obsd_spans_total", Kind::Counter, "", &["result"], "Spans by what became of them.");
 
 /// Series held.
 pub const SERIES: Family<'static> = own(
@@ -307,10 +291,10 @@ label_values! {
         Malformed = "malformed",
         /// A message head longer than the bytes that are captured.
         HeadTooLong = "head_too_long",
-        /// Bytes of a message were lost between two records.
-        LostBytes = "lost_bytes",
-        /// The connection was older than the daemon: bytes before the first request were skipped.
-        MidStream = "mid_stream",
+        /// The sequence of messages was lost, between messages or in a body; it is found again at the next one.
+        LostSync = "lost_sync",
+        /// A request that ended inside its head.
+        PartialRequest = "partial_request",
         /// The connection speaks another protocol (TLS, HTTP/2, …) and is followed by count only.
         OtherProtocol = "other_protocol",
         /// More pipelined requests than are followed.
@@ -319,20 +303,6 @@ label_values! {
         Evicted = "evicted",
         /// A route that the uprobe told could not be assigned to a request.
         RouteUnassigned = "route_unassigned",
-    }
-}
-
-label_values! {
-    /// `result` of [`SPANS`].
-    SpanResult {
-        /// Accepted by the collector.
-        Exported = "exported",
-        /// Dropped because the queue was full.
-        DroppedQueue = "dropped_queue",
-        /// Dropped because the export failed.
-        DroppedExport = "dropped_export",
-        /// Not sampled.
-        Unsampled = "unsampled",
     }
 }
 
@@ -345,10 +315,7 @@ pub struct Counters<L> {
 
 impl<L: LabelValue> Default for Counters<L> {
     fn default() -> Self {
-        Self {
-            cells: L::TEXTS.iter().map(|_| AtomicU64::new(0)).collect(),
-            label: PhantomData,
-        }
+        Self { cells: L::TEXTS.iter().map(|_| AtomicU64::new(0)).collect(), label: PhantomData }
     }
 }
 
@@ -398,8 +365,10 @@ pub struct SelfMetrics {
     pub lost: Counters<LossReason>,
     /// [`EXCHANGE_PROBLEMS`].
     pub problems: Counters<Problem>,
-    /// [`SPANS`].
-    pub spans: Counters<SpanResult>,
+    /// [`LOST_BYTES`].
+    pub lost_bytes: AtomicU64,
+    /// [`SPANS`], where spans are exported.
+    pub spans: OnceLock<Arc<SpanCounters>>,
 }
 
 impl SelfMetrics {
@@ -412,23 +381,31 @@ impl SelfMetrics {
             records,
             lost,
             problems: Counters::default(),
-            spans: Counters::default(),
+            lost_bytes: AtomicU64::new(0),
+            spans: OnceLock::new(),
         }
     }
 }
 
 impl Collect for SelfMetrics {
     fn collect(&self, out: &mut Encoder<'_>) {
-        let Build {
-            version,
-            revision,
-            rustc,
-        } = self.build;
-        out.family(&BUILD_INFO)
-            .put([version, revision, rustc], 1u64);
+        let Build { version, revision, rustc } = self.build;
+        out.family(&BUILD_INFO).put([version, revision, rustc], 1u64);
         self.records.collect(&RECORDS, out);
         self.lost.collect(&RECORDS_LOST, out);
         self.problems.collect(&EXCHANGE_PROBLEMS, out);
-        self.spans.collect(&SPANS, out);
+        out.family(&LOST_BYTES).put([], self.lost_bytes.load(Ordering::Relaxed));
+        let spans = self.spans.get().map(|counters| counters.read()).unwrap_or_default();
+        let mut samples = out.family(&SPANS);
+        for (result, count) in [
+            ("exported", spans.exported),
+            ("unsampled", spans.unsampled),
+            ("dropped_queue_full", spans.dropped_queue_full),
+            ("dropped_export_failed", spans.dropped_export_failed),
+            ("dropped_export_timeout", spans.dropped_export_timeout),
+            ("dropped_shutdown", spans.dropped_shutdown),
+        ] {
+            samples.put([result], count);
+        }
     }
 }

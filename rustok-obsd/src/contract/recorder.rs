@@ -14,9 +14,7 @@
 
 use super::histogram::bump;
 use super::http;
-use super::series::{
-    ClientSeries, Ending, HttpMetrics, METHODS, OTHER, SIZE_BOUNDS, ServerSeries, method_text,
-};
+use super::series::{ClientSeries, Ending, HttpMetrics, METHODS, OTHER, SIZE_BOUNDS, ServerSeries, method_text};
 use crate::exchange::{Exchange, Method, Side};
 use crate::exposition::LabelSet;
 use crate::route::{Route, Source};
@@ -67,12 +65,7 @@ pub struct Limits {
 
 impl Default for Limits {
     fn default() -> Self {
-        Self {
-            server_series: 4096,
-            client_series: 1024,
-            services: 64,
-            peers: 128,
-        }
+        Self { server_series: 4096, client_series: 1024, services: 64, peers: 128 }
     }
 }
 
@@ -193,14 +186,8 @@ impl HttpRecorder {
             routes: FxHashMap::default(),
             peers: FxHashMap::default(),
             peer_labels: vec![
-                Peer {
-                    address: Arc::clone(&empty),
-                    port: Arc::clone(&empty),
-                },
-                Peer {
-                    address: Arc::clone(&other),
-                    port: empty,
-                },
+                Peer { address: Arc::clone(&empty), port: Arc::clone(&empty) },
+                Peer { address: Arc::clone(&other), port: empty },
             ],
             other,
             connections: 0,
@@ -216,15 +203,7 @@ impl HttpRecorder {
             "unknown_service".clone_into(&mut labels.service_name);
         }
         let service = self.service(&labels.service_name);
-        self.targets.insert(
-            key.0,
-            Target {
-                labels,
-                service,
-                connections: 0,
-                active: [0; METHODS.len()],
-            },
-        );
+        self.targets.insert(key.0, Target { labels, service, connections: 0, active: [0; METHODS.len()] });
         self.publish_targets();
     }
 
@@ -234,15 +213,10 @@ impl HttpRecorder {
             return;
         };
         self.connections -= target.connections;
-        self.metrics
-            .connections
-            .store(self.connections, Ordering::Relaxed);
+        self.metrics.connections.store(self.connections, Ordering::Relaxed);
         if let Some(service) = self.metrics.services.get(target.service) {
             for (cell, active) in service.active.iter().zip(target.active) {
-                cell.store(
-                    cell.load(Ordering::Relaxed).saturating_sub(active),
-                    Ordering::Relaxed,
-                );
+                cell.store(cell.load(Ordering::Relaxed).saturating_sub(active), Ordering::Relaxed);
             }
         }
         self.forget_shortcuts(key);
@@ -250,10 +224,8 @@ impl HttpRecorder {
     }
 
     fn forget_shortcuts(&mut self, key: TargetKey) {
-        self.server_fast
-            .retain(|(_, packed), _| packed >> 32 != u64::from(key.0));
-        self.client_fast
-            .retain(|(_, packed), _| packed >> 32 != u64::from(key.0));
+        self.server_fast.retain(|(_, packed), _| packed >> 32 != u64::from(key.0));
+        self.client_fast.retain(|(_, packed), _| packed >> 32 != u64::from(key.0));
     }
 
     /// A server connection turned out to speak HTTP.
@@ -261,24 +233,16 @@ impl HttpRecorder {
         if let Some(target) = self.targets.get_mut(&key.0) {
             target.connections += 1;
             self.connections += 1;
-            self.metrics
-                .connections
-                .store(self.connections, Ordering::Relaxed);
+            self.metrics.connections.store(self.connections, Ordering::Relaxed);
         }
     }
 
     /// A connection that was told by [`Self::connection_opened`] closed or was evicted.
     pub fn connection_closed(&mut self, key: TargetKey) {
-        if let Some(target) = self
-            .targets
-            .get_mut(&key.0)
-            .filter(|target| target.connections > 0)
-        {
+        if let Some(target) = self.targets.get_mut(&key.0).filter(|target| target.connections > 0) {
             target.connections -= 1;
             self.connections -= 1;
-            self.metrics
-                .connections
-                .store(self.connections, Ordering::Relaxed);
+            self.metrics.connections.store(self.connections, Ordering::Relaxed);
         }
     }
 
@@ -315,27 +279,14 @@ impl HttpRecorder {
 
     /// Records an exchange; `route` counts for server exchanges only, and its template should be interned, for its address
     /// finds the series. A target that is not registered counts as `unknown_service`.
-    pub fn observe(
-        &mut self,
-        key: TargetKey,
-        exchange: &Exchange<'_>,
-        route: &Route,
-        exemplar: Option<Exemplar>,
-    ) {
-        let trace = exemplar.map(|exemplar| {
-            (
-                u128::from_be_bytes(exemplar.trace_id),
-                u64::from_be_bytes(exemplar.span_id),
-            )
-        });
+    pub fn observe(&mut self, key: TargetKey, exchange: &Exchange<'_>, route: &Route, exemplar: Option<Exemplar>) {
+        let trace =
+            exemplar.map(|exemplar| (u128::from_be_bytes(exemplar.trace_id), u64::from_be_bytes(exemplar.span_id)));
         match exchange.side {
             Side::Server => {
                 // The content of an Arc is aligned, so that the lowest bit is free.
                 let matched = usize::from(route.source != Source::Unmatched);
-                let fast = (
-                    route.template.as_ptr().addr() | matched,
-                    pack(key, exchange),
-                );
+                let fast = (route.template.as_ptr().addr() | matched, pack(key, exchange));
                 if let Some(entry) = self.server_fast.get(&fast) {
                     return entry.observe(&self.metrics, exchange, trace);
                 }
@@ -365,10 +316,7 @@ impl HttpRecorder {
 }
 
 fn pack(key: TargetKey, exchange: &Exchange<'_>) -> u64 {
-    let (method, ending) = (
-        exchange.method as u64,
-        Ending::from(exchange.outcome) as u64,
-    );
+    let (method, ending) = (exchange.method as u64, Ending::from(exchange.outcome) as u64);
     u64::from(key.0) << 32 | u64::from(exchange.status) << 16 | method << 8 | ending
 }
 
@@ -377,12 +325,8 @@ impl ServerEntry {
         if self.overflow {
             bump(&metrics.server_overflow, 1);
         }
-        self.series
-            .request_body
-            .observe(&SIZE_BOUNDS, exchange.request_body);
-        self.series
-            .response_body
-            .observe(&SIZE_BOUNDS, exchange.response_body);
+        self.series.request_body.observe(&SIZE_BOUNDS, exchange.request_body);
+        self.series.response_body.observe(&SIZE_BOUNDS, exchange.response_body);
         let duration = exchange.end_ns.saturating_sub(exchange.start_ns);
         self.series.timed.observe(duration, exchange.end_ns, trace);
     }

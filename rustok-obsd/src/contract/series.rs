@@ -15,8 +15,7 @@ use crate::route::Source;
 use std::sync::atomic::AtomicU64;
 use std::sync::{Arc, Mutex, OnceLock};
 
-pub(super) const DURATION_BOUNDS: [u64; http::DURATION.values.len()] =
-    scale(http::DURATION.values, 1e9);
+pub(super) const DURATION_BOUNDS: [u64; http::DURATION.values.len()] = scale(http::DURATION.values, 1e9);
 pub(super) const DURATION_BUCKETS: usize = DURATION_BOUNDS.len() + 1;
 pub(super) const SIZE_BOUNDS: [u64; http::SIZE.values.len()] = scale(http::SIZE.values, 1.0);
 pub(super) const SIZE_BUCKETS: usize = SIZE_BOUNDS.len() + 1;
@@ -32,25 +31,15 @@ pub(super) struct Timed {
 
 impl Timed {
     pub(super) const fn new() -> Self {
-        Self {
-            duration: Histogram::new(),
-            traced: OnceLock::new(),
-        }
+        Self { duration: Histogram::new(), traced: OnceLock::new() }
     }
 
     /// Records a duration in ns, and the trace of the exchange that ended at `end_ns`. One thread only.
     pub(super) fn observe(&self, value: u64, end_ns: u64, trace: Option<(u128, u64)>) {
         let bucket = self.duration.observe(&DURATION_BOUNDS, value);
         if let Some((trace_id, span_id)) = trace {
-            let cells = self
-                .traced
-                .get_or_init(|| Box::new([const { TracedCell::new() }; DURATION_BUCKETS]));
-            cells[bucket].write(&Traced {
-                trace_id,
-                span_id,
-                value,
-                time_ns: end_ns,
-            });
+            let cells = self.traced.get_or_init(|| Box::new([const { TracedCell::new() }; DURATION_BUCKETS]));
+            cells[bucket].write(&Traced { trace_id, span_id, value, time_ns: end_ns });
         }
     }
 }

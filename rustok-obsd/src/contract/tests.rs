@@ -11,13 +11,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 const A: TargetKey = TargetKey(7);
 const B: TargetKey = TargetKey(8);
 
-fn exchange(
-    side: Side,
-    method: Method,
-    status: u16,
-    outcome: Outcome,
-    duration_ns: u64,
-) -> Exchange<'static> {
+fn exchange(side: Side, method: Method, status: u16, outcome: Outcome, duration_ns: u64) -> Exchange<'static> {
     Exchange {
         side,
         task: 1,
@@ -48,18 +42,11 @@ fn server(method: Method, status: u16, duration_ns: u64) -> Exchange<'static> {
 }
 
 fn route(template: &str, source: Source) -> Route {
-    Route {
-        template: template.into(),
-        source,
-    }
+    Route { template: template.into(), source }
 }
 
 fn labels(name: &str, version: &str) -> TargetLabels {
-    TargetLabels {
-        service_name: name.into(),
-        service_version: version.into(),
-        ..TargetLabels::default()
-    }
+    TargetLabels { service_name: name.into(), service_version: version.into(), ..TargetLabels::default() }
 }
 
 fn scrape(metrics: &HttpMetrics) -> Parsed {
@@ -74,23 +61,9 @@ pub(crate) fn fill(recorder: &mut HttpRecorder) {
     recorder.connection_opened(A);
     recorder.request_started(A, Method::Get);
     let node = route("/api/content/nodes/{id}", Source::Axum);
-    let trace = Exemplar {
-        trace_id: [1; 16],
-        span_id: [2; 8],
-    };
+    let trace = Exemplar { trace_id: [1; 16], span_id: [2; 8] };
     recorder.observe(A, &server(Method::Get, 200, 700_000), &node, Some(trace));
-    recorder.observe(
-        A,
-        &exchange(
-            Side::Client,
-            Method::Post,
-            503,
-            Outcome::Complete,
-            2_000_000,
-        ),
-        &node,
-        None,
-    );
+    recorder.observe(A, &exchange(Side::Client, Method::Post, 503, Outcome::Complete, 2_000_000), &node, None);
 }
 
 #[test]
@@ -106,161 +79,42 @@ fn rustok_families_have_exactly_their_labels_and_sum_over_targets() {
     let parsed = scrape(&metrics);
     let requests: Vec<_> = parsed.find("rustok_http_requests_total", &[]).collect();
     assert_eq!(requests.len(), 2);
-    assert_eq!(
-        requests[0].labels.keys().collect::<Vec<_>>(),
-        ["method", "path", "status"]
-    );
-    let ok = [
-        ("method", "GET"),
-        ("path", "/nodes/{id}"),
-        ("status", "200"),
-    ];
+    assert_eq!(requests[0].labels.keys().collect::<Vec<_>>(), ["method", "path", "status"]);
+    let ok = [("method", "GET"), ("path", "/nodes/{id}"), ("status", "200")];
     assert_eq!(parsed.sum("rustok_http_requests_total", &ok), 2.0);
-    let durations: Vec<_> = parsed
-        .find("rustok_http_request_duration_seconds_count", &[])
-        .collect();
+    let durations: Vec<_> = parsed.find("rustok_http_request_duration_seconds_count", &[]).collect();
     assert_eq!(durations.len(), 1);
     assert_eq!(durations[0].value, 3.0);
-    assert_eq!(
-        durations[0].labels.keys().collect::<Vec<_>>(),
-        ["method", "path"]
-    );
-    assert_eq!(
-        parsed.sum("rustok_http_request_duration_seconds_sum", &[]),
-        0.010_000_002
-    );
-    assert_eq!(
-        parsed.sum(
-            "rustok_http_request_duration_seconds_bucket",
-            &[("le", "0.005")]
-        ),
-        2.0
-    );
-    assert_eq!(
-        parsed.sum(
-            "rustok_http_request_duration_seconds_bucket",
-            &[("le", "0.01")]
-        ),
-        3.0
-    );
-    let size = parsed
-        .find("rustok_http_request_size_bytes_count", &[])
-        .next()
-        .unwrap();
-    assert_eq!(
-        size.labels.keys().collect::<Vec<_>>(),
-        ["endpoint", "method"]
-    );
-    assert_eq!(
-        parsed.sum("rustok_http_request_size_bytes_bucket", &[("le", "100.0")]),
-        3.0
-    );
-    assert_eq!(
-        parsed.sum("rustok_http_response_size_bytes_sum", &[]),
-        2_100.0
-    );
-    assert_eq!(
-        parsed.sum(
-            "http_server_request_duration_seconds_count",
-            &[("service_name", "shop")]
-        ),
-        2.0
-    );
-    assert_eq!(
-        parsed.sum(
-            "http_server_request_duration_seconds_count",
-            &[("service_name", "blog")]
-        ),
-        1.0
-    );
+    assert_eq!(durations[0].labels.keys().collect::<Vec<_>>(), ["method", "path"]);
+    assert_eq!(parsed.sum("rustok_http_request_duration_seconds_sum", &[]), 0.010_000_002);
+    assert_eq!(parsed.sum("rustok_http_request_duration_seconds_bucket", &[("le", "0.005")]), 2.0);
+    assert_eq!(parsed.sum("rustok_http_request_duration_seconds_bucket", &[("le", "0.01")]), 3.0);
+    let size = parsed.find("rustok_http_request_size_bytes_count", &[]).next().unwrap();
+    assert_eq!(size.labels.keys().collect::<Vec<_>>(), ["endpoint", "method"]);
+    assert_eq!(parsed.sum("rustok_http_request_size_bytes_bucket", &[("le", "100.0")]), 3.0);
+    assert_eq!(parsed.sum("rustok_http_response_size_bytes_sum", &[]), 2_100.0);
+    assert_eq!(parsed.sum("http_server_request_duration_seconds_count", &[("service_name", "shop")]), 2.0);
+    assert_eq!(parsed.sum("http_server_request_duration_seconds_count", &[("service_name", "blog")]), 1.0);
 }
 
 #[test]
 fn statuses_and_errors_are_labelled_as_documented() {
     let node = route("/x", Source::Axum);
     for (side, status, outcome, rustok, code, error) in [
-        (
-            Side::Server,
-            200,
-            Outcome::Complete,
-            "200",
-            Some("200"),
-            None,
-        ),
-        (
-            Side::Server,
-            404,
-            Outcome::Complete,
-            "404",
-            Some("404"),
-            None,
-        ),
-        (
-            Side::Server,
-            500,
-            Outcome::Complete,
-            "500",
-            Some("500"),
-            Some("500"),
-        ),
-        (
-            Side::Server,
-            101,
-            Outcome::Upgraded,
-            "101",
-            Some("101"),
-            None,
-        ),
-        (
-            Side::Server,
-            200,
-            Outcome::ClientAborted,
-            "499",
-            Some("200"),
-            Some("client_aborted"),
-        ),
-        (
-            Side::Server,
-            0,
-            Outcome::ClientAborted,
-            "499",
-            None,
-            Some("client_aborted"),
-        ),
-        (
-            Side::Server,
-            0,
-            Outcome::Incomplete,
-            "000",
-            None,
-            Some("incomplete"),
-        ),
+        (Side::Server, 200, Outcome::Complete, "200", Some("200"), None),
+        (Side::Server, 404, Outcome::Complete, "404", Some("404"), None),
+        (Side::Server, 500, Outcome::Complete, "500", Some("500"), Some("500")),
+        (Side::Server, 101, Outcome::Upgraded, "101", Some("101"), None),
+        (Side::Server, 200, Outcome::ClientAborted, "499", Some("200"), Some("client_aborted")),
+        (Side::Server, 0, Outcome::ClientAborted, "499", None, Some("client_aborted")),
+        (Side::Server, 0, Outcome::Incomplete, "000", None, Some("incomplete")),
         (Side::Server, 0, Outcome::Complete, "000", None, None),
-        (
-            Side::Client,
-            404,
-            Outcome::Complete,
-            "",
-            Some("404"),
-            Some("404"),
-        ),
-        (
-            Side::Client,
-            0,
-            Outcome::ClientAborted,
-            "",
-            None,
-            Some("connection_closed"),
-        ),
+        (Side::Client, 404, Outcome::Complete, "", Some("404"), Some("404")),
+        (Side::Client, 0, Outcome::ClientAborted, "", None, Some("connection_closed")),
     ] {
         let (mut recorder, metrics) = HttpRecorder::new(Limits::default());
         recorder.register_target(A, labels("shop", ""));
-        recorder.observe(
-            A,
-            &exchange(side, Method::Get, status, outcome, 1),
-            &node,
-            None,
-        );
+        recorder.observe(A, &exchange(side, Method::Get, status, outcome, 1), &node, None);
         let parsed = scrape(&metrics);
         let otel = match side {
             Side::Server => {
@@ -269,19 +123,12 @@ fn statuses_and_errors_are_labelled_as_documented() {
                     1.0,
                     "{status} {outcome:?}"
                 );
-                parsed
-                    .find("http_server_request_duration_seconds_count", &[])
-                    .next()
-                    .unwrap()
+                parsed.find("http_server_request_duration_seconds_count", &[]).next().unwrap()
             }
             Side::Client => {
                 assert_eq!(parsed.find("rustok_http_requests_total", &[]).count(), 0);
-                const PEER: &[(&str, &str)] =
-                    &[("server_address", "example.com"), ("server_port", "8080")];
-                parsed
-                    .find("http_client_request_duration_seconds_count", PEER)
-                    .next()
-                    .unwrap()
+                const PEER: &[(&str, &str)] = &[("server_address", "example.com"), ("server_port", "8080")];
+                parsed.find("http_client_request_duration_seconds_count", PEER).next().unwrap()
             }
         };
         let label = |name: &str| otel.labels.get(name).map(String::as_str);
@@ -297,26 +144,12 @@ fn statuses_and_errors_are_labelled_as_documented() {
 fn an_unmatched_route_has_a_path_for_rustok_and_no_http_route() {
     let (mut recorder, metrics) = HttpRecorder::new(Limits::default());
     recorder.register_target(A, labels("shop", ""));
-    recorder.observe(
-        A,
-        &server(Method::Get, 404, 1),
-        &route("~unmatched", Source::Unmatched),
-        None,
-    );
+    recorder.observe(A, &server(Method::Get, 404, 1), &route("~unmatched", Source::Unmatched), None);
     let parsed = scrape(&metrics);
-    assert_eq!(
-        parsed.sum("rustok_http_requests_total", &[("path", "~unmatched")]),
-        1.0
-    );
-    let otel = parsed
-        .find("http_server_request_duration_seconds_count", &[])
-        .next()
-        .unwrap();
+    assert_eq!(parsed.sum("rustok_http_requests_total", &[("path", "~unmatched")]), 1.0);
+    let otel = parsed.find("http_server_request_duration_seconds_count", &[]).next().unwrap();
     assert!(!otel.labels.contains_key("http_route"));
-    assert_eq!(
-        parsed.sum("rustok_obsd_routes", &[("source", "unmatched")]),
-        1.0
-    );
+    assert_eq!(parsed.sum("rustok_obsd_routes", &[("source", "unmatched")]), 1.0);
 }
 
 #[test]
@@ -331,33 +164,19 @@ fn counters_never_fall_when_a_target_ends_and_comes_back() {
         recorder.request_started(key, Method::Get);
         recorder.observe(key, &server(Method::Get, 200, 1), &node, None);
         let parsed = scrape(&metrics);
+        assert_eq!(parsed.sum("rustok_http_requests_total", &[]), (round + 1) as f64);
         assert_eq!(
-            parsed.sum("rustok_http_requests_total", &[]),
-            (round + 1) as f64
-        );
-        assert_eq!(
-            parsed
-                .find("http_server_request_duration_seconds_count", &[])
-                .count(),
+            parsed.find("http_server_request_duration_seconds_count", &[]).count(),
             1,
             "one service, one series"
         );
         assert_eq!(parsed.sum("rustok_http_active_connections", &[]), 1.0);
         assert_eq!(parsed.sum("http_server_active_requests", &[]), 1.0);
-        assert_eq!(
-            parsed.sum(
-                "target_info",
-                &[("service_version", if round == 0 { "1" } else { "2" })]
-            ),
-            1.0
-        );
+        assert_eq!(parsed.sum("target_info", &[("service_version", if round == 0 { "1" } else { "2" })]), 1.0);
         assert_eq!(parsed.sum("rustok_obsd_targets", &[]), 1.0);
         recorder.retire_target(key);
         let parsed = scrape(&metrics);
-        assert_eq!(
-            parsed.sum("rustok_http_requests_total", &[]),
-            (round + 1) as f64
-        );
+        assert_eq!(parsed.sum("rustok_http_requests_total", &[]), (round + 1) as f64);
         assert_eq!(parsed.sum("rustok_http_active_connections", &[]), 0.0);
         assert_eq!(parsed.sum("http_server_active_requests", &[]), 0.0);
         assert_eq!(parsed.find("target_info", &[]).count(), 0);
@@ -375,75 +194,37 @@ fn a_key_that_is_given_to_another_service_takes_no_shortcut_to_the_first() {
     }
     let parsed = scrape(&metrics);
     for service in ["unknown_service", "shop", "blog"] {
-        let count = parsed.sum(
-            "http_server_request_duration_seconds_count",
-            &[("service_name", service)],
-        );
+        let count = parsed.sum("http_server_request_duration_seconds_count", &[("service_name", service)]);
         assert_eq!(count, 1.0, "{service}");
     }
 }
 
 #[test]
 fn routes_that_are_not_interned_share_their_series() {
-    let (mut recorder, metrics) = HttpRecorder::new(Limits {
-        server_series: 4,
-        ..Limits::default()
-    });
+    let (mut recorder, metrics) = HttpRecorder::new(Limits { server_series: 4, ..Limits::default() });
     recorder.register_target(A, labels("shop", ""));
     for _ in 0..100_000 {
-        recorder.observe(
-            A,
-            &server(Method::Get, 200, 1),
-            &route("/x", Source::Learned),
-            None,
-        );
+        recorder.observe(A, &server(Method::Get, 200, 1), &route("/x", Source::Learned), None);
     }
     let parsed = scrape(&metrics);
-    assert_eq!(
-        parsed.sum("rustok_http_requests_total", &[("path", "/x")]),
-        100_000.0
-    );
-    assert_eq!(
-        parsed.sum("rustok_obsd_routes", &[("source", "learned")]),
-        1.0
-    );
+    assert_eq!(parsed.sum("rustok_http_requests_total", &[("path", "/x")]), 100_000.0);
+    assert_eq!(parsed.sum("rustok_obsd_routes", &[("source", "learned")]), 1.0);
 }
 
 #[test]
 fn beyond_the_caps_totals_stay_exact_and_the_loss_of_detail_is_counted() {
-    let limits = Limits {
-        server_series: 10,
-        client_series: 10,
-        services: 3,
-        peers: 5,
-    };
+    let limits = Limits { server_series: 10, client_series: 10, services: 3, peers: 5 };
     let (mut recorder, metrics) = HttpRecorder::new(limits);
     let mut sent = 0;
     for service in 0..6 {
-        recorder.register_target(
-            TargetKey(service),
-            labels(&format!("service-{service}"), ""),
-        );
+        recorder.register_target(TargetKey(service), labels(&format!("service-{service}"), ""));
         for i in 0..200u16 {
             let host = format!("host-{i}.example");
             let template = route(&format!("/{i}"), Source::Learned);
             for status in [200, 300 + i] {
-                recorder.observe(
-                    TargetKey(service),
-                    &server(Method::Get, status, 1),
-                    &template,
-                    None,
-                );
+                recorder.observe(TargetKey(service), &server(Method::Get, status, 1), &template, None);
                 let client = exchange(Side::Client, Method::Get, status, Outcome::Complete, 1);
-                recorder.observe(
-                    TargetKey(service),
-                    &Exchange {
-                        host: host.as_bytes(),
-                        ..client
-                    },
-                    &template,
-                    None,
-                );
+                recorder.observe(TargetKey(service), &Exchange { host: host.as_bytes(), ..client }, &template, None);
                 sent += 1;
             }
         }
@@ -451,18 +232,9 @@ fn beyond_the_caps_totals_stay_exact_and_the_loss_of_detail_is_counted() {
     let parsed = scrape(&metrics);
     let sent = f64::from(sent);
     assert_eq!(parsed.sum("rustok_http_requests_total", &[]), sent);
-    assert_eq!(
-        parsed.sum("http_server_request_duration_seconds_count", &[]),
-        sent
-    );
-    assert_eq!(
-        parsed.sum("http_client_request_duration_seconds_count", &[]),
-        sent
-    );
-    assert_eq!(
-        parsed.sum("rustok_obsd_exchanges_total", &[("side", "server")]),
-        sent
-    );
+    assert_eq!(parsed.sum("http_server_request_duration_seconds_count", &[]), sent);
+    assert_eq!(parsed.sum("http_client_request_duration_seconds_count", &[]), sent);
+    assert_eq!(parsed.sum("rustok_obsd_exchanges_total", &[("side", "server")]), sent);
     let exact = parsed
         .find("http_server_request_duration_seconds_count", &[])
         .filter(|sample| sample.labels["http_route"] != "~other")
@@ -472,24 +244,12 @@ fn beyond_the_caps_totals_stay_exact_and_the_loss_of_detail_is_counted() {
     assert!(other > 0.0);
     assert_eq!(parsed.sum("rustok_obsd_routes_overflow_total", &[]), other);
     let server_family = [("family", "http_server_request_duration_seconds")];
-    assert_eq!(
-        parsed.sum("rustok_obsd_series_overflow_total", &server_family),
-        other
-    );
+    assert_eq!(parsed.sum("rustok_obsd_series_overflow_total", &server_family), other);
     let series = parsed.sum("rustok_obsd_series", &server_family);
     assert!(series <= limits.server_capacity() as f64, "{series}");
-    assert_eq!(
-        parsed
-            .find("rustok_obsd_routes_overflow_total", &[])
-            .count(),
-        4,
-        "three services and ~other"
-    );
+    assert_eq!(parsed.find("rustok_obsd_routes_overflow_total", &[]).count(), 4, "three services and ~other");
     assert!(
-        parsed.sum(
-            "rustok_http_requests_total",
-            &[("method", "_OTHER"), ("status", "000")]
-        ) > 0.0,
+        parsed.sum("rustok_http_requests_total", &[("method", "_OTHER"), ("status", "000")]) > 0.0,
         "the last resort was reached"
     );
 }
@@ -499,36 +259,19 @@ fn an_exemplar_stands_at_the_bucket_of_its_observation_in_both_names() {
     let (mut recorder, metrics) = HttpRecorder::new(Limits::default());
     recorder.register_target(A, labels("shop", ""));
     let node = route("/x", Source::Axum);
-    let traced = |id| {
-        Some(Exemplar {
-            trace_id: [id; 16],
-            span_id: [id; 8],
-        })
-    };
+    let traced = |id| Some(Exemplar { trace_id: [id; 16], span_id: [id; 8] });
     recorder.observe(A, &server(Method::Get, 200, 700_000), &node, traced(1));
     recorder.observe(A, &server(Method::Get, 200, 800_000), &node, traced(2));
-    recorder.observe(
-        A,
-        &server(Method::Get, 500, 60_000_000_000),
-        &node,
-        traced(3),
-    );
+    recorder.observe(A, &server(Method::Get, 500, 60_000_000_000), &node, traced(3));
     recorder.observe(A, &server(Method::Get, 200, 900_000), &node, None);
     let parsed = scrape(&metrics);
-    for (name, buckets) in [
-        ("http_server_request_duration_seconds_bucket", 36),
-        ("rustok_http_request_duration_seconds_bucket", 18),
-    ] {
+    for (name, buckets) in
+        [("http_server_request_duration_seconds_bucket", 36), ("rustok_http_request_duration_seconds_bucket", 18)]
+    {
         assert_eq!(parsed.find(name, &[]).count(), buckets);
-        let found: Vec<_> = parsed
-            .find(name, &[])
-            .filter(|sample| sample.exemplar.is_some())
-            .collect();
+        let found: Vec<_> = parsed.find(name, &[]).filter(|sample| sample.exemplar.is_some()).collect();
         assert_eq!(found.len(), 2, "{name}");
-        for (sample, le, id, value) in [
-            (found[0], "0.001", "02", 0.0008),
-            (found[1], "+Inf", "03", 60.0),
-        ] {
+        for (sample, le, id, value) in [(found[0], "0.001", "02", 0.0008), (found[1], "+Inf", "03", 60.0)] {
             let (labels, exemplar, time) = sample.exemplar.as_ref().unwrap();
             assert_eq!((sample.labels["le"].as_str(), *exemplar), (le, value));
             assert_eq!(
@@ -536,25 +279,13 @@ fn an_exemplar_stands_at_the_bucket_of_its_observation_in_both_names() {
                 (id.repeat(16).as_str(), id.repeat(8).as_str())
             );
             // The exchange ended just after boot.
-            let now = std::time::SystemTime::now()
-                .duration_since(std::time::UNIX_EPOCH)
-                .unwrap()
-                .as_secs_f64();
+            let now = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH).unwrap().as_secs_f64();
             assert!(*time > 1e9 && *time < now, "{time}");
         }
     }
-    let error = parsed
-        .find("rustok_http_requests_total", &[("status", "500")])
-        .next()
-        .unwrap();
-    assert_eq!(
-        error.exemplar.as_ref().unwrap().0["trace_id"],
-        "03".repeat(16)
-    );
-    assert!(
-        !to_text(&*metrics, Format::Text).contains(" # {"),
-        "text format 0.0.4 has no exemplars"
-    );
+    let error = parsed.find("rustok_http_requests_total", &[("status", "500")]).next().unwrap();
+    assert_eq!(error.exemplar.as_ref().unwrap().0["trace_id"], "03".repeat(16));
+    assert!(!to_text(&*metrics, Format::Text).contains(" # {"), "text format 0.0.4 has no exemplars");
 }
 
 #[test]
@@ -570,30 +301,19 @@ fn scrapes_during_recording_agree_with_themselves_and_never_fall() {
                     let last = done.load(Ordering::Acquire);
                     let parsed = scrape(&metrics);
                     let total = parsed.sum("rustok_http_requests_total", &[]);
-                    assert_eq!(
-                        total,
-                        parsed.sum("rustok_http_request_duration_seconds_count", &[])
-                    );
-                    assert_eq!(
-                        total,
-                        parsed.sum("http_server_request_duration_seconds_count", &[])
-                    );
+                    assert_eq!(total, parsed.sum("rustok_http_request_duration_seconds_count", &[]));
+                    assert_eq!(total, parsed.sum("http_server_request_duration_seconds_count", &[]));
                     assert_eq!(total, parsed.sum("rustok_obsd_exchanges_total", &[]));
                     let now: std::collections::HashMap<_, _> = parsed
                         .samples
                         .into_iter()
                         .filter(|sample| {
-                            ["_total", "_bucket", "_count", "_sum"]
-                                .iter()
-                                .any(|end| sample.name.ends_with(end))
+                            ["_total", "_bucket", "_count", "_sum"].iter().any(|end| sample.name.ends_with(end))
                         })
                         .map(|sample| ((sample.name, sample.labels), sample.value))
                         .collect();
                     for (series, value) in before {
-                        assert!(
-                            now.get(&series).is_some_and(|now| *now >= value),
-                            "{series:?} fell from {value}"
-                        );
+                        assert!(now.get(&series).is_some_and(|now| *now >= value), "{series:?} fell from {value}");
                     }
                     before = now.into_iter().collect();
                     if last {
@@ -603,24 +323,14 @@ fn scrapes_during_recording_agree_with_themselves_and_never_fall() {
                 }
             });
         }
-        let routes: Vec<_> = (0..20)
-            .map(|i| route(&format!("/{i}/{{id}}"), Source::Axum))
-            .collect();
+        let routes: Vec<_> = (0..20).map(|i| route(&format!("/{i}/{{id}}"), Source::Axum)).collect();
         for i in 0..EXCHANGES {
             if i % 1000 == 0 {
                 recorder.retire_target(A);
-                recorder
-                    .register_target(A, labels(if i % 3000 == 0 { "shop" } else { "blog" }, ""));
+                recorder.register_target(A, labels(if i % 3000 == 0 { "shop" } else { "blog" }, ""));
             }
-            let trace = (i % 3 == 0).then_some(Exemplar {
-                trace_id: [1; 16],
-                span_id: [1; 8],
-            });
-            let exchange = server(
-                Method::Get,
-                if i % 7 == 0 { 500 } else { 200 },
-                i * 997 % 20_000_000_000,
-            );
+            let trace = (i % 3 == 0).then_some(Exemplar { trace_id: [1; 16], span_id: [1; 8] });
+            let exchange = server(Method::Get, if i % 7 == 0 { 500 } else { 200 }, i * 997 % 20_000_000_000);
             recorder.observe(A, &exchange, &routes[(i % 20) as usize], trace);
         }
         done.store(true, Ordering::Release);

@@ -15,9 +15,7 @@
 
 use super::pending::{Pending, Shared};
 use super::{Exchange, Io, Method, Outcome, Side};
-use crate::protocol::http1::{
-    Body, Malformed, Parser, Piece, Request, Response, Step, may_resume, starts_response,
-};
+use crate::protocol::http1::{Body, Malformed, Parser, Piece, Request, Response, Step, may_resume, starts_response};
 use crate::protocol::{Detected, Protocol, detect};
 use std::collections::VecDeque;
 use std::sync::Arc;
@@ -55,14 +53,13 @@ pub struct HttpConnection {
     /// The peer reset or vanished.
     peer_failed: bool,
     routes_exact: bool,
+    /// A request's head was read since the last [`Self::take_started`].
+    started: bool,
     /// Records seen while undecided.
     undecided: u8,
 }
 
-const _: () = assert!(
-    size_of::<HttpConnection>() <= 240,
-    "an idle connection became expensive"
-);
+const _: () = assert!(size_of::<HttpConnection>() <= 240, "an idle connection became expensive");
 
 impl HttpConnection {
     /// Requests in flight on one connection: what fits into one captured record when they are pipelined.
@@ -76,16 +73,8 @@ impl HttpConnection {
     pub fn new(side: Option<Side>, mid_stream: bool, routes_exact: bool) -> Self {
         let mid_stream = mid_stream || side.is_none();
         Self {
-            requests: if mid_stream {
-                Parser::lost()
-            } else {
-                Parser::new()
-            },
-            responses: if mid_stream {
-                Parser::lost()
-            } else {
-                Parser::new()
-            },
+            requests: if mid_stream { Parser::lost() } else { Parser::new() },
+            responses: if mid_stream { Parser::lost() } else { Parser::new() },
             in_flight: VecDeque::new(),
             overflow: 0,
             side,
@@ -95,6 +84,7 @@ impl HttpConnection {
             peer_ended: false,
             peer_failed: false,
             routes_exact,
+            started: false,
             undecided: 0,
         }
     }
@@ -115,6 +105,16 @@ impl HttpConnection {
     #[must_use]
     pub fn in_flight(&self) -> usize {
         self.in_flight.len()
+    }
+
+    /// The methods of the requests whose heads were read since the last call and that are still in flight.
+    pub fn take_started(&mut self) -> impl Iterator<Item = Method> {
+        let any = std::mem::take(&mut self.started);
+        let started = if any { self.in_flight.iter_mut() } else { Default::default() };
+        started.filter(|pending| pending.head_seen && !pending.told).map(|pending| {
+            pending.told = true;
+            pending.method()
+        })
     }
 
     /// Tells whether axum's uprobe watches the target; holds for requests that begin from now on.
@@ -143,14 +143,7 @@ impl HttpConnection {
 
     /// A send or receive failed with this errno (positive).
     pub const fn on_error(&mut self, errno: i32) {
-        if matches!(
-            errno,
-            libc::ECONNRESET
-                | libc::EPIPE
-                | libc::ETIMEDOUT
-                | libc::ECONNABORTED
-                | libc::EHOSTUNREACH
-        ) {
+        if matches!(errno, libc::ECONNRESET | libc::EPIPE | libc::ETIMEDOUT | libc::ECONNABORTED | libc::EHOSTUNREACH) {
             self.peer_failed = true;
         }
     }
@@ -198,17 +191,8 @@ impl HttpConnection {
         }
         let asks = self.side.map(|side| received == (side == Side::Server));
         let mut start = [0; 24];
-        let known = if asks == Some(true) {
-            self.requests.partial()
-        } else {
-            self.responses.partial()
-        };
-        let length = known
-            .iter()
-            .chain(io.data)
-            .zip(&mut start)
-            .map(|(byte, place)| *place = *byte)
-            .count();
+        let known = if asks == Some(true) { self.requests.partial() } else { self.responses.partial() };
+        let length = known.iter().chain(io.data).zip(&mut start).map(|(byte, place)| *place = *byte).count();
         let (protocol, asking) = match detect(&start[..length], self.mid_stream) {
             Detected::Request(protocol) => (protocol, Some(true)),
             Detected::Response(protocol) => (protocol, Some(false)),
@@ -229,11 +213,7 @@ impl HttpConnection {
         };
         match (protocol, asking) {
             (Protocol::Http1, Some(asking)) if self.side.is_none() => {
-                self.side = Some(if received == asking {
-                    Side::Server
-                } else {
-                    Side::Client
-                });
+                self.side = Some(if received == asking { Side::Server } else { Side::Client });
                 self.verdict = Verdict::Http1;
             }
             (Protocol::Http1, Some(_)) if asks == asking => self.verdict = Verdict::Http1,
@@ -287,20 +267,11 @@ impl HttpConnection {
         }
     }
 
-    fn read_requests(
-        &mut self,
-        mut piece: Piece<'_>,
-        io: &Io<'_>,
-        side: Side,
-        mut place: Place,
-        shared: &mut Shared,
-    ) {
+    fn read_requests(&mut self, mut piece: Piece<'_>, io: &Io<'_>, side: Side, mut place: Place, shared: &mut Shared) {
         while !piece.is_empty() {
             let begins = self.requests.is_at_start();
             let before = piece.len();
-            let step = self
-                .requests
-                .next(&mut piece, Method::Other, &mut shared.buffers);
+            let step = self.requests.next(&mut piece, Method::Other, &mut shared.buffers);
             let bytes = before - piece.len();
             match step {
                 Step::Blank => continue,
@@ -312,12 +283,7 @@ impl HttpConnection {
                 _ if begins => {
                     self.receiving = self.overflow == 0 && self.in_flight.len() < Self::IN_FLIGHT;
                     if self.receiving {
-                        self.in_flight.push_back(shared.begin(
-                            io,
-                            side,
-                            place == Place::Start,
-                            self.routes_exact,
-                        ));
+                        self.in_flight.push_back(shared.begin(io, side, place == Place::Start, self.routes_exact));
                     } else {
                         self.overflow += 1;
                         shared.stats.pipeline_overflow += 1;
@@ -339,9 +305,7 @@ impl HttpConnection {
                 }
                 Step::Malformed(reason) => {
                     match reason {
-                        Malformed::NotCaptured | Malformed::TooLong => {
-                            shared.stats.truncated_heads += 1
-                        }
+                        Malformed::NotCaptured | Malformed::TooLong => shared.stats.truncated_heads += 1,
                         _ => shared.stats.malformed_requests += 1,
                     }
                     (0, false)
@@ -357,6 +321,7 @@ impl HttpConnection {
             if let Some(pending) = pending {
                 if let Step::Head(head) = &step {
                     pending.head(head);
+                    self.started = true;
                 }
                 pending.request_bytes += bytes;
                 pending.request_body += content;
@@ -374,13 +339,7 @@ impl HttpConnection {
         self.receiving = false;
     }
 
-    fn on_response_bytes(
-        &mut self,
-        io: &Io<'_>,
-        side: Side,
-        shared: &mut Shared,
-        sink: &mut Sink<'_>,
-    ) {
+    fn on_response_bytes(&mut self, io: &Io<'_>, side: Side, shared: &mut Shared, sink: &mut Sink<'_>) {
         if io.lost > 0 {
             if self.responses.absorbs(io.lost) {
                 self.read_responses(Piece::Gap(io.lost), io, side, Place::Lost, shared, sink);
@@ -404,13 +363,7 @@ impl HttpConnection {
     }
 
     /// A record begins like a response while the sequence is lost. `certain`: by its whole version.
-    fn resume_responses(
-        &mut self,
-        certain: bool,
-        side: Side,
-        shared: &mut Shared,
-        sink: &mut Sink<'_>,
-    ) {
+    fn resume_responses(&mut self, certain: bool, side: Side, shared: &mut Shared, sink: &mut Sink<'_>) {
         match self.in_flight.front() {
             // It may be the content of the body whose end is not known, unless another answer is due.
             Some(front) if front.answered && (self.in_flight.len() == 1 || !certain) => return,
@@ -430,22 +383,12 @@ impl HttpConnection {
     }
 
     /// Records were lost where responses may have begun and ended.
-    fn lose_responses(
-        &mut self,
-        side: Side,
-        time_ns: u64,
-        shared: &mut Shared,
-        sink: &mut Sink<'_>,
-    ) {
+    fn lose_responses(&mut self, side: Side, time_ns: u64, shared: &mut Shared, sink: &mut Sink<'_>) {
         shared.stats.lost_sync += 1;
         self.responses.lose();
         self.overflow = 0;
         // A request whose head is still coming was not answered in them.
-        while self
-            .in_flight
-            .front()
-            .is_some_and(|front| front.head_seen || front.answered)
-        {
+        while self.in_flight.front().is_some_and(|front| front.head_seen || front.answered) {
             self.finish_front(side, Outcome::Incomplete, time_ns, shared, sink);
         }
     }
@@ -465,15 +408,9 @@ impl HttpConnection {
                 return self.read_unwanted(piece, shared);
             };
             let before = piece.len();
-            let step = self
-                .responses
-                .next(&mut piece, front.method, &mut shared.buffers);
+            let step = self.responses.next(&mut piece, front.method, &mut shared.buffers);
             let bytes = before - piece.len();
-            let time_ns = if place == Place::Lost {
-                front.response_last_ns
-            } else {
-                io.time_ns
-            };
+            let time_ns = if place == Place::Lost { front.response_last_ns } else { io.time_ns };
             match step {
                 Step::Blank => {}
                 Step::Partial => front.response_part(bytes, time_ns),
@@ -489,8 +426,7 @@ impl HttpConnection {
                     }
                     front.status = head.status;
                     front.answered = true;
-                    if head.status == 101 || (front.method == Method::Connect && head.status < 300)
-                    {
+                    if head.status == 101 || (front.method == Method::Connect && head.status < 300) {
                         self.finish_front(side, Outcome::Upgraded, time_ns, shared, sink);
                         self.lose_responses(side, time_ns, shared, sink);
                         return self.turn_opaque(Protocol::Upgraded, shared);
@@ -507,11 +443,7 @@ impl HttpConnection {
                     front.response_part(bytes, time_ns);
                     front.response_body += content;
                     // When the last byte went is not known where its record was lost.
-                    let outcome = if place == Place::Lost {
-                        Outcome::Incomplete
-                    } else {
-                        Outcome::Complete
-                    };
+                    let outcome = if place == Place::Lost { Outcome::Incomplete } else { Outcome::Complete };
                     self.finish_front(side, outcome, time_ns, shared, sink);
                 }
                 Step::FramingLost(content) => {
@@ -521,9 +453,7 @@ impl HttpConnection {
                 }
                 Step::Malformed(reason) => {
                     match reason {
-                        Malformed::NotCaptured | Malformed::TooLong => {
-                            shared.stats.truncated_heads += 1
-                        }
+                        Malformed::NotCaptured | Malformed::TooLong => shared.stats.truncated_heads += 1,
                         _ => shared.stats.malformed_responses += 1,
                     }
                     if front.answered {
@@ -549,13 +479,8 @@ impl HttpConnection {
     #[cold]
     fn read_unwanted(&mut self, mut piece: Piece<'_>, shared: &mut Shared) {
         while !piece.is_empty() && self.overflow > 0 {
-            match self
-                .responses
-                .next(&mut piece, Method::Other, &mut shared.buffers)
-            {
-                Step::Head(head) if head.body == Body::None && (head.status >= 200) => {
-                    self.overflow -= 1
-                }
+            match self.responses.next(&mut piece, Method::Other, &mut shared.buffers) {
+                Step::Head(head) if head.body == Body::None && (head.status >= 200) => self.overflow -= 1,
                 Step::End(_) => self.overflow -= 1,
                 Step::Missing | Step::Malformed(_) | Step::FramingLost(_) => self.overflow = 0,
                 _ => {}
@@ -565,8 +490,7 @@ impl HttpConnection {
             if bytes.iter().all(|byte| matches!(byte, b'\r' | b'\n')) {
                 return;
             }
-            shared.stats.unmatched_responses +=
-                u64::from(!self.responses.is_lost() && starts_response(bytes));
+            shared.stats.unmatched_responses += u64::from(!self.responses.is_lost() && starts_response(bytes));
         }
         if !piece.is_empty() {
             self.responses.lose();
@@ -574,14 +498,7 @@ impl HttpConnection {
     }
 
     /// Yields the oldest in flight.
-    fn finish_front(
-        &mut self,
-        side: Side,
-        outcome: Outcome,
-        end_ns: u64,
-        shared: &mut Shared,
-        sink: &mut Sink<'_>,
-    ) {
+    fn finish_front(&mut self, side: Side, outcome: Outcome, end_ns: u64, shared: &mut Shared, sink: &mut Sink<'_>) {
         let Some(front) = self.in_flight.pop_front() else {
             return;
         };
@@ -599,20 +516,10 @@ impl HttpConnection {
     fn end_all(&mut self, time_ns: u64, closed: bool, shared: &mut Shared, sink: &mut Sink<'_>) {
         let side = self.side.unwrap_or(Side::Server);
         let aborted = closed && side == Side::Server && (self.peer_ended || self.peer_failed);
-        let outcome = if aborted {
-            Outcome::ClientAborted
-        } else {
-            Outcome::Incomplete
-        };
+        let outcome = if aborted { Outcome::ClientAborted } else { Outcome::Incomplete };
         // A body without length, or one whose framing was lost, ends with the connection.
-        let closes = closed
-            && !self.peer_failed
-            && (self.responses.is_until_close() || self.responses.is_lost());
-        if let Some(front) = self
-            .in_flight
-            .front()
-            .filter(|front| closes && front.answered)
-        {
+        let closes = closed && !self.peer_failed && (self.responses.is_until_close() || self.responses.is_lost());
+        if let Some(front) = self.in_flight.front().filter(|front| closes && front.answered) {
             let end_ns = front.response_last_ns;
             self.finish_front(side, Outcome::Complete, end_ns, shared, sink);
         }
@@ -649,11 +556,7 @@ fn pieces<'a>(io: &Io<'a>) -> [Piece<'a>; 3] {
     let data = &io.data[..io.data.len().min(io.len)];
     let missing = io.len - data.len();
     let tail = &io.tail[io.tail.len().saturating_sub(missing)..];
-    [
-        Piece::Bytes(data),
-        Piece::Gap((missing - tail.len()) as u64),
-        Piece::Bytes(tail),
-    ]
+    [Piece::Bytes(data), Piece::Gap((missing - tail.len()) as u64), Piece::Bytes(tail)]
 }
 
 #[cfg(test)]

@@ -34,12 +34,7 @@ impl From<&Exchange<'_>> for Seen {
                 exchange.response_start_ns,
                 exchange.end_ns,
             ],
-            bytes: [
-                exchange.request_bytes,
-                exchange.response_bytes,
-                exchange.request_body,
-                exchange.response_body,
-            ],
+            bytes: [exchange.request_bytes, exchange.response_bytes, exchange.request_body, exchange.response_body],
         }
     }
 }
@@ -67,16 +62,7 @@ impl Wire {
 
     fn io(&mut self, received: bool, data: &[u8], len: usize, tail: &[u8], lost: u64) -> &mut Self {
         self.now += 10;
-        let io = Io {
-            time_ns: self.now,
-            ready_ns: self.now - 5,
-            task: 7,
-            tid: 70,
-            len,
-            data,
-            tail,
-            lost,
-        };
+        let io = Io { time_ns: self.now, ready_ns: self.now - 5, task: 7, tid: 70, len, data, tail, lost };
         let seen = &mut self.seen;
         let mut sink = |exchange: &Exchange<'_>| {
             assert_eq!((exchange.task, exchange.tid), (7, 70));
@@ -98,20 +84,12 @@ impl Wire {
         self.io(false, text.as_bytes(), text.len(), b"", 0)
     }
 
-    fn end(
-        &mut self,
-        how: fn(&mut HttpConnection, u64, &mut Shared, &mut super::Sink<'_>),
-    ) -> &mut Self {
+    fn end(&mut self, how: fn(&mut HttpConnection, u64, &mut Shared, &mut super::Sink<'_>)) -> &mut Self {
         self.now += 10;
         let seen = &mut self.seen;
-        how(
-            &mut self.connection,
-            self.now,
-            &mut self.shared,
-            &mut |exchange| {
-                seen.push(Seen::from(exchange));
-            },
-        );
+        how(&mut self.connection, self.now, &mut self.shared, &mut |exchange| {
+            seen.push(Seen::from(exchange));
+        });
         self
     }
 
@@ -130,10 +108,7 @@ impl Wire {
 
     /// Path, status and outcome of all exchanges, which the test then forgets.
     fn summary(&mut self) -> Vec<(String, u16, Outcome)> {
-        self.seen
-            .drain(..)
-            .map(|seen| (seen.path, seen.status, seen.outcome))
-            .collect()
+        self.seen.drain(..).map(|seen| (seen.path, seen.status, seen.outcome)).collect()
     }
 }
 
@@ -153,12 +128,8 @@ fn get(path: &str) -> String {
 fn a_plain_exchange_has_its_times_and_sizes() {
     let mut wire = Wire::server();
     let head = "POST /a?q HTTP/1.1\r\nContent-Length: 4\r\n\r\n";
-    wire.receive(&head[..24])
-        .receive(&head[24..])
-        .receive("bo")
-        .receive("dy");
-    wire.send("HTTP/1.1 201 Created\r\nContent-Length: 6\r\n\r\nabc")
-        .send("def");
+    wire.receive(&head[..24]).receive(&head[24..]).receive("bo").receive("dy");
+    wire.send("HTTP/1.1 201 Created\r\nContent-Length: 6\r\n\r\nabc").send("def");
     assert_eq!(
         wire.seen,
         [Seen {
@@ -187,14 +158,10 @@ fn keep_alive_yields_each_exchange_when_its_response_is_whole() {
 #[test]
 fn a_client_is_paired_the_other_way_round() {
     let mut wire = Wire::new(Some(Side::Client), false);
-    wire.send(&get("/a"))
-        .receive("HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\no")
-        .receive("k");
+    wire.send(&get("/a")).receive("HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\no").receive("k");
     assert_eq!(wire.seen[0].times, [1010, 1010, 1010, 1020, 1030]);
     assert_eq!(wire.summary(), [exchange("/a", 200, Complete)]);
-    wire.send(&get("/b"))
-        .receive("HTTP/1.0 200 OK\r\n\r\nuntil the end")
-        .eof();
+    wire.send(&get("/b")).receive("HTTP/1.0 200 OK\r\n\r\nuntil the end").eof();
     assert_eq!(wire.seen[0].times[4], 1050);
     assert_eq!(wire.summary(), [exchange("/b", 200, Complete)]);
     let mut wire = Wire::new(Some(Side::Client), false);
@@ -205,14 +172,8 @@ fn a_client_is_paired_the_other_way_round() {
 #[test]
 fn pipelined_requests_are_answered_in_their_order() {
     let mut wire = Wire::server();
-    wire.receive(&format!("{}{}\r\n{}", get("/a"), get("/b"), get("/c")))
-        .send(&format!("{OK}{OK}"))
-        .send(OK);
-    let times: Vec<_> = wire
-        .seen
-        .iter()
-        .map(|seen| (seen.times[0], seen.times[4]))
-        .collect();
+    wire.receive(&format!("{}{}\r\n{}", get("/a"), get("/b"), get("/c"))).send(&format!("{OK}{OK}")).send(OK);
+    let times: Vec<_> = wire.seen.iter().map(|seen| (seen.times[0], seen.times[4])).collect();
     assert_eq!(times, [(1005, 1020), (1010, 1020), (1010, 1030)]);
     let paths: Vec<_> = wire.summary().into_iter().map(|seen| seen.0).collect();
     assert_eq!(paths, ["/a", "/b", "/c"]);
@@ -226,11 +187,7 @@ fn requests_past_the_bound_are_counted_and_their_responses_skipped() {
         wire.receive(&get("/many"));
     });
     wire.send(&OK.repeat(many - 1));
-    wire.receive(&get("/still-behind"))
-        .send(OK)
-        .send(OK)
-        .receive(&get("/after"))
-        .send(OK);
+    wire.receive(&get("/still-behind")).send(OK).send(OK).receive(&get("/after")).send(OK);
     assert_eq!(wire.shared.stats.pipeline_overflow, 4);
     assert_eq!(wire.shared.stats.unmatched_responses, 0);
     assert_eq!(wire.seen.len(), HttpConnection::IN_FLIGHT + 1);
@@ -241,15 +198,11 @@ fn requests_past_the_bound_are_counted_and_their_responses_skipped() {
 fn interim_responses_are_skipped() {
     let mut wire = Wire::server();
     wire.receive("PUT /a HTTP/1.1\r\nContent-Length: 4\r\nExpect: 100-continue\r\n\r\n");
-    wire.send("HTTP/1.1 103 Early Hints\r\nLink: x\r\n\r\nHTTP/1.1 100 Continue\r\n\r\n")
-        .receive("body");
+    wire.send("HTTP/1.1 103 Early Hints\r\nLink: x\r\n\r\nHTTP/1.1 100 Continue\r\n\r\n").receive("body");
     wire.send("HTTP/1.1 204 No Content\r\nContent-Length: 9\r\n\r\n");
     assert_eq!(wire.seen[0].times, [1005, 1010, 1030, 1040, 1040]);
     assert_eq!(wire.seen[0].bytes[1], 46, "the final response only");
-    assert_eq!(
-        (wire.summary(), wire.shared.stats.interim_responses),
-        (vec![exchange("/a", 204, Complete)], 2)
-    );
+    assert_eq!((wire.summary(), wire.shared.stats.interim_responses), (vec![exchange("/a", 204, Complete)], 2));
 }
 
 #[test]
@@ -262,45 +215,21 @@ fn a_refused_expectation_is_followed_by_the_next_request_or_by_the_body() {
             wire.receive(body);
         }
         wire.receive(&get("/b")).send(OK);
-        assert_eq!(
-            wire.summary(),
-            [exchange("/a", 417, Complete), exchange("/b", 200, Complete)]
-        );
+        assert_eq!(wire.summary(), [exchange("/a", 417, Complete), exchange("/b", 200, Complete)]);
     }
 }
 
 #[test]
 fn responses_without_a_body_end_with_their_head_whatever_it_says() {
     for (method, answer, status) in [
-        (
-            "HEAD",
-            "HTTP/1.1 200 OK\r\nContent-Length: 500\r\n\r\n",
-            200,
-        ),
-        (
-            "HEAD",
-            "HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n",
-            200,
-        ),
-        (
-            "GET",
-            "HTTP/1.1 204 No Content\r\nContent-Length: 500\r\n\r\n",
-            204,
-        ),
-        (
-            "GET",
-            "HTTP/1.1 304 Not Modified\r\nContent-Length: 500\r\n\r\n",
-            304,
-        ),
+        ("HEAD", "HTTP/1.1 200 OK\r\nContent-Length: 500\r\n\r\n", 200),
+        ("HEAD", "HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n", 200),
+        ("GET", "HTTP/1.1 204 No Content\r\nContent-Length: 500\r\n\r\n", 204),
+        ("GET", "HTTP/1.1 304 Not Modified\r\nContent-Length: 500\r\n\r\n", 304),
     ] {
         let mut wire = Wire::server();
-        wire.receive(&format!("{method} /a HTTP/1.1\r\n\r\n"))
-            .send(answer);
-        assert_eq!(
-            wire.summary(),
-            [exchange("/a", status, Complete)],
-            "{method} {answer}"
-        );
+        wire.receive(&format!("{method} /a HTTP/1.1\r\n\r\n")).send(answer);
+        assert_eq!(wire.summary(), [exchange("/a", status, Complete)], "{method} {answer}");
         wire.receive(&get("/b")).send(OK);
         assert_eq!(wire.summary(), [exchange("/b", 200, Complete)]);
     }
@@ -315,25 +244,18 @@ fn chunked_bodies_both_ways_end_with_their_last_chunk() {
     wire.send("HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n3\r\nabc\r")
         .send("\n0\r\nTrailer: x\r\n")
         .send("\r\n");
-    assert_eq!(
-        (wire.seen[0].times, &wire.seen[0].bytes[2..]),
-        ([1005, 1010, 1030, 1040, 1060], &[4, 3][..])
-    );
+    assert_eq!((wire.seen[0].times, &wire.seen[0].bytes[2..]), ([1005, 1010, 1030, 1040, 1060], &[4, 3][..]));
     assert_eq!(wire.summary(), [exchange("/a", 200, Complete)]);
 }
 
 #[test]
 fn a_response_without_length_ends_with_the_close() {
     let mut wire = Wire::server();
-    wire.receive("GET /a HTTP/1.0\r\n\r\n")
-        .send("HTTP/1.0 200 OK\r\n\r\nsome")
-        .send("more")
-        .close();
+    wire.receive("GET /a HTTP/1.0\r\n\r\n").send("HTTP/1.0 200 OK\r\n\r\nsome").send("more").close();
     assert_eq!(wire.seen[0].times[4], 1030, "the last byte, not the close");
     assert_eq!(wire.summary(), [exchange("/a", 200, Complete)]);
     let mut wire = Wire::server();
-    wire.receive("GET /a HTTP/1.0\r\n\r\n")
-        .send("HTTP/1.0 200 OK\r\n\r\nsome");
+    wire.receive("GET /a HTTP/1.0\r\n\r\n").send("HTTP/1.0 200 OK\r\n\r\nsome");
     wire.connection.on_error(libc::EPIPE);
     assert_eq!(wire.close().summary(), [exchange("/a", 200, ClientAborted)]);
 }
@@ -345,9 +267,7 @@ fn an_early_response_ends_the_exchange_and_the_rest_of_the_body_is_counted_off()
     wire.send("HTTP/1.1 413 Too Large\r\nContent-Length: 0\r\n\r\n");
     assert_eq!(wire.seen[0].times[2], 0, "the request never ended");
     assert_eq!(wire.summary(), [exchange("/a", 413, Complete)]);
-    wire.receive("GET / HTTP/1.1\r\n\r\n........")
-        .receive(&format!("....{}", get("/b")))
-        .send(OK);
+    wire.receive("GET / HTTP/1.1\r\n\r\n........").receive(&format!("....{}", get("/b"))).send(OK);
     assert_eq!(wire.summary(), [exchange("/b", 200, Complete)]);
 }
 
@@ -356,10 +276,7 @@ fn an_upgrade_ends_the_request_at_101_and_makes_the_connection_opaque() {
     let mut wire = Wire::server();
     wire.receive("GET /ws HTTP/1.1\r\nConnection: upgrade\r\nUpgrade: websocket\r\n\r\n");
     wire.send("HTTP/1.1 101 Switching Protocols\r\nUpgrade: websocket\r\n\r\n\u{1}frame");
-    assert_eq!(
-        wire.connection.verdict(),
-        Verdict::Opaque(Protocol::Upgraded)
-    );
+    assert_eq!(wire.connection.verdict(), Verdict::Opaque(Protocol::Upgraded));
     wire.receive(&get("/not-http")).send(OK).eof().close();
     assert_eq!(wire.summary(), [exchange("/ws", 101, Upgraded)]);
 }
@@ -367,18 +284,10 @@ fn an_upgrade_ends_the_request_at_101_and_makes_the_connection_opaque() {
 #[test]
 fn connect_is_a_tunnel_only_where_it_was_granted() {
     let mut wire = Wire::server();
-    wire.receive("CONNECT a.example:443 HTTP/1.1\r\n\r\n")
-        .send("HTTP/1.1 407 No\r\nContent-Length: 2\r\n\r\nno");
-    wire.receive("CONNECT a.example:443 HTTP/1.1\r\n\r\n")
-        .send("HTTP/1.1 200 Established\r\n\r\n");
-    assert_eq!(
-        wire.summary(),
-        [exchange("", 407, Complete), exchange("", 200, Upgraded)]
-    );
-    assert_eq!(
-        wire.connection.verdict(),
-        Verdict::Opaque(Protocol::Upgraded)
-    );
+    wire.receive("CONNECT a.example:443 HTTP/1.1\r\n\r\n").send("HTTP/1.1 407 No\r\nContent-Length: 2\r\n\r\nno");
+    wire.receive("CONNECT a.example:443 HTTP/1.1\r\n\r\n").send("HTTP/1.1 200 Established\r\n\r\n");
+    assert_eq!(wire.summary(), [exchange("", 407, Complete), exchange("", 200, Upgraded)]);
+    assert_eq!(wire.connection.verdict(), Verdict::Opaque(Protocol::Upgraded));
 }
 
 #[test]
@@ -393,34 +302,19 @@ fn a_close_before_the_response_is_whole_tells_who_closed() {
     type End = fn(&mut Wire);
     let ends: [(End, Outcome); 5] = [
         (|wire| _ = wire.eof().close(), ClientAborted),
-        (
-            |wire| wire.connection.on_error(libc::ECONNRESET),
-            ClientAborted,
-        ),
+        (|wire| wire.connection.on_error(libc::ECONNRESET), ClientAborted),
         (|wire| wire.connection.on_error(libc::EPIPE), ClientAborted),
         (|wire| _ = wire.close(), Incomplete),
-        (
-            |wire| _ = wire.eof().end(HttpConnection::on_abandon),
-            Incomplete,
-        ),
+        (|wire| _ = wire.eof().end(HttpConnection::on_abandon), Incomplete),
     ];
     for (end, outcome) in ends {
-        for sent in [
-            "",
-            "HTTP/1.1 200 OK\r\nContent-Le",
-            "HTTP/1.1 200 OK\r\nContent-Length: 9\r\n\r\nok",
-        ] {
+        for sent in ["", "HTTP/1.1 200 OK\r\nContent-Le", "HTTP/1.1 200 OK\r\nContent-Length: 9\r\n\r\nok"] {
             let mut wire = Wire::server();
-            wire.receive(&format!("{}{}GET /part", get("/a"), get("/b")))
-                .send(sent);
+            wire.receive(&format!("{}{}GET /part", get("/a"), get("/b"))).send(sent);
             end(&mut wire);
             wire.close();
             let status = if sent.contains("\r\n\r\n") { 200 } else { 0 };
-            assert_eq!(
-                wire.summary(),
-                [exchange("/a", status, outcome), exchange("/b", 0, outcome)],
-                "{sent}"
-            );
+            assert_eq!(wire.summary(), [exchange("/a", status, outcome), exchange("/b", 0, outcome)], "{sent}");
             assert_eq!(wire.shared.stats.partial_requests, 1);
         }
     }
@@ -434,19 +328,12 @@ fn a_request_that_was_answered_before_its_head_was_whole_or_right_is_an_exchange
         .receive("ow HTTP/1.1\r\n\r\n");
     assert_eq!(wire.summary(), [exchange("", 408, Complete)]);
     let mut wire = Wire::server();
-    wire.receive(&get("/a"))
-        .send(OK)
-        .receive("GET / HTTP/7.7\r\n\r\n");
-    wire.send("HTTP/1.1 400 Bad Request\r\nContent-Length: 0\r\n\r\n")
-        .close();
-    assert_eq!(
-        wire.summary(),
-        [exchange("/a", 200, Complete), exchange("", 400, Complete)]
-    );
+    wire.receive(&get("/a")).send(OK).receive("GET / HTTP/7.7\r\n\r\n");
+    wire.send("HTTP/1.1 400 Bad Request\r\nContent-Length: 0\r\n\r\n").close();
+    assert_eq!(wire.summary(), [exchange("/a", 200, Complete), exchange("", 400, Complete)]);
     let mut wire = Wire::server();
     wire.receive("POST /a HTTP/1.1\r\nContent-Length: 1\r\nContent-Length: 2\r\n\r\nab");
-    wire.send("HTTP/1.1 400 Bad Request\r\nContent-Length: 0\r\n\r\n")
-        .close();
+    wire.send("HTTP/1.1 400 Bad Request\r\nContent-Length: 0\r\n\r\n").close();
     assert_eq!(wire.summary(), [exchange("/a", 400, Complete)]);
     assert_eq!(wire.shared.stats.malformed_requests, 1);
 }
@@ -455,8 +342,7 @@ fn a_request_that_was_answered_before_its_head_was_whole_or_right_is_an_exchange
 fn a_connection_older_than_the_daemon_begins_with_the_next_request() {
     for side in [None, Some(Side::Server)] {
         let mut wire = Wire::new(side, true);
-        wire.receive("the middle of a body")
-            .send("HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nok");
+        wire.receive("the middle of a body").send("HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nok");
         wire.receive(&get("/a")).send(OK);
         assert_eq!(wire.summary(), [exchange("/a", 200, Complete)]);
         assert_eq!(wire.connection.side(), Some(Side::Server));
@@ -482,51 +368,18 @@ fn the_side_is_told_by_who_sends_the_request() {
 #[test]
 fn other_protocols_are_told_apart_early() {
     for (side, received, bytes, protocol) in [
-        (
-            Side::Server,
-            true,
-            &b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n"[..],
-            Protocol::Http2,
-        ),
-        (
-            Side::Server,
-            true,
-            b"\x16\x03\x01\x02\x00\x01\x00\x01\xfc",
-            Protocol::Tls,
-        ),
-        (
-            Side::Client,
-            false,
-            b"\x16\x03\x01\x02\x00\x01\x00\x01\xfc",
-            Protocol::Tls,
-        ),
-        (
-            Side::Client,
-            false,
-            b"\0\0\0\x08\x04\xd2\x16\x2f",
-            Protocol::Postgres,
-        ),
-        (
-            Side::Client,
-            false,
-            b"*1\r\n$4\r\nPING\r\n",
-            Protocol::Unknown,
-        ),
-        (
-            Side::Client,
-            true,
-            b"220 mail.example ESMTP\r\n",
-            Protocol::Unknown,
-        ),
+        (Side::Server, true, &b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n"[..], Protocol::Http2),
+        (Side::Server, true, b"\x16\x03\x01\x02\x00\x01\x00\x01\xfc", Protocol::Tls),
+        (Side::Client, false, b"\x16\x03\x01\x02\x00\x01\x00\x01\xfc", Protocol::Tls),
+        (Side::Client, false, b"\0\0\0\x08\x04\xd2\x16\x2f", Protocol::Postgres),
+        (Side::Client, false, b"*1\r\n$4\r\nPING\r\n", Protocol::Unknown),
+        (Side::Client, true, b"220 mail.example ESMTP\r\n", Protocol::Unknown),
     ] {
         let mut wire = Wire::new(Some(side), false);
         wire.io(received, bytes, bytes.len(), b"", 0);
         assert_eq!(wire.connection.verdict(), Verdict::Opaque(protocol));
         wire.receive(&get("/a")).send(OK).close();
-        assert_eq!(
-            (wire.seen.len(), wire.shared.stats.opaque_connections),
-            (0, 1)
-        );
+        assert_eq!((wire.seen.len(), wire.shared.stats.opaque_connections), (0, 1));
     }
     let mut wire = Wire::new(None, true);
     wire.send("\u{17}\u{3}\u{3}@@@");
@@ -535,25 +388,18 @@ fn other_protocols_are_told_apart_early() {
     (0..300).for_each(|_| {
         wire.send("nothing that anybody knows");
     });
-    assert_eq!(
-        wire.connection.verdict(),
-        Verdict::Opaque(Protocol::Unknown)
-    );
+    assert_eq!(wire.connection.verdict(), Verdict::Opaque(Protocol::Unknown));
 }
 
 #[test]
 fn a_body_that_was_hardly_captured_keeps_its_exchange_exact() {
     let mut wire = Wire::server();
     let head = b"POST /a HTTP/1.1\r\nContent-Length: 100000\r\n\r\n";
-    wire.io(true, head, head.len() + 30_000, b"12345678", 0)
-        .io(true, b"", 70_000, b"", 0);
+    wire.io(true, head, head.len() + 30_000, b"12345678", 0).io(true, b"", 70_000, b"", 0);
     let answer = b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n10000\r\nbeginning";
     let whole = answer.len() - 9 + 0x10000 + 7;
     wire.io(false, answer, whole, b"y\r\n0\r\n\r\n", 0);
-    assert_eq!(
-        wire.seen[0].bytes,
-        [head.len() as u64 + 100_000, whole as u64, 100_000, 0x10000]
-    );
+    assert_eq!(wire.seen[0].bytes, [head.len() as u64 + 100_000, whole as u64, 100_000, 0x10000]);
     assert_eq!(wire.seen[0].times, [1005, 1010, 1020, 1030, 1030]);
     assert_eq!(wire.summary(), [exchange("/a", 200, Complete)]);
     assert_eq!(wire.shared.stats.lost_sync, 0);
@@ -565,41 +411,22 @@ const CHUNKS: &[u8] = b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n5\r
 #[test]
 fn lost_chunk_framing_is_ended_by_the_last_chunk_in_the_tail() {
     let mut wire = Wire::server();
-    wire.receive(&get("/a"))
-        .io(false, CHUNKS, 20_000, b"y\r\n0\r\nxx", 0)
-        .io(false, b"", 20_000, b"y\r\n0\r\n\r\n", 0);
+    wire.receive(&get("/a")).io(false, CHUNKS, 20_000, b"y\r\n0\r\nxx", 0).io(false, b"", 20_000, b"y\r\n0\r\n\r\n", 0);
     assert_eq!(wire.seen[0].times[4], 1030);
     assert_eq!(wire.summary(), [exchange("/a", 200, Complete)]);
-    wire.receive(&get("/b"))
-        .io(false, CHUNKS, 20_000, b"--xyz-\r\n", 0)
-        .send("0\r\n\r\n");
+    wire.receive(&get("/b")).io(false, CHUNKS, 20_000, b"--xyz-\r\n", 0).send("0\r\n\r\n");
     wire.receive(&get("/c")).send(OK);
-    assert_eq!(
-        wire.summary(),
-        [exchange("/b", 200, Complete), exchange("/c", 200, Complete)]
-    );
-    assert_eq!(
-        (wire.shared.stats.lost_sync, wire.shared.stats.resyncs),
-        (2, 2)
-    );
+    assert_eq!(wire.summary(), [exchange("/b", 200, Complete), exchange("/c", 200, Complete)]);
+    assert_eq!((wire.shared.stats.lost_sync, wire.shared.stats.resyncs), (2, 2));
 }
 
 #[test]
 fn lost_chunk_framing_is_ended_by_the_next_exchange_or_by_the_close() {
     let mut wire = Wire::server();
-    wire.receive(&get("/a"))
-        .io(false, CHUNKS, 20_000, b"Trailer:", 0)
-        .send("x\r\n\r\n")
-        .receive(&get("/b"))
-        .send(OK);
+    wire.receive(&get("/a")).io(false, CHUNKS, 20_000, b"Trailer:", 0).send("x\r\n\r\n").receive(&get("/b")).send(OK);
     assert_eq!(wire.seen[0].times[4], 1030);
-    assert_eq!(
-        wire.summary(),
-        [exchange("/a", 200, Complete), exchange("/b", 200, Complete)]
-    );
-    wire.receive(&get("/c"))
-        .io(false, CHUNKS, 20_000, b"Trailer:", 0)
-        .close();
+    assert_eq!(wire.summary(), [exchange("/a", 200, Complete), exchange("/b", 200, Complete)]);
+    wire.receive(&get("/c")).io(false, CHUNKS, 20_000, b"Trailer:", 0).close();
     assert_eq!(wire.seen[0].times[4], 1070);
     assert_eq!(wire.summary(), [exchange("/c", 200, Complete)]);
 }
@@ -608,43 +435,22 @@ fn lost_chunk_framing_is_ended_by_the_next_exchange_or_by_the_close() {
 fn lost_framing_of_a_request_is_ended_by_its_last_chunk_or_after_its_response() {
     let head = b"POST /a HTTP/1.1\r\nTransfer-Encoding: chunked\r\n\r\n5\r\nhello\r\n";
     let mut wire = Wire::server();
-    wire.io(true, head, 20_000, b"y\r\n0\r\n\r\n", 0)
-        .receive(&get("/b"))
-        .send(OK)
-        .send(OK);
+    wire.io(true, head, 20_000, b"y\r\n0\r\n\r\n", 0).receive(&get("/b")).send(OK).send(OK);
     assert_eq!(wire.seen[0].times[2], 1010);
-    assert_eq!(
-        wire.summary(),
-        [exchange("/a", 200, Complete), exchange("/b", 200, Complete)]
-    );
-    wire.io(true, head, 20_000, b"Trailer:", 0)
-        .receive("POST /body-not-head")
-        .receive("x\r\n\r\n")
-        .send(OK);
+    assert_eq!(wire.summary(), [exchange("/a", 200, Complete), exchange("/b", 200, Complete)]);
+    wire.io(true, head, 20_000, b"Trailer:", 0).receive("POST /body-not-head").receive("x\r\n\r\n").send(OK);
     wire.receive("GE").receive("T /b HTTP/1.1\r\n\r\n").send(OK);
-    assert_eq!(
-        wire.summary(),
-        [exchange("/a", 200, Complete), exchange("/b", 200, Complete)]
-    );
+    assert_eq!(wire.summary(), [exchange("/a", 200, Complete), exchange("/b", 200, Complete)]);
     assert_eq!(wire.shared.stats.unmatched_responses, 0);
 }
 
 #[test]
 fn a_head_whose_end_was_not_captured_is_read_as_far_as_it_goes() {
     let mut wire = Wire::server();
-    wire.io(
-        true,
-        b"GET /a HTTP/1.1\r\nCookie: x",
-        30_000,
-        b"yyyy\r\n\r\n",
-        0,
-    );
+    wire.io(true, b"GET /a HTTP/1.1\r\nCookie: x", 30_000, b"yyyy\r\n\r\n", 0);
     wire.io(false, b"HTTP/1.1 500 Oops\r\nX: y", 30_000, b"........", 0);
     wire.receive(&get("/b")).send(OK);
-    assert_eq!(
-        wire.summary(),
-        [exchange("/a", 500, Complete), exchange("/b", 200, Complete)]
-    );
+    assert_eq!(wire.summary(), [exchange("/a", 500, Complete), exchange("/b", 200, Complete)]);
     assert_eq!(wire.shared.stats.truncated_heads, 2);
 }
 
@@ -658,10 +464,7 @@ fn a_head_beyond_the_limit_is_read_as_far_as_it_goes_however_it_is_split() {
         }
         wire.send(OK).receive(&get("/b")).send(OK);
         assert_eq!(wire.seen[0].bytes[0], head.len() as u64);
-        assert_eq!(
-            wire.summary(),
-            [exchange("/a", 200, Complete), exchange("/b", 200, Complete)]
-        );
+        assert_eq!(wire.summary(), [exchange("/a", 200, Complete), exchange("/b", 200, Complete)]);
         assert_eq!(wire.shared.stats.truncated_heads, 1);
     }
 }
@@ -669,29 +472,18 @@ fn a_head_beyond_the_limit_is_read_as_far_as_it_goes_however_it_is_split() {
 #[test]
 fn an_unreadable_response_belongs_to_the_only_request_in_flight() {
     let mut wire = Wire::server();
-    wire.receive(&get("/a"))
-        .io(false, b"", 500, b"", 0)
-        .receive(&get("/b"))
-        .send(OK);
-    assert_eq!(
-        wire.summary(),
-        [exchange("/a", 0, Complete), exchange("/b", 200, Complete)]
-    );
+    wire.receive(&get("/a")).io(false, b"", 500, b"", 0).receive(&get("/b")).send(OK);
+    assert_eq!(wire.summary(), [exchange("/a", 0, Complete), exchange("/b", 200, Complete)]);
 }
 
 #[test]
 fn lost_records_inside_a_body_change_nothing() {
     let mut wire = Wire::server();
-    wire.receive("POST /a HTTP/1.1\r\nContent-Length: 100\r\n\r\n")
-        .io(true, b"1234567890", 10, b"", 90);
-    wire.send("HTTP/1.1 200 OK\r\nContent-Length: 100\r\n\r\n")
-        .io(false, b"1234567890", 10, b"", 90);
+    wire.receive("POST /a HTTP/1.1\r\nContent-Length: 100\r\n\r\n").io(true, b"1234567890", 10, b"", 90);
+    wire.send("HTTP/1.1 200 OK\r\nContent-Length: 100\r\n\r\n").io(false, b"1234567890", 10, b"", 90);
     assert_eq!(wire.seen[0].times, [1005, 1010, 1020, 1030, 1040]);
     assert_eq!(wire.summary(), [exchange("/a", 200, Complete)]);
-    assert_eq!(
-        (wire.shared.stats.lost_bytes, wire.shared.stats.lost_sync),
-        (180, 0)
-    );
+    assert_eq!((wire.shared.stats.lost_bytes, wire.shared.stats.lost_sync), (180, 0));
 }
 
 #[test]
@@ -701,10 +493,7 @@ fn lost_requests_are_never_paired_with_other_responses() {
     wire.receive(&get("/a")).send(OK).send(OK);
     let next = get("/b");
     wire.io(true, next.as_bytes(), next.len(), b"", 30).send(OK);
-    assert_eq!(
-        wire.summary(),
-        [exchange("/a", 200, Complete), exchange("/b", 200, Complete)]
-    );
+    assert_eq!(wire.summary(), [exchange("/a", 200, Complete), exchange("/b", 200, Complete)]);
     assert_eq!(wire.shared.stats.unmatched_responses, 1);
 }
 
@@ -716,22 +505,11 @@ fn lost_responses_leave_what_is_in_flight_incomplete() {
     wire.io(false, OK.as_bytes(), OK.len(), b"", OK.len() as u64);
     let next = get("/b");
     wire.io(true, next.as_bytes(), next.len(), b"", 30).send(OK);
-    assert_eq!(
-        wire.summary(),
-        [exchange("/a", 0, Incomplete), exchange("/b", 200, Complete)]
-    );
+    assert_eq!(wire.summary(), [exchange("/a", 0, Incomplete), exchange("/b", 200, Complete)]);
     // The last byte of a response was lost: its time is not known, but the sequence is.
-    wire.receive(&get("/c"))
-        .send("HTTP/1.1 200 OK\r\nContent-Length: 9\r\n\r\n")
-        .receive(&get("/d"));
+    wire.receive(&get("/c")).send("HTTP/1.1 200 OK\r\nContent-Length: 9\r\n\r\n").receive(&get("/d"));
     wire.io(false, OK.as_bytes(), OK.len(), b"", 9);
-    assert_eq!(
-        wire.summary(),
-        [
-            exchange("/c", 200, Incomplete),
-            exchange("/d", 200, Complete)
-        ]
-    );
+    assert_eq!(wire.summary(), [exchange("/c", 200, Incomplete), exchange("/d", 200, Complete)]);
 }
 
 #[test]
@@ -740,39 +518,16 @@ fn routes_belong_to_the_request_that_is_being_handled() {
     let [a, b, prefix]: [Arc<str>; 3] = ["/a/{id}".into(), "/b".into(), "/admin".into()];
     let root: Arc<str> = "/".into();
     let mut wire = Wire::server();
-    wire.receive(&format!("{}{}", get("/a/1"), get("/b")))
-        .route(&a)
-        .send(OK)
-        .route(&b)
-        .send(OK);
-    wire.receive(&get("/admin/b"))
-        .route(&outer)
-        .route(&b)
-        .send(OK);
+    wire.receive(&format!("{}{}", get("/a/1"), get("/b"))).route(&a).send(OK).route(&b).send(OK);
+    wire.receive(&get("/admin/b")).route(&outer).route(&b).send(OK);
     wire.receive(&get("/admin/x")).route(&outer).send(OK);
-    wire.receive(&get("/admin"))
-        .route(&prefix)
-        .route(&root)
-        .send(OK);
-    wire.receive(&get("/retried"))
-        .route(&outer)
-        .route(&b)
-        .route(&outer)
-        .route(&b)
-        .send(OK);
+    wire.receive(&get("/admin")).route(&prefix).route(&root).send(OK);
+    wire.receive(&get("/retried")).route(&outer).route(&b).route(&outer).route(&b).send(OK);
     wire.receive(&get("/404")).send(OK);
     let routes: Vec<_> = wire.seen.iter().map(|seen| seen.route.as_deref()).collect();
     assert_eq!(
         routes,
-        [
-            Some("/a/{id}"),
-            Some("/b"),
-            Some("/admin/b"),
-            Some("/admin/*"),
-            Some("/admin/"),
-            Some("/admin/b"),
-            None
-        ]
+        [Some("/a/{id}"), Some("/b"), Some("/admin/b"), Some("/admin/*"), Some("/admin/"), Some("/admin/b"), None]
     );
     wire.route(&a).receive("GET /part").route(&a);
     assert_eq!(wire.shared.stats.unmatched_routes, 2);

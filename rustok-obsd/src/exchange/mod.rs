@@ -129,4 +129,6 @@ pub struct Exchange<'a> {
     pub route: Option<&'a Route>,
     /// axum's uprobe watches this target, so that no route means that none matched.
     pub routes_exact: bool,
+    /// [`HttpConnection::take_started`] told when it began, so that its end is to be told too.
+    pub told: bool,
 }

@@ -21,9 +21,7 @@ impl Joins {
 
     /// The path of an inner router, behind that of the outer one.
     pub(super) fn join(&mut self, outer: &Arc<str>, inner: &Arc<str>) -> Arc<str> {
-        self.interned(outer, Some(inner), || {
-            format!("{}{inner}", outer.strip_suffix(NEST_TAIL).unwrap_or(outer))
-        })
+        self.interned(outer, Some(inner), || format!("{}{inner}", outer.strip_suffix(NEST_TAIL).unwrap_or(outer)))
     }
 
     /// The template of a path after which no inner router told one.
@@ -34,22 +32,14 @@ impl Joins {
         }
     }
 
-    fn interned(
-        &mut self,
-        outer: &Arc<str>,
-        inner: Option<&Arc<str>>,
-        make: impl Fn() -> String,
-    ) -> Arc<str> {
+    fn interned(&mut self, outer: &Arc<str>, inner: Option<&Arc<str>>, make: impl Fn() -> String) -> Arc<str> {
         let key = (address(outer), inner.map_or(0, address));
         if let Some((.., joined)) = self.joined.get(&key) {
             return Arc::clone(joined);
         }
         let joined: Arc<str> = make().into();
         if self.joined.len() < Self::CAPACITY {
-            self.joined.insert(
-                key,
-                (Arc::clone(outer), inner.cloned(), Arc::clone(&joined)),
-            );
+            self.joined.insert(key, (Arc::clone(outer), inner.cloned(), Arc::clone(&joined)));
         }
         joined
     }
@@ -68,28 +58,15 @@ mod tests {
     fn paths_are_joined_as_axum_joins_them() {
         let mut joins = Joins::default();
         for (outer, inner, joined, template) in [
-            (
-                &*format!("/admin{NEST_TAIL}"),
-                "/users/{id}",
-                "/admin/users/{id}",
-                "/admin/users/{id}",
-            ),
+            (&*format!("/admin{NEST_TAIL}"), "/users/{id}", "/admin/users/{id}", "/admin/users/{id}"),
             ("/admin", "/", "/admin/", "/admin/"),
             (NEST_TAIL, "/users", "/users", "/users"),
-            (
-                &format!("/a{NEST_TAIL}"),
-                &format!("/b{NEST_TAIL}"),
-                &format!("/a/b{NEST_TAIL}"),
-                "/a/b/*",
-            ),
+            (&format!("/a{NEST_TAIL}"), &format!("/b{NEST_TAIL}"), &format!("/a/b{NEST_TAIL}"), "/a/b/*"),
         ] {
             let (outer, inner): (Arc<str>, Arc<str>) = (outer.into(), inner.into());
             let first = joins.join(&outer, &inner);
             assert_eq!(&*first, joined);
-            assert!(
-                Arc::ptr_eq(&first, &joins.join(&outer, &inner)),
-                "joined once"
-            );
+            assert!(Arc::ptr_eq(&first, &joins.join(&outer, &inner)), "joined once");
             assert_eq!(&*joins.template(first), template);
         }
     }

@@ -39,6 +39,8 @@ pub(super) struct Pending {
     /// The final response's head was seen, or its place is known.
     pub(super) answered: bool,
     routes_exact: bool,
+    /// [`super::HttpConnection::take_started`] told it.
+    pub(super) told: bool,
 }
 
 impl Pending {
@@ -46,8 +48,7 @@ impl Pending {
     fn begin(&mut self, io: &Io<'_>, side: Side, at_start: bool, routes_exact: bool) {
         let mut text = std::mem::take(&mut self.text);
         text.clear();
-        let arrived =
-            side == Side::Server && at_start && io.ready_ns != 0 && io.ready_ns <= io.time_ns;
+        let arrived = side == Side::Server && at_start && io.ready_ns != 0 && io.ready_ns <= io.time_ns;
         *self = Self {
             text,
             task: io.task,
@@ -57,6 +58,10 @@ impl Pending {
             routes_exact,
             ..Self::default()
         };
+    }
+
+    pub(super) const fn method(&self) -> Method {
+        self.method
     }
 
     pub(super) fn head(&mut self, head: &RequestHead<'_>) {
@@ -72,10 +77,7 @@ impl Pending {
 
     /// A router told its path. The first path coming again is the request being routed anew (a retry).
     pub(super) fn routed(&mut self, path: &Arc<str>, joins: &mut Joins) {
-        let again = self
-            .first_path
-            .as_ref()
-            .is_some_and(|first| Arc::ptr_eq(first, path));
+        let again = self.first_path.as_ref().is_some_and(|first| Arc::ptr_eq(first, path));
         self.route = Some(match &self.route {
             Some(outer) if !again => joins.join(outer, path),
             _ => Arc::clone(path),
@@ -139,10 +141,7 @@ pub struct Shared {
     pub stats: Stats,
     pub(super) buffers: Buffers,
     pub(super) joins: Joins,
-    #[expect(
-        clippy::vec_box,
-        reason = "they move between connections by their address"
-    )]
+    #[expect(clippy::vec_box, reason = "they move between connections by their address")]
     spare: Vec<Box<Pending>>,
 }
 
@@ -152,13 +151,7 @@ impl Shared {
     /// A longer text is freed: few paths are longer.
     const TEXT: usize = 1024;
 
-    pub(super) fn begin(
-        &mut self,
-        io: &Io<'_>,
-        side: Side,
-        at_start: bool,
-        routes_exact: bool,
-    ) -> Box<Pending> {
+    pub(super) fn begin(&mut self, io: &Io<'_>, side: Side, at_start: bool, routes_exact: bool) -> Box<Pending> {
         let mut pending = self.spare.pop().unwrap_or_default();
         pending.begin(io, side, at_start, routes_exact);
         pending
@@ -174,10 +167,8 @@ impl Shared {
         sink: &mut dyn FnMut(&Exchange<'_>),
     ) {
         self.stats.exchanges += 1;
-        let route = pending.route.take().map(|path| Route {
-            template: self.joins.template(path),
-            source: Source::Axum,
-        });
+        let route =
+            pending.route.take().map(|path| Route { template: self.joins.template(path), source: Source::Axum });
         let (path, host) = pending.text.split_at(pending.path_length);
         sink(&Exchange {
             side,
@@ -201,6 +192,7 @@ impl Shared {
             traceparent: pending.traceparent,
             route: route.as_ref(),
             routes_exact: pending.routes_exact,
+            told: pending.told,
         });
         self.discard(pending);
     }

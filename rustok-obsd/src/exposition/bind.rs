@@ -67,13 +67,8 @@ pub enum BindError {
 /// # Errors
 /// See [`BindError`]. Where a name has several addresses the first that works is taken; the last error is told.
 pub async fn bind(address: &str) -> Result<TcpListener, BindError> {
-    let invalid = |reason| BindError::Invalid {
-        address: address.to_owned(),
-        reason,
-    };
-    let (host, port) = address
-        .rsplit_once(':')
-        .ok_or_else(|| invalid("the port is missing"))?;
+    let invalid = |reason| BindError::Invalid { address: address.to_owned(), reason };
+    let (host, port) = address.rsplit_once(':').ok_or_else(|| invalid("the port is missing"))?;
     if port.parse::<u16>().is_err() {
         return Err(invalid("the port is no number from 0 to 65535"));
     }
@@ -81,13 +76,8 @@ pub async fn bind(address: &str) -> Result<TcpListener, BindError> {
         return Err(invalid("an IPv6 address must stand in brackets"));
     }
     let wildcard = format!("[::]:{port}");
-    let unresolved = |source| BindError::Unresolved {
-        address: address.to_owned(),
-        source,
-    };
-    let candidates = lookup_host(if host.is_empty() { &wildcard } else { address })
-        .await
-        .map_err(unresolved)?;
+    let unresolved = |source| BindError::Unresolved { address: address.to_owned(), source };
+    let candidates = lookup_host(if host.is_empty() { &wildcard } else { address }).await.map_err(unresolved)?;
     let mut last = unresolved(io::Error::new(io::ErrorKind::NotFound, "no address"));
     for address in candidates {
         match TcpListener::bind(address).await {
@@ -112,14 +102,8 @@ mod tests {
     use super::*;
 
     fn error(address: &str) -> String {
-        let runtime = tokio::runtime::Builder::new_current_thread()
-            .enable_all()
-            .build()
-            .unwrap();
-        runtime
-            .block_on(bind(address))
-            .expect_err("the address must be refused")
-            .to_string()
+        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
+        runtime.block_on(bind(address)).expect_err("the address must be refused").to_string()
     }
 
     #[test]
@@ -132,10 +116,7 @@ mod tests {
             ("", "the port is missing"),
         ] {
             let message = error(address);
-            assert!(
-                message.contains(&format!("`{address}`")) && message.contains(reason),
-                "{message}"
-            );
+            assert!(message.contains(&format!("`{address}`")) && message.contains(reason), "{message}");
             assert!(message.contains("--web.listen-address"), "{message}");
         }
     }
@@ -145,24 +126,15 @@ mod tests {
         let holder = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
         let address = holder.local_addr().unwrap();
         let message = error(&address.to_string());
-        assert!(
-            message.starts_with(&format!("cannot listen on {address}: the port is in use")),
-            "{message}"
-        );
-        assert!(
-            message.contains(&format!("sport = :{}", address.port())),
-            "{message}"
-        );
+        assert!(message.starts_with(&format!("cannot listen on {address}: the port is in use")), "{message}");
+        assert!(message.contains(&format!("sport = :{}", address.port())), "{message}");
     }
 
     #[test]
     fn an_address_of_another_host_is_told_as_such() {
         // 192.0.2.0/24 is for documentation (RFC 5737): no host has it.
         let message = error("192.0.2.1:9464");
-        assert!(
-            message.contains("this host has no such address"),
-            "{message}"
-        );
+        assert!(message.contains("this host has no such address"), "{message}");
     }
 
     #[test]
@@ -170,8 +142,7 @@ mod tests {
         let address: SocketAddr = "127.0.0.1:80".parse().unwrap();
         let denied = explain(address, io::ErrorKind::PermissionDenied.into()).to_string();
         assert!(
-            denied.contains("127.0.0.1:80: permission denied")
-                && denied.contains("CAP_NET_BIND_SERVICE"),
+            denied.contains("127.0.0.1:80: permission denied") && denied.contains("CAP_NET_BIND_SERVICE"),
             "{denied}"
         );
     }

@@ -103,12 +103,7 @@ impl<'a> Encoder<'a> {
     /// Begins an exposition; `seen` is cleared, and kept by the caller for its memory.
     pub(super) fn new(out: &'a mut Output, seen: &'a mut HashSet<u64>, format: Format) -> Self {
         seen.clear();
-        Self {
-            out,
-            format,
-            seen,
-            dropped: 0,
-        }
+        Self { out, format, seen, dropped: 0 }
     }
 
     /// The format being written: exemplars need only be gathered for OpenMetrics.
@@ -139,19 +134,10 @@ impl<'a> Encoder<'a> {
             State::Head
         } else {
             self.dropped += 1;
-            tracing::debug!(
-                family = family.name,
-                "another source has written this family; left out"
-            );
+            tracing::debug!(family = family.name, "another source has written this family; left out");
             State::Dropped
         };
-        Samples {
-            encoder: self,
-            family,
-            base,
-            kind,
-            state,
-        }
+        Samples { encoder: self, family, base, kind, state }
     }
 
     /// Ends the exposition.
@@ -171,14 +157,8 @@ fn hash(name: (&str, &str)) -> u64 {
 /// Family name and type in OpenMetrics; `unknown` where the name lacks the suffix that the type needs.
 fn openmetrics<'f>(family: &Family<'f>) -> (&'f str, &'static str) {
     match family.kind {
-        Kind::Counter => family
-            .name
-            .strip_suffix("_total")
-            .map_or((family.name, "unknown"), |base| (base, "counter")),
-        Kind::Info => family
-            .name
-            .strip_suffix("_info")
-            .map_or((family.name, "gauge"), |base| (base, "info")),
+        Kind::Counter => family.name.strip_suffix("_total").map_or((family.name, "unknown"), |base| (base, "counter")),
+        Kind::Info => family.name.strip_suffix("_info").map_or((family.name, "gauge"), |base| (base, "info")),
         Kind::Untyped => (family.name, "unknown"),
         Kind::Gauge | Kind::Histogram => (family.name, family.kind.text()),
     }
@@ -208,17 +188,8 @@ impl Samples<'_, '_> {
     }
 
     /// Writes a sample of a counter with an exemplar.
-    pub fn put_traced(
-        &mut self,
-        labels: impl Labels,
-        value: impl Into<Value>,
-        exemplar: Option<&Exemplar>,
-    ) {
-        debug_assert!(
-            self.family.kind != Kind::Histogram,
-            "{} is a histogram",
-            self.family.name
-        );
+    pub fn put_traced(&mut self, labels: impl Labels, value: impl Into<Value>, exemplar: Option<&Exemplar>) {
+        debug_assert!(self.family.kind != Kind::Histogram, "{} is a histogram", self.family.name);
         if !self.ready() {
             return;
         }
@@ -238,16 +209,8 @@ impl Samples<'_, '_> {
 
     /// Writes a histogram: its buckets, sum and count.
     pub fn put_histogram(&mut self, labels: impl Labels, histogram: &HistogramValue<'_>) {
-        debug_assert!(
-            self.family.kind == Kind::Histogram,
-            "{} is no histogram",
-            self.family.name
-        );
-        debug_assert_eq!(
-            histogram.buckets.len(),
-            histogram.bounds.values.len() + 1,
-            "one bucket more than bounds"
-        );
+        debug_assert!(self.family.kind == Kind::Histogram, "{} is no histogram", self.family.name);
+        debug_assert_eq!(histogram.buckets.len(), histogram.bounds.values.len() + 1, "one bucket more than bounds");
         if !self.ready() {
             return;
         }
@@ -272,14 +235,7 @@ impl Samples<'_, '_> {
             }
             out.extend_from_slice(b"le=\"");
             let le = histogram.bounds.text.get(i).copied().unwrap_or("+Inf");
-            out.extend_from_slice(
-                if text_format {
-                    le.strip_suffix(".0").unwrap_or(le)
-                } else {
-                    le
-                }
-                .as_bytes(),
-            );
+            out.extend_from_slice(if text_format { le.strip_suffix(".0").unwrap_or(le) } else { le }.as_bytes());
             out.extend_from_slice(b"\"}");
             count += observations;
             let exemplar = histogram.exemplars.get(i).and_then(Option::as_ref);
@@ -315,10 +271,7 @@ impl Samples<'_, '_> {
             out.extend_from_slice(self.kind.as_bytes());
             out.push(b'\n');
             // A unit must be the end of the family's name.
-            let ends = |base: &str| {
-                base.strip_suffix(unit)
-                    .is_some_and(|rest| rest.ends_with('_'))
-            };
+            let ends = |base: &str| base.strip_suffix(unit).is_some_and(|rest| rest.ends_with('_'));
             if openmetrics && !unit.is_empty() && ends(self.base) {
                 write_keyword(b"UNIT", self.base, out);
                 out.extend_from_slice(unit.as_bytes());
@@ -358,10 +311,7 @@ fn write_keyword(keyword: &[u8], family: &str, out: &mut Vec<u8>) {
 fn write_hex(bytes: &[u8], out: &mut Vec<u8>) {
     for byte in bytes {
         let digits = b"0123456789abcdef";
-        out.extend_from_slice(&[
-            digits[usize::from(byte >> 4)],
-            digits[usize::from(byte & 15)],
-        ]);
+        out.extend_from_slice(&[digits[usize::from(byte >> 4)], digits[usize::from(byte & 15)]]);
     }
 }
 
@@ -376,9 +326,7 @@ pub(super) fn write_value(value: Value, out: &mut Vec<u8>) {
         Value::F64(value) if value.is_nan() => "NaN",
         Value::F64(f64::INFINITY) => "+Inf",
         Value::F64(f64::NEG_INFINITY) => "-Inf",
-        Value::F64(value) if value.abs() < EXACT && value.trunc() == value => {
-            integer.format(value as i64)
-        }
+        Value::F64(value) if value.abs() < EXACT && value.trunc() == value => integer.format(value as i64),
         Value::F64(value) => {
             return out.extend_from_slice(ryu::Buffer::new().format_finite(value).as_bytes());
         }
@@ -392,10 +340,7 @@ pub(super) fn write_value(value: Value, out: &mut Vec<u8>) {
                     fraction /= 10;
                 }
                 digits[0] = b'.';
-                let end = digits
-                    .iter()
-                    .rposition(|digit| *digit != b'0')
-                    .map_or(0, |last| last + 1);
+                let end = digits.iter().rposition(|digit| *digit != b'0').map_or(0, |last| last + 1);
                 out.extend_from_slice(&digits[..end]);
             }
             return;

@@ -32,11 +32,7 @@ pub fn format<'a>(accept: impl Iterator<Item = &'a str>) -> Format {
         let versioned = |wanted: &str| version.is_none_or(|version| version == wanted);
         let offer = |slot: &mut Option<Match>, specificity| {
             if slot.is_none_or(|best| specificity > best.specificity) {
-                *slot = Some(Match {
-                    quality,
-                    specificity,
-                    position,
-                });
+                *slot = Some(Match { quality, specificity, position });
             }
         };
         if is("application/openmetrics-text") && versioned("1.0.0") {
@@ -52,17 +48,8 @@ pub fn format<'a>(accept: impl Iterator<Item = &'a str>) -> Format {
             offer(&mut openmetrics, 0);
         }
     }
-    let rank = |found: Match| {
-        (
-            found.quality,
-            found.specificity,
-            usize::MAX - found.position,
-        )
-    };
-    match (
-        text.filter(|found| found.quality > 0),
-        openmetrics.filter(|found| found.quality > 0),
-    ) {
+    let rank = |found: Match| (found.quality, found.specificity, usize::MAX - found.position);
+    match (text.filter(|found| found.quality > 0), openmetrics.filter(|found| found.quality > 0)) {
         (Some(text), Some(openmetrics)) if rank(openmetrics) > rank(text) => Format::OpenMetrics,
         (None, Some(_)) => Format::OpenMetrics,
         _ => Format::Text,
@@ -101,17 +88,12 @@ pub fn accepts_gzip<'a>(accept_encoding: impl Iterator<Item = &'a str>) -> bool 
 }
 
 fn split(value: &str, separator: char) -> impl Iterator<Item = &str> {
-    value
-        .split(separator)
-        .map(str::trim)
-        .filter(|part| !part.is_empty())
+    value.split(separator).map(str::trim).filter(|part| !part.is_empty())
 }
 
 /// A qvalue in thousandths; what is none counts as 0.
 fn parse_quality(value: &str) -> u16 {
-    value.parse::<f32>().map_or(0, |quality| {
-        (quality.clamp(0.0, 1.0) * 1000.0).round() as u16
-    })
+    value.parse::<f32>().map_or(0, |quality| (quality.clamp(0.0, 1.0) * 1000.0).round() as u16)
 }
 
 #[cfg(test)]
@@ -133,42 +115,18 @@ mod tests {
             (&[prometheus_3], Format::OpenMetrics),
             (&[protobuf_first], Format::Text),
             (&["application/openmetrics-text"], Format::OpenMetrics),
-            (
-                &["Application/OpenMetrics-Text; Version=\"1.0.0\"; charset=utf-8"],
-                Format::OpenMetrics,
-            ),
-            (
-                &["application/openmetrics-text;version=0.0.1"],
-                Format::Text,
-            ),
-            (
-                &["application/openmetrics-text;version=2.0.0, */*;q=0.1"],
-                Format::Text,
-            ),
-            (
-                &["application/openmetrics-text;q=0.4, text/plain;q=0.5"],
-                Format::Text,
-            ),
-            (
-                &["application/openmetrics-text;q=0.5, text/plain;q=0.4"],
-                Format::OpenMetrics,
-            ),
-            (
-                &["application/openmetrics-text, text/plain"],
-                Format::OpenMetrics,
-            ),
+            (&["Application/OpenMetrics-Text; Version=\"1.0.0\"; charset=utf-8"], Format::OpenMetrics),
+            (&["application/openmetrics-text;version=0.0.1"], Format::Text),
+            (&["application/openmetrics-text;version=2.0.0, */*;q=0.1"], Format::Text),
+            (&["application/openmetrics-text;q=0.4, text/plain;q=0.5"], Format::Text),
+            (&["application/openmetrics-text;q=0.5, text/plain;q=0.4"], Format::OpenMetrics),
+            (&["application/openmetrics-text, text/plain"], Format::OpenMetrics),
             (&["text/plain, application/openmetrics-text"], Format::Text),
             (&["application/openmetrics-text;q=0, */*"], Format::Text),
             (&["text/plain;q=0, */*"], Format::OpenMetrics),
-            (
-                &["text/plain;q=0.3", "application/openmetrics-text;q=0.9"],
-                Format::OpenMetrics,
-            ),
+            (&["text/plain;q=0.3", "application/openmetrics-text;q=0.9"], Format::OpenMetrics),
             (&["application/*"], Format::OpenMetrics),
-            (
-                &["text/*, application/openmetrics-text;q=0.9"],
-                Format::Text,
-            ),
+            (&["text/*, application/openmetrics-text;q=0.9"], Format::Text),
             (&["application/openmetrics-text;q=nonsense"], Format::Text),
             (&["image/png"], Format::Text),
             (&[";;,,;q=,=;"], Format::Text),

@@ -27,9 +27,7 @@ impl Output {
         self.body.clear();
         if gzip {
             // Level 1: a scrape waits for it, and the text is repetitive.
-            let compress = self
-                .compress
-                .get_or_insert_with(|| Compress::new_gzip(Compression::fast(), 15));
+            let compress = self.compress.get_or_insert_with(|| Compress::new_gzip(Compression::fast(), 15));
             compress.reset();
         }
     }

@@ -73,11 +73,7 @@ impl Exposition {
             sum_ns: AtomicU64::new(0),
             dropped: AtomicU64::new(0),
         };
-        Self {
-            sources: Mutex::new(Arc::new([])),
-            pool: Arc::default(),
-            scrapes,
-        }
+        Self { sources: Mutex::new(Arc::new([])), pool: Arc::default(), scrapes }
     }
 
     /// Adds a source; it is collected from the next scrape on.
@@ -91,23 +87,12 @@ impl Exposition {
     pub fn render(&self, format: Format, gzip: bool) -> Rendered {
         let mut scratch = lock(&self.pool).pop().unwrap_or_default();
         self.render_into(&mut scratch, format, gzip);
-        let body = Body {
-            scratch: Some(scratch),
-            pool: Arc::clone(&self.pool),
-        };
-        Rendered {
-            body: Bytes::from_owner(body),
-            format,
-        }
+        let body = Body { scratch: Some(scratch), pool: Arc::clone(&self.pool) };
+        Rendered { body: Bytes::from_owner(body), format }
     }
 
     /// Renders all sources into memory of the caller and gives the body.
-    pub fn render_into<'s>(
-        &self,
-        scratch: &'s mut Scratch,
-        format: Format,
-        gzip: bool,
-    ) -> &'s [u8] {
+    pub fn render_into<'s>(&self, scratch: &'s mut Scratch, format: Format, gzip: bool) -> &'s [u8] {
         let start = Instant::now();
         let sources = Arc::clone(&lock(&self.sources));
         scratch.output.begin(gzip);
@@ -115,9 +100,7 @@ impl Exposition {
         for source in sources.iter() {
             source.collect(&mut encoder);
         }
-        self.scrapes
-            .dropped
-            .fetch_add(encoder.dropped(), Ordering::Relaxed);
+        self.scrapes.dropped.fetch_add(encoder.dropped(), Ordering::Relaxed);
         self.scrapes.collect(&mut encoder);
         encoder.finish();
         let body = scratch.output.finish();
@@ -138,11 +121,7 @@ impl Exposition {
 
 impl Scrapes {
     fn rendered(&self, took: Duration) {
-        let bucket = own::SCRAPE
-            .values
-            .iter()
-            .filter(|bound| took.as_secs_f64() > **bound)
-            .count();
+        let bucket = own::SCRAPE.values.iter().filter(|bound| took.as_secs_f64() > **bound).count();
         self.buckets[bucket].fetch_add(1, Ordering::Relaxed);
         let ns = u64::try_from(took.as_nanos()).unwrap_or(u64::MAX);
         self.sum_ns.fetch_add(ns, Ordering::Relaxed);
@@ -156,21 +135,11 @@ impl Collect for Scrapes {
         for (cell, result) in self.results.iter().zip(["ok", "busy", "failed"]) {
             samples.put([result], cell.load(Ordering::Relaxed));
         }
-        let buckets = self
-            .buckets
-            .each_ref()
-            .map(|cell| cell.load(Ordering::Relaxed));
+        let buckets = self.buckets.each_ref().map(|cell| cell.load(Ordering::Relaxed));
         let sum = Value::Nanos(self.sum_ns.load(Ordering::Relaxed));
-        let histogram = HistogramValue {
-            bounds: &own::SCRAPE,
-            buckets: &buckets,
-            sum,
-            exemplars: &[],
-        };
-        out.family(&own::SCRAPE_DURATION)
-            .put_histogram([], &histogram);
-        out.family(&own::FAMILIES_DROPPED)
-            .put([], self.dropped.load(Ordering::Relaxed));
+        let histogram = HistogramValue { bounds: &own::SCRAPE, buckets: &buckets, sum, exemplars: &[] };
+        out.family(&own::SCRAPE_DURATION).put_histogram([], &histogram);
+        out.family(&own::FAMILIES_DROPPED).put([], self.dropped.load(Ordering::Relaxed));
     }
 }
 
@@ -182,9 +151,7 @@ struct Body {
 
 impl AsRef<[u8]> for Body {
     fn as_ref(&self) -> &[u8] {
-        self.scratch
-            .as_ref()
-            .map_or(&[], |scratch| scratch.output.body())
+        self.scratch.as_ref().map_or(&[], |scratch| scratch.output.body())
     }
 }
 

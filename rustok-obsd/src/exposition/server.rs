@@ -82,12 +82,7 @@ impl Server {
     /// Serves `exposition` and `status` within `limits`.
     #[must_use]
     pub fn new(exposition: Arc<Exposition>, status: Arc<dyn Status>, limits: Limits) -> Self {
-        Self {
-            exposition,
-            status,
-            limits,
-            scrapes: Arc::new(Semaphore::new(limits.scrapes)),
-        }
+        Self { exposition, status, limits, scrapes: Arc::new(Semaphore::new(limits.scrapes)) }
     }
 }
 
@@ -97,9 +92,7 @@ pub async fn serve(listener: TcpListener, server: Server, shutdown: impl Future<
     let limits = server.limits;
     let router = router(Arc::new(server));
     let mut http = http1::Builder::new();
-    http.timer(TokioTimer::new())
-        .header_read_timeout(limits.head_timeout)
-        .max_buf_size(limits.head_bytes.max(8192));
+    http.timer(TokioTimer::new()).header_read_timeout(limits.head_timeout).max_buf_size(limits.head_bytes.max(8192));
     let permits = Arc::new(Semaphore::new(limits.connections));
     let (stop, stopped) = watch::channel(());
     let mut connections = JoinSet::new();
@@ -145,13 +138,8 @@ pub async fn serve(listener: TcpListener, server: Server, shutdown: impl Future<
     drop(listener);
     drop(stop);
     let finish = async { while connections.join_next().await.is_some() {} };
-    if tokio::time::timeout(limits.shutdown_timeout, finish)
-        .await
-        .is_err()
-    {
-        tracing::warn!(
-            "the metrics server closes connections whose clients do not read their answers"
-        );
+    if tokio::time::timeout(limits.shutdown_timeout, finish).await.is_err() {
+        tracing::warn!("the metrics server closes connections whose clients do not read their answers");
         connections.shutdown().await;
     }
 }
@@ -184,34 +172,20 @@ async fn index() -> impl IntoResponse {
 async fn ready(State(server): State<Arc<Server>>) -> impl IntoResponse {
     match server.status.ready() {
         Ok(()) => (StatusCode::OK, "ready\n".to_owned()),
-        Err(reason) => (
-            StatusCode::SERVICE_UNAVAILABLE,
-            format!("not ready: {reason}\n"),
-        ),
+        Err(reason) => (StatusCode::SERVICE_UNAVAILABLE, format!("not ready: {reason}\n")),
     }
 }
 
 async fn status(State(server): State<Arc<Server>>) -> impl IntoResponse {
     let body = format!("{:#}\n", server.status.status());
-    (
-        [
-            (header::CONTENT_TYPE, "application/json"),
-            (header::CACHE_CONTROL, "no-store"),
-        ],
-        body,
-    )
+    ([(header::CONTENT_TYPE, "application/json"), (header::CACHE_CONTROL, "no-store")], body)
 }
 
 async fn metrics(State(server): State<Arc<Server>>, headers: HeaderMap) -> Response {
     let Ok(permit) = Arc::clone(&server.scrapes).try_acquire_owned() else {
         server.exposition.busy();
         let body = "too many scrapes at once; the next may come in a second\n";
-        return (
-            StatusCode::SERVICE_UNAVAILABLE,
-            [(header::RETRY_AFTER, "1")],
-            body,
-        )
-            .into_response();
+        return (StatusCode::SERVICE_UNAVAILABLE, [(header::RETRY_AFTER, "1")], body).into_response();
     };
     let format = negotiate_format(values(&headers, header::ACCEPT));
     let gzip = accepts_gzip(values(&headers, header::ACCEPT_ENCODING));
@@ -225,15 +199,9 @@ async fn metrics(State(server): State<Arc<Server>>, headers: HeaderMap) -> Respo
         Ok(rendered) => {
             let mut response = Response::new(Body::from(rendered.body));
             let headers = response.headers_mut();
-            headers.insert(
-                header::CONTENT_TYPE,
-                HeaderValue::from_static(format.content_type()),
-            );
+            headers.insert(header::CONTENT_TYPE, HeaderValue::from_static(format.content_type()));
             headers.insert(header::CACHE_CONTROL, HeaderValue::from_static("no-store"));
-            headers.insert(
-                header::VARY,
-                HeaderValue::from_static("accept, accept-encoding"),
-            );
+            headers.insert(header::VARY, HeaderValue::from_static("accept, accept-encoding"));
             if gzip {
                 headers.insert(header::CONTENT_ENCODING, HeaderValue::from_static("gzip"));
             }
@@ -249,8 +217,5 @@ async fn metrics(State(server): State<Arc<Server>>, headers: HeaderMap) -> Respo
 }
 
 fn values(headers: &HeaderMap, name: HeaderName) -> impl Iterator<Item = &str> {
-    headers
-        .get_all(name)
-        .into_iter()
-        .filter_map(|value| value.to_str().ok())
+    headers.get_all(name).into_iter().filter_map(|value| value.to_str().ok())
 }

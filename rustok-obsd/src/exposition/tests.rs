@@ -13,22 +13,8 @@ use std::sync::Arc;
 
 const BOUNDS: Bounds = bounds!(0.5 1.0 1e+06);
 
-const fn family<'a>(
-    name: &'a str,
-    kind: Kind,
-    unit: &'a str,
-    help: &'a str,
-    labels: &'a [&'a str],
-) -> Family<'a> {
-    Family {
-        name,
-        kind,
-        unit,
-        help,
-        labels,
-        origin: Origin::Own,
-        stability: Stability::Development,
-    }
+const fn family<'a>(name: &'a str, kind: Kind, unit: &'a str, help: &'a str, labels: &'a [&'a str]) -> Family<'a> {
+    Family { name, kind, unit, help, labels, origin: Origin::Own, stability: Stability::Development }
 }
 
 /// One family of each kind, and the unusual.
@@ -43,61 +29,21 @@ impl Collect for Golden {
             unix_ns: 1_795_000_000_123_456_789,
         };
         let mut samples = out.family(
-            &const {
-                family(
-                    "requests_total",
-                    Kind::Counter,
-                    "",
-                    "A \"quoted\" back\\slash\nand line.",
-                    &["path"],
-                )
-            },
+            &const { family("requests_total", Kind::Counter, "", "A \"quoted\" back\\slash\nand line.", &["path"]) },
         );
         samples.put(["a\"b\\c\nd"], 7u64);
         samples.put_traced(["/é"], 1u64, Some(&trace));
         out.family(&const { family("empty", Kind::Gauge, "", "No samples, hence no head.", &[]) });
-        out.family(
-            &const {
-                family(
-                    "hits",
-                    Kind::Counter,
-                    "",
-                    "A counter without the suffix.",
-                    &[],
-                )
-            },
-        )
-        .put([], 2u64);
-        let mut samples = out.family(
-            &const {
-                family(
-                    "temperature_celsius",
-                    Kind::Gauge,
-                    "celsius",
-                    "A gauge.",
-                    &["chip"],
-                )
-            },
-        );
+        out.family(&const { family("hits", Kind::Counter, "", "A counter without the suffix.", &[]) }).put([], 2u64);
+        let mut samples =
+            out.family(&const { family("temperature_celsius", Kind::Gauge, "celsius", "A gauge.", &["chip"]) });
         samples.put(["a"], -1.5);
         samples.put(["b"], f64::NAN);
         samples.put(["c"], -3i64);
-        out.family(&const { family("build_info", Kind::Info, "", "An info.", &["version"]) })
-            .put(["1"], 1u64);
-        out.family(&const { family("node_vmstat_x", Kind::Untyped, "", "", &[]) })
-            .put([], 1e300);
-        out.family(
-            &const {
-                family(
-                    "cpu_seconds_total",
-                    Kind::Counter,
-                    "seconds",
-                    "Seconds.",
-                    &[],
-                )
-            },
-        )
-        .put([], Value::Nanos(1_500_000_001));
+        out.family(&const { family("build_info", Kind::Info, "", "An info.", &["version"]) }).put(["1"], 1u64);
+        out.family(&const { family("node_vmstat_x", Kind::Untyped, "", "", &[]) }).put([], 1e300);
+        out.family(&const { family("cpu_seconds_total", Kind::Counter, "seconds", "Seconds.", &[]) })
+            .put([], Value::Nanos(1_500_000_001));
         let exemplars = [None, Some(trace), None, None];
         let histogram = HistogramValue {
             bounds: &BOUNDS,
@@ -105,15 +51,7 @@ impl Collect for Golden {
             sum: Value::Nanos(2_050_000_000),
             exemplars: &exemplars,
         };
-        let latency = const {
-            family(
-                "latency_seconds",
-                Kind::Histogram,
-                "seconds",
-                "A histogram.",
-                &["route"],
-            )
-        };
+        let latency = const { family("latency_seconds", Kind::Histogram, "seconds", "A histogram.", &["route"]) };
         out.family(&latency).put_histogram(["/"], &histogram);
         out.family(&const { family("plain", Kind::Histogram, "", "Without labels.", &[]) })
             .put_histogram([], &histogram);
@@ -127,10 +65,7 @@ fn text_format_is_written_as_its_specification_says() {
 
 #[test]
 fn openmetrics_is_written_as_its_specification_says() {
-    assert_eq!(
-        to_text(&Golden, Format::OpenMetrics),
-        include_str!("golden.openmetrics")
-    );
+    assert_eq!(to_text(&Golden, Format::OpenMetrics), include_str!("golden.openmetrics"));
 }
 
 #[test]
@@ -212,27 +147,14 @@ fn a_second_source_of_a_family_is_left_out_and_counted() {
     exposition.register(Arc::new(Golden));
     for format in [Format::Text, Format::OpenMetrics] {
         let rendered = exposition.render(format, false);
-        parse(
-            std::str::from_utf8(&rendered.body).unwrap(),
-            format == Format::OpenMetrics,
-        )
-        .check();
+        parse(std::str::from_utf8(&rendered.body).unwrap(), format == Format::OpenMetrics).check();
     }
     let rendered = exposition.render(Format::Text, false);
     let parsed = parse(std::str::from_utf8(&rendered.body).unwrap(), false);
     // Nine families, three renderings.
-    assert_eq!(
-        parsed.sum("rustok_obsd_exposition_families_dropped_total", &[]),
-        27.0
-    );
-    assert_eq!(
-        parsed.sum("rustok_obsd_scrapes_total", &[("result", "ok")]),
-        2.0
-    );
-    assert_eq!(
-        parsed.sum("rustok_obsd_scrape_duration_seconds_count", &[]),
-        2.0
-    );
+    assert_eq!(parsed.sum("rustok_obsd_exposition_families_dropped_total", &[]), 27.0);
+    assert_eq!(parsed.sum("rustok_obsd_scrapes_total", &[("result", "ok")]), 2.0);
+    assert_eq!(parsed.sum("rustok_obsd_scrape_duration_seconds_count", &[]), 2.0);
 }
 
 #[test]
@@ -240,18 +162,12 @@ fn names_that_clash_in_openmetrics_only_keep_their_data() {
     struct Clash;
     impl Collect for Clash {
         fn collect(&self, out: &mut Encoder<'_>) {
-            out.family(&const { family("x", Kind::Gauge, "", "A gauge.", &[]) })
-                .put([], 1u64);
-            out.family(&const { family("x_total", Kind::Counter, "", "A counter.", &[]) })
-                .put([], 2u64);
+            out.family(&const { family("x", Kind::Gauge, "", "A gauge.", &[]) }).put([], 1u64);
+            out.family(&const { family("x_total", Kind::Counter, "", "A counter.", &[]) }).put([], 2u64);
         }
     }
     let text = to_text(&Clash, Format::OpenMetrics);
-    assert!(
-        text.contains("# TYPE x gauge\nx 1\n")
-            && text.contains("# TYPE x_total unknown\nx_total 2\n"),
-        "{text}"
-    );
+    assert!(text.contains("# TYPE x gauge\nx 1\n") && text.contains("# TYPE x_total unknown\nx_total 2\n"), "{text}");
 }
 
 /// A sample for every family of the catalogue that no other source of the test writes.
@@ -263,12 +179,8 @@ impl Collect for Rest {
             let values: Vec<_> = family.labels.iter().map(|_| "x").collect();
             let mut samples = out.family(family);
             if family.kind == Kind::Histogram {
-                let histogram = HistogramValue {
-                    bounds: &BOUNDS,
-                    buckets: &[1; 4],
-                    sum: Value::U64(4),
-                    exemplars: &[],
-                };
+                let histogram =
+                    HistogramValue { bounds: &BOUNDS, buckets: &[1; 4], sum: Value::U64(4), exemplars: &[] };
                 samples.put_histogram(values.as_slice(), &histogram);
             } else {
                 samples.put(values.as_slice(), 1u64);
@@ -280,11 +192,7 @@ impl Collect for Rest {
 /// An exposition with every family of the catalogue.
 fn everything() -> Exposition {
     let exposition = Exposition::new();
-    let build = Build {
-        version: "0.1.0",
-        revision: "unknown",
-        rustc: "rustc 1.95.0 (\"x\")",
-    };
+    let build = Build { version: "0.1.0", revision: "unknown", rustc: "rustc 1.95.0 (\"x\")" };
     let own_metrics: Arc<SelfMetrics> = Arc::new(SelfMetrics::new(build));
     let (mut recorder, http_metrics) = HttpRecorder::new(Limits::default());
     crate::contract::tests::fill(&mut recorder);
@@ -292,10 +200,7 @@ fn everything() -> Exposition {
     exposition.register(http_metrics);
     let rendered = exposition.render(Format::Text, false);
     let parsed = parse(std::str::from_utf8(&rendered.body).unwrap(), false);
-    let written = families()
-        .map(|family| family.name)
-        .filter(|name| parsed.types.contains_key(*name))
-        .collect();
+    let written = families().map(|family| family.name).filter(|name| parsed.types.contains_key(*name)).collect();
     exposition.register(Arc::new(Rest(written)));
     exposition
 }
@@ -305,38 +210,17 @@ fn every_family_of_the_catalogue_renders_and_the_recorders_write_most_of_them() 
     let exposition = everything();
     for format in [Format::Text, Format::OpenMetrics] {
         let rendered = exposition.render(format, false);
-        let parsed = parse(
-            std::str::from_utf8(&rendered.body).unwrap(),
-            format == Format::OpenMetrics,
-        );
+        let parsed = parse(std::str::from_utf8(&rendered.body).unwrap(), format == Format::OpenMetrics);
         parsed.check();
         assert_eq!(parsed.types.len(), families().count());
-        assert_eq!(
-            parsed.sum("rustok_obsd_exposition_families_dropped_total", &[]),
-            0.0
-        );
+        assert_eq!(parsed.sum("rustok_obsd_exposition_families_dropped_total", &[]), 0.0);
     }
-    for family in
-        http::RUSTOK
-            .iter()
-            .chain(http::OTEL)
-            .chain([&own::EXCHANGES, &own::ROUTES, &own::SPANS])
-    {
+    for family in http::RUSTOK.iter().chain(http::OTEL).chain([&own::EXCHANGES, &own::ROUTES, &own::SPANS]) {
         let rendered = exposition.render(Format::Text, false);
         let text = std::str::from_utf8(&rendered.body).unwrap();
         let head = format!("# TYPE {} {}\n", family.name, family.kind.text());
-        let sample = text
-            .split_once(&head)
-            .expect("the family is there")
-            .1
-            .lines()
-            .next()
-            .unwrap();
-        assert!(
-            !sample.contains("=\"x\""),
-            "{} was written by the test: {sample}",
-            family.name
-        );
+        let sample = text.split_once(&head).expect("the family is there").1.lines().next().unwrap();
+        assert!(!sample.contains("=\"x\""), "{} was written by the test: {sample}", family.name);
     }
 }
 
@@ -351,28 +235,14 @@ fn promtool_finds_nothing_to_criticise() {
     let mut child = match child {
         Ok(child) => child,
         Err(error) => {
-            return skip(
-                "promtool_finds_nothing_to_criticise",
-                &format!("promtool does not start: {error}"),
-            );
+            return skip("promtool_finds_nothing_to_criticise", &format!("promtool does not start: {error}"));
         }
     };
     let rendered = everything().render(Format::Text, false);
-    child
-        .stdin
-        .take()
-        .unwrap()
-        .write_all(&rendered.body)
-        .unwrap();
+    child.stdin.take().unwrap().write_all(&rendered.body).unwrap();
     let output = child.wait_with_output().unwrap();
-    let said = [output.stdout, output.stderr]
-        .map(|bytes| String::from_utf8_lossy(&bytes).into_owned())
-        .concat();
-    assert!(
-        output.status.success() && said.is_empty(),
-        "{}: {said}",
-        output.status
-    );
+    let said = [output.stdout, output.stderr].map(|bytes| String::from_utf8_lossy(&bytes).into_owned()).concat();
+    assert!(output.status.success() && said.is_empty(), "{}: {said}", output.status);
 }
 
 /// Says that a test was skipped, also in the file that the test command collects such lines in.
@@ -380,11 +250,7 @@ fn skip(test: &str, reason: &str) {
     let line = format!("skipped: {test}: {reason}\n");
     print!("{line}");
     if let Some(path) = std::env::var_os("RUSTOK_OBSD_SKIPS") {
-        let mut file = std::fs::OpenOptions::new()
-            .append(true)
-            .create(true)
-            .open(path)
-            .unwrap();
+        let mut file = std::fs::OpenOptions::new().append(true).create(true).open(path).unwrap();
         file.write_all(line.as_bytes()).unwrap();
     }
 }
@@ -394,14 +260,10 @@ fn a_gzip_body_is_the_plain_body_compressed_also_beyond_one_chunk_and_in_reused_
     struct Large(u64);
     impl Collect for Large {
         fn collect(&self, out: &mut Encoder<'_>) {
-            let mut samples =
-                out.family(&const { family("large", Kind::Gauge, "", "Many samples.", &["i"]) });
+            let mut samples = out.family(&const { family("large", Kind::Gauge, "", "Many samples.", &["i"]) });
             for i in 0..self.0 {
                 // Digits that do not compress to nothing.
-                samples.put(
-                    [i.wrapping_mul(0x9e37_79b9_7f4a_7c15).to_string().as_str()],
-                    i,
-                );
+                samples.put([i.wrapping_mul(0x9e37_79b9_7f4a_7c15).to_string().as_str()], i);
             }
         }
     }
@@ -417,16 +279,9 @@ fn a_gzip_body_is_the_plain_body_compressed_also_beyond_one_chunk_and_in_reused_
             encoder.finish();
             let body = output.finish();
             let mut text = String::new();
-            flate2::read::GzDecoder::new(body)
-                .read_to_string(&mut text)
-                .unwrap();
+            flate2::read::GzDecoder::new(body).read_to_string(&mut text).unwrap();
             assert!(text == plain, "{samples} samples");
-            assert!(
-                samples < 20_000 || body.len() < plain.len() * 2 / 3,
-                "{} of {} bytes",
-                body.len(),
-                plain.len()
-            );
+            assert!(samples < 20_000 || body.len() < plain.len() * 2 / 3, "{} of {} bytes", body.len(), plain.len());
         }
     }
 }

@@ -3,7 +3,7 @@
 //! Reads: the embedded object, [`Kernel`]. Yields: [`Programs`]: links that keep the probes alive, the maps, the ring.
 //! Costs: 0.1 s at start; kernel memory for the maps, most of it the socket map and the ring.
 
-use std::{borrow::BorrowMut as _, os::fd::OwnedFd};
+use std::{os::fd::OwnedFd, time::Duration};
 
 use aya::{
     Ebpf, EbpfLoader,
@@ -11,7 +11,7 @@ use aya::{
     programs::{RawTracePoint, UProbe, links::FdLink},
     sys::{Stats, enable_stats},
 };
-use rustok_obsd_ebpf::{COUNTERS, Capture, Counter};
+use rustok_obsd_ebpf::{COUNTERS, Counter};
 use thiserror::Error;
 
 use super::{
@@ -98,9 +98,23 @@ pub struct Programs {
     pub targets: HashMap<MapData, u32, [u64; 2]>,
     /// Ports on which targets listen.
     pub ports: HashMap<MapData, u16, u8>,
+    pub(super) maps: Vec<super::stats::MapFacts>,
     _stats: Option<OwnedFd>,
     /// State of each probe.
     pub board: ProbeBoard,
+}
+
+/// Runs of one program since it was loaded; zero where run statistics are off.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct ProgramStats {
+    /// Program.
+    pub name: String,
+    /// Times it ran.
+    pub runs: u64,
+    /// Time it ran.
+    pub run_time: Duration,
+    /// Instructions that the verifier walked.
+    pub verified_instructions: Option<u32>,
 }
 
 /// What the capture thread takes of the programs.
@@ -137,6 +151,7 @@ impl Programs {
             .run_stats
             .then(|| enable_stats(Stats::RunTime))
             .and_then(|result| result.map_err(|error| tracing::warn!("BPF run statistics stay off: {error}")).ok());
+        let maps = super::stats::map_facts(&ebpf);
         let mut links = Vec::new();
         for (name, usable) in &kernel.tracepoints {
             match usable.clone().and_then(|()| attach(&mut ebpf, name)) {
@@ -159,7 +174,24 @@ impl Programs {
             .map_err(|source| LoadError::Map { name: "TARGETS", source })?;
         let ports =
             HashMap::try_from(take(&mut ebpf, "PORTS")?).map_err(|source| LoadError::Map { name: "PORTS", source })?;
-        Ok((Self { ebpf, links, targets, ports, _stats: stats, board }, capture, Counts(counts)))
+        Ok((Self { ebpf, links, targets, ports, maps, _stats: stats, board }, capture, Counts(counts)))
+    }
+
+    /// Runs of each loaded program.
+    #[must_use]
+    pub fn program_stats(&self) -> Vec<ProgramStats> {
+        let stats = self.ebpf.programs().filter_map(|(name, program)| {
+            let info = program.info().ok()?;
+            Some(ProgramStats {
+                name: name.into(),
+                runs: info.run_count(),
+                run_time: info.run_time(),
+                verified_instructions: info.verified_instruction_count(),
+            })
+        });
+        let mut stats: Vec<_> = stats.collect();
+        stats.sort_by(|a, b| a.name.cmp(&b.name));
+        stats
     }
 
     /// A uprobe program, loaded on first use.
@@ -176,14 +208,6 @@ impl Programs {
     /// Detaches the kernel's own hooks.
     pub fn detach(&mut self) {
         self.links.clear();
-    }
-}
-
-impl CaptureMaps {
-    /// Tells the programs what to copy of a connection from now on.
-    pub fn set_verdict(&mut self, conn: u64, capture: Capture) {
-        // A full LRU map evicts; an error leaves the connection on full copying, which is only dearer.
-        let _ = self.verdicts.insert(conn, u32::from(capture as u8), 0);
     }
 }
 
@@ -228,7 +252,6 @@ fn load(object: &[u8], offsets: &Offsets, settings: Settings) -> Result<Ebpf, Lo
     let mut loader = EbpfLoader::new();
     // No type of ours is relocated against the kernel's.
     loader.btf(None);
-    let loader: &mut EbpfLoader<'_> = loader.borrow_mut();
     loader
         .override_global("ABI_1", &rustok_obsd_ebpf::ABI, true)
         .override_global("SK_PROTOCOL", sk_protocol, true)

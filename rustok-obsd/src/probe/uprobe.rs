@@ -95,6 +95,12 @@ impl Uprobes {
         }
     }
 
+    /// Whether `program` is attached for `pid`.
+    #[must_use]
+    pub fn is_attached(&self, program: &'static str, pid: u32) -> bool {
+        self.attached.iter().any(|((_, name), attached)| *name == program && attached.processes.contains(&pid))
+    }
+
     /// `pid` ended or no longer needs `program`: detaches what no other process uses, in the background.
     pub fn release(&mut self, pid: u32, program: Option<&'static str>) {
         let mut unused = Vec::new();

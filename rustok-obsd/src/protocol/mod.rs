@@ -45,18 +45,10 @@ pub fn detect(bytes: &[u8], mid_stream: bool) -> Detected {
     const PREFACE: &[u8] = b"PRI * HTTP/2.0\r\n";
     let seen = PREFACE.len().min(bytes.len());
     if seen >= 4 && bytes[..seen] == PREFACE[..seen] {
-        return if seen >= 6 {
-            Detected::Request(Protocol::Http2)
-        } else {
-            Detected::NeedMore
-        };
+        return if seen >= 6 { Detected::Request(Protocol::Http2) } else { Detected::NeedMore };
     }
     if http1::starts_response(bytes) {
-        return if bytes.len() >= 7 {
-            Detected::Response(Protocol::Http1)
-        } else {
-            Detected::NeedMore
-        };
+        return if bytes.len() >= 7 { Detected::Response(Protocol::Http1) } else { Detected::NeedMore };
     }
     match http1::starts_request(bytes) {
         http1::Starts::Yes => return Detected::Request(Protocol::Http1),
@@ -72,11 +64,9 @@ pub fn detect(bytes: &[u8], mid_stream: bool) -> Detected {
             Detected::Request(Protocol::Postgres)
         }
         // Parse, Bind, Query, Execute, Describe, Close, Sync with a sane length.
-        [
-            b'P' | b'B' | b'Q' | b'E' | b'D' | b'C' | b'S',
-            0,
-            length @ ..,
-        ] if mid_stream && frontend_length(length) => Detected::Request(Protocol::Postgres),
+        [b'P' | b'B' | b'Q' | b'E' | b'D' | b'C' | b'S', 0, length @ ..] if mid_stream && frontend_length(length) => {
+            Detected::Request(Protocol::Postgres)
+        }
         [0x16 | 0, ..] if bytes.len() < 8 => Detected::NeedMore,
         _ => Detected::Nothing,
     }
@@ -94,88 +84,28 @@ mod tests {
     #[test]
     fn protocols_are_told_by_their_first_bytes() {
         let cases: &[(&[u8], bool, Detected)] = &[
-            (
-                b"GET / HTTP/1.1\r\n",
-                false,
-                Detected::Request(Protocol::Http1),
-            ),
-            (
-                b"POST /api/commerce/produ",
-                false,
-                Detected::Request(Protocol::Http1),
-            ),
-            (
-                b"PROPFIND /dav HTTP/1.1\r\n",
-                false,
-                Detected::Request(Protocol::Http1),
-            ),
-            (
-                b"OPTIONS * HTTP/1.1\r\n",
-                false,
-                Detected::Request(Protocol::Http1),
-            ),
-            (
-                b"CONNECT a.example:443 HT",
-                false,
-                Detected::Request(Protocol::Http1),
-            ),
-            (
-                b"GET http://a.example/ HT",
-                false,
-                Detected::Request(Protocol::Http1),
-            ),
+            (b"GET / HTTP/1.1\r\n", false, Detected::Request(Protocol::Http1)),
+            (b"POST /api/commerce/produ", false, Detected::Request(Protocol::Http1)),
+            (b"PROPFIND /dav HTTP/1.1\r\n", false, Detected::Request(Protocol::Http1)),
+            (b"OPTIONS * HTTP/1.1\r\n", false, Detected::Request(Protocol::Http1)),
+            (b"CONNECT a.example:443 HT", false, Detected::Request(Protocol::Http1)),
+            (b"GET http://a.example/ HT", false, Detected::Request(Protocol::Http1)),
             (b"P", false, Detected::NeedMore),
             (b"GET", false, Detected::NeedMore),
             (b"HTT", false, Detected::NeedMore),
-            (
-                b"HTTP/1.1 200 OK\r\n",
-                true,
-                Detected::Response(Protocol::Http1),
-            ),
-            (
-                b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n",
-                false,
-                Detected::Request(Protocol::Http2),
-            ),
+            (b"HTTP/1.1 200 OK\r\n", true, Detected::Response(Protocol::Http1)),
+            (b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n", false, Detected::Request(Protocol::Http2)),
             (b"PRI ", false, Detected::NeedMore),
-            (
-                b"\x16\x03\x01\x02\x00\x01\x00\x01",
-                false,
-                Detected::Request(Protocol::Tls),
-            ),
-            (
-                b"\x16\x03\x03\x00\x7a\x02\x00\x00",
-                false,
-                Detected::Response(Protocol::Tls),
-            ),
+            (b"\x16\x03\x01\x02\x00\x01\x00\x01", false, Detected::Request(Protocol::Tls)),
+            (b"\x16\x03\x03\x00\x7a\x02\x00\x00", false, Detected::Response(Protocol::Tls)),
             (b"\x16\x03", false, Detected::NeedMore),
-            (
-                b"\x17\x03\x03\x40\x00\x9a",
-                true,
-                Detected::Either(Protocol::Tls),
-            ),
+            (b"\x17\x03\x03\x40\x00\x9a", true, Detected::Either(Protocol::Tls)),
             (b"\x17\x03\x03\x40\x00\x9a", false, Detected::Nothing),
-            (
-                b"\0\0\0\x08\x04\xd2\x16\x2f",
-                false,
-                Detected::Request(Protocol::Postgres),
-            ),
-            (
-                b"\0\0\0\x29\0\x03\0\0user\0",
-                false,
-                Detected::Request(Protocol::Postgres),
-            ),
+            (b"\0\0\0\x08\x04\xd2\x16\x2f", false, Detected::Request(Protocol::Postgres)),
+            (b"\0\0\0\x29\0\x03\0\0user\0", false, Detected::Request(Protocol::Postgres)),
             (b"\0\0\0", false, Detected::NeedMore),
-            (
-                b"Q\0\0\0\x0dSELECT 1\0",
-                true,
-                Detected::Request(Protocol::Postgres),
-            ),
-            (
-                b"B\0\0\0\x20\0sqlx_s_1\0",
-                true,
-                Detected::Request(Protocol::Postgres),
-            ),
+            (b"Q\0\0\0\x0dSELECT 1\0", true, Detected::Request(Protocol::Postgres)),
+            (b"B\0\0\0\x20\0sqlx_s_1\0", true, Detected::Request(Protocol::Postgres)),
             (b"Q\0\0\0\x0dSELECT 1\0", false, Detected::Nothing),
             (b"SSH-2.0-OpenSSH_9.2\r\n", false, Detected::Nothing),
             (b"EHLO mail.example\r\n", false, Detected::Nothing),
@@ -185,23 +115,13 @@ mod tests {
             (b"\xff\xfe\xfd", false, Detected::Nothing),
         ];
         for (bytes, mid_stream, want) in cases {
-            assert_eq!(
-                detect(bytes, *mid_stream),
-                *want,
-                "{:?}",
-                bytes.escape_ascii().to_string()
-            );
+            assert_eq!(detect(bytes, *mid_stream), *want, "{:?}", bytes.escape_ascii().to_string());
         }
     }
 
     #[test]
     fn twenty_four_bytes_always_decide() {
-        for text in [
-            &b"ABCDEFGHIJKLMNOPQRSTUVWX"[..],
-            &[0; 24],
-            &[0x16; 24],
-            b"HTTP/1.HTTP/1.HTTP/1.HTT",
-        ] {
+        for text in [&b"ABCDEFGHIJKLMNOPQRSTUVWX"[..], &[0; 24], &[0x16; 24], b"HTTP/1.HTTP/1.HTTP/1.HTT"] {
             assert_ne!(detect(text, false), Detected::NeedMore);
         }
     }

@@ -24,11 +24,7 @@ pub fn parse(value: &[u8]) -> Option<TraceParent> {
     let mut parent_id = [0; 8];
     hex(&head[36..52], &mut parent_id)?;
     let flags = byte(head[53], head[54])?;
-    (trace_id != [0; 16] && parent_id != [0; 8]).then_some(TraceParent {
-        trace_id,
-        parent_id,
-        flags,
-    })
+    (trace_id != [0; 16] && parent_id != [0; 8]).then_some(TraceParent { trace_id, parent_id, flags })
 }
 
 fn hex(text: &[u8], out: &mut [u8]) -> Option<()> {
@@ -61,22 +57,15 @@ mod tests {
         let parsed = parse(VALID.as_bytes()).expect("valid");
         assert_eq!(parsed.trace_id[..2], [0x0a, 0xf7]);
         assert_eq!(parsed.trace_id[15], 0x9c);
-        assert_eq!(
-            parsed.parent_id,
-            [0xb7, 0xad, 0x6b, 0x71, 0x69, 0x20, 0x33, 0x31]
-        );
+        assert_eq!(parsed.parent_id, [0xb7, 0xad, 0x6b, 0x71, 0x69, 0x20, 0x33, 0x31]);
         assert_eq!(parsed.flags, 1);
     }
 
     #[test]
     fn a_later_version_is_read_as_far_as_it_is_known() {
         assert!(parse(VALID.replacen("00", "01", 1).as_bytes()).is_some());
-        assert!(
-            parse(format!("{}-what-comes", VALID.replacen("00", "cc", 1)).as_bytes()).is_some()
-        );
-        assert!(
-            parse(format!("{}.what-comes", VALID.replacen("00", "cc", 1)).as_bytes()).is_none()
-        );
+        assert!(parse(format!("{}-what-comes", VALID.replacen("00", "cc", 1)).as_bytes()).is_some());
+        assert!(parse(format!("{}.what-comes", VALID.replacen("00", "cc", 1)).as_bytes()).is_none());
         assert!(parse(VALID.replacen("00", "ff", 1).as_bytes()).is_none());
     }
 

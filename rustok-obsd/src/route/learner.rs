@@ -65,14 +65,10 @@ impl Learner {
             }
             if let Some(kind) = node.kind(segment, index) {
                 template.push_str(kind.template());
-                let place = node
-                    .values
-                    .iter()
-                    .position(|(known, _)| *known == kind)
-                    .unwrap_or_else(|| {
-                        node.values.push((kind, Node::default()));
-                        node.values.len() - 1
-                    });
+                let place = node.values.iter().position(|(known, _)| *known == kind).unwrap_or_else(|| {
+                    node.values.push((kind, Node::default()));
+                    node.values.len() - 1
+                });
                 node = &mut node.values[place].1;
             } else {
                 template.push_str(&String::from_utf8_lossy(segment));
@@ -93,24 +89,15 @@ impl Node {
     }
 
     fn value(&self, kind: Kind) -> Option<&Self> {
-        self.values
-            .iter()
-            .find(|(known, _)| *known == kind)
-            .map(|(_, node)| node)
+        self.values.iter().find(|(known, _)| *known == kind).map(|(_, node)| node)
     }
 }
 
 fn learned(place: &mut Option<Route>, template: &str) -> Route {
-    place
-        .get_or_insert_with(|| Route {
-            template: template.into(),
-            source: Source::Learned,
-        })
-        .clone()
+    place.get_or_insert_with(|| Route { template: template.into(), source: Source::Learned }).clone()
 }
 
 /// Segments of a path; empty ones name nothing.
 fn segments(path: &[u8]) -> impl Iterator<Item = &[u8]> {
-    path.split(|&byte| byte == b'/')
-        .filter(|segment| !segment.is_empty())
+    path.split(|&byte| byte == b'/').filter(|segment| !segment.is_empty())
 }

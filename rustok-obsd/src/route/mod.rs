@@ -79,10 +79,7 @@ impl RouteNamer {
     /// A namer of at most `cap` routes, `~unmatched` and `~other` not counted.
     #[must_use]
     pub fn new(patterns: Patterns, cap: usize) -> Self {
-        let fixed = |template: &str, source| Route {
-            template: template.into(),
-            source,
-        };
+        let fixed = |template: &str, source| Route { template: template.into(), source };
         Self {
             patterns,
             learner: Learner::default(),
@@ -161,10 +158,7 @@ impl RouteNamer {
 /// Whether the target knew the path: its answer is none of those that a path without a route gets.
 const fn teaches(exchange: &Exchange<'_>) -> bool {
     matches!(exchange.outcome, Outcome::Complete | Outcome::Upgraded)
-        && !matches!(
-            exchange.status,
-            0 | 400 | 404 | 405 | 410 | 414 | 421 | 431 | 501
-        )
+        && !matches!(exchange.status, 0 | 400 | 404 | 405 | 410 | 414 | 421 | 431 | 501)
 }
 
 #[cfg(test)]

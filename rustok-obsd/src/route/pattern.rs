@@ -26,10 +26,7 @@ pub struct Patterns {
 
 impl std::fmt::Debug for Patterns {
     fn fmt(&self, formatter: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        formatter
-            .debug_struct("Patterns")
-            .field("count", &self.count)
-            .finish_non_exhaustive()
+        formatter.debug_struct("Patterns").field("count", &self.count).finish_non_exhaustive()
     }
 }
 
@@ -42,10 +39,8 @@ impl Patterns {
     pub fn new<P: AsRef<str>>(patterns: impl IntoIterator<Item = P>) -> Result<Self, PatternError> {
         let mut all = Self::default();
         for pattern in patterns {
-            all.add(pattern.as_ref()).map_err(|reason| PatternError {
-                pattern: pattern.as_ref().to_owned(),
-                reason,
-            })?;
+            all.add(pattern.as_ref())
+                .map_err(|reason| PatternError { pattern: pattern.as_ref().to_owned(), reason })?;
         }
         Ok(all)
     }
@@ -54,33 +49,22 @@ impl Patterns {
         if !pattern.starts_with('/') {
             return Err("has to begin with `/`, for example `/api/users/{id}`".to_owned());
         }
-        if pattern.contains(['?', '#'])
-            || pattern.chars().any(|c| c.is_whitespace() || c.is_control())
-        {
+        if pattern.contains(['?', '#']) || pattern.chars().any(|c| c.is_whitespace() || c.is_control()) {
             return Err("is a path: leave out the query, the fragment and white space".to_owned());
         }
         let template = as_axum_writes_it(pattern);
-        let route = Route {
-            template: template.as_str().into(),
-            source: Source::Pattern,
-        };
-        self.router
-            .insert(template, route)
-            .map_err(|error| match error {
-                InsertError::Conflict { with } => {
-                    format!("matches the same paths as `{with}`: remove one of them")
-                }
-                InsertError::InvalidParamSegment => {
-                    "a segment can hold one parameter, at its end, such as `/v{version}`".to_owned()
-                }
-                InsertError::InvalidParam => {
-                    "a parameter is `{name}` or `{*name}`; a literal brace is doubled".to_owned()
-                }
-                InsertError::InvalidCatchAll => {
-                    "`{*name}` and `*` match the rest of a path: put them last".to_owned()
-                }
-                other => other.to_string(),
-            })?;
+        let route = Route { template: template.as_str().into(), source: Source::Pattern };
+        self.router.insert(template, route).map_err(|error| match error {
+            InsertError::Conflict { with } => {
+                format!("matches the same paths as `{with}`: remove one of them")
+            }
+            InsertError::InvalidParamSegment => {
+                "a segment can hold one parameter, at its end, such as `/v{version}`".to_owned()
+            }
+            InsertError::InvalidParam => "a parameter is `{name}` or `{*name}`; a literal brace is doubled".to_owned(),
+            InsertError::InvalidCatchAll => "`{*name}` and `*` match the rest of a path: put them last".to_owned(),
+            other => other.to_string(),
+        })?;
         self.count += 1;
         Ok(())
     }
@@ -91,10 +75,7 @@ impl Patterns {
         if self.count == 0 {
             return None;
         }
-        self.router
-            .at(std::str::from_utf8(path).ok()?)
-            .ok()
-            .map(|found| found.value)
+        self.router.at(std::str::from_utf8(path).ok()?).ok().map(|found| found.value)
     }
 }
 
@@ -102,16 +83,12 @@ impl Patterns {
 /// `{*name}`.
 fn as_axum_writes_it(pattern: &str) -> String {
     let last = pattern.split('/').count() - 1;
-    let segments =
-        pattern
-            .split('/')
-            .enumerate()
-            .map(|(index, segment)| match segment.as_bytes() {
-                [b':', _, ..] => format!("{{{}}}", &segment[1..]),
-                b"*" if index == last => "{*rest}".to_owned(),
-                b"*" => format!("{{any{index}}}"),
-                [b'*', _, ..] => format!("{{{segment}}}"),
-                _ => segment.to_owned(),
-            });
+    let segments = pattern.split('/').enumerate().map(|(index, segment)| match segment.as_bytes() {
+        [b':', _, ..] => format!("{{{}}}", &segment[1..]),
+        b"*" if index == last => "{*rest}".to_owned(),
+        b"*" => format!("{{any{index}}}"),
+        [b'*', _, ..] => format!("{{{segment}}}"),
+        _ => segment.to_owned(),
+    });
     segments.collect::<Vec<_>>().join("/")
 }

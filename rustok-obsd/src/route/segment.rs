@@ -57,25 +57,11 @@ pub(super) fn classify(segment: &[u8], first: bool) -> Option<Kind> {
     if is_date(segment) {
         return Some(Kind::Date);
     }
-    if segment
-        .iter()
-        .any(|byte| !(byte.is_ascii_alphanumeric() || matches!(byte, b'-' | b'_' | b'.' | b'~')))
-    {
-        let at = segment
-            .iter()
-            .position(|&byte| byte == b'@')
-            .filter(|&at| at > 0 && segment[at..].contains(&b'.'));
-        return Some(if at.is_some() {
-            Kind::Email
-        } else {
-            Kind::Param
-        });
+    if segment.iter().any(|byte| !(byte.is_ascii_alphanumeric() || matches!(byte, b'-' | b'_' | b'.' | b'~'))) {
+        let at = segment.iter().position(|&byte| byte == b'@').filter(|&at| at > 0 && segment[at..].contains(&b'.'));
+        return Some(if at.is_some() { Kind::Email } else { Kind::Param });
     }
-    if let Some(dot) = segment
-        .iter()
-        .rposition(|&byte| byte == b'.')
-        .filter(|&dot| dot > 0)
-    {
+    if let Some(dot) = segment.iter().rposition(|&byte| byte == b'.').filter(|&dot| dot > 0) {
         return classify_file(&segment[..dot], &segment[dot + 1..]);
     }
     let digits = segment.iter().filter(|byte| byte.is_ascii_digit()).count();
@@ -84,20 +70,13 @@ pub(super) fn classify(segment: &[u8], first: bool) -> Option<Kind> {
     }
     let upper = segment.iter().any(u8::is_ascii_uppercase);
     let lower = segment.iter().any(u8::is_ascii_lowercase);
-    let separators = segment
-        .iter()
-        .filter(|byte| matches!(byte, b'-' | b'_'))
-        .count();
+    let separators = segment.iter().filter(|byte| matches!(byte, b'-' | b'_')).count();
     if length >= 20 && digits > 0 && upper && lower {
         return Some(Kind::Hash);
     }
     if digits > 0 && !is_numbered_word(segment, digits) {
         // ULIDs, order numbers, short hashes; with several separators more likely a title.
-        return Some(if separators >= 2 {
-            Kind::Slug
-        } else {
-            Kind::Id
-        });
+        return Some(if separators >= 2 { Kind::Slug } else { Kind::Id });
     }
     if separators >= 3 || (length > LONGEST_WORD && separators > 0) {
         return Some(Kind::Slug);
@@ -109,19 +88,14 @@ pub(super) fn classify(segment: &[u8], first: bool) -> Option<Kind> {
 /// `openapi.json` are routes.
 fn classify_file(stem: &[u8], extension: &[u8]) -> Option<Kind> {
     const STATIC: [&[u8]; 20] = [
-        b"js", b"mjs", b"css", b"map", b"wasm", b"png", b"jpg", b"jpeg", b"gif", b"svg", b"webp",
-        b"avif", b"ico", b"woff", b"woff2", b"ttf", b"pdf", b"mp4", b"webm", b"zip",
+        b"js", b"mjs", b"css", b"map", b"wasm", b"png", b"jpg", b"jpeg", b"gif", b"svg", b"webp", b"avif", b"ico",
+        b"woff", b"woff2", b"ttf", b"pdf", b"mp4", b"webm", b"zip",
     ];
-    let extends =
-        (1..=8).contains(&extension.len()) && extension.iter().all(u8::is_ascii_alphanumeric);
+    let extends = (1..=8).contains(&extension.len()) && extension.iter().all(u8::is_ascii_alphanumeric);
     if !extends {
         return Some(Kind::Param);
     }
-    if STATIC
-        .iter()
-        .any(|known| extension.eq_ignore_ascii_case(known))
-        || classify(stem, false).is_some()
-    {
+    if STATIC.iter().any(|known| extension.eq_ignore_ascii_case(known)) || classify(stem, false).is_some() {
         return Some(Kind::File);
     }
     None
@@ -197,28 +171,17 @@ mod tests {
             ("a.b@example.org", Some(Kind::Email)),
             ("app.3f2a9c1b.js", Some(Kind::File)),
             ("logo.PNG", Some(Kind::File)),
-            (
-                "550e8400-e29b-41d4-a716-446655440000.json",
-                Some(Kind::File),
-            ),
+            ("550e8400-e29b-41d4-a716-446655440000.json", Some(Kind::File)),
             ("a-post-about-cats", Some(Kind::Slug)),
             ("10-things-to-know", Some(Kind::Slug)),
             ("caf%C3%A9", Some(Kind::Param)),
             ("{id}", Some(Kind::Param)),
             ("a,b;c=d", Some(Kind::Param)),
-            (
-                "abcdefghijklmnopqrstuvwxyzabcdefghijklmnopqrstuvwxyz",
-                Some(Kind::Param),
-            ),
+            ("abcdefghijklmnopqrstuvwxyzabcdefghijklmnopqrstuvwxyz", Some(Kind::Param)),
         ] {
             assert_eq!(classify(segment.as_bytes(), false), kind, "{segment}");
         }
-        for (segment, kind) in [
-            ("en", Some(Kind::Locale)),
-            ("ru", Some(Kind::Locale)),
-            ("me", None),
-            ("fn", None),
-        ] {
+        for (segment, kind) in [("en", Some(Kind::Locale)), ("ru", Some(Kind::Locale)), ("me", None), ("fn", None)] {
             assert_eq!(classify(segment.as_bytes(), true), kind, "{segment}");
         }
         assert_eq!(classify(b"en", false), None);

@@ -272,6 +272,13 @@ impl Binary {
         }
     }
 
+    /// Whether a probe point is there, and why not.
+    #[must_use]
+    pub fn presence_of(&self, point: ProbePoint) -> String {
+        let found = self.probes.iter().find(|(other, _)| *other == point);
+        found.map_or_else(|| Absence::NotElf.to_string(), |(_, presence)| presence.to_string())
+    }
+
     /// Analyses any source of bytes.
     pub(super) fn inspect<S: Source + ?Sized>(
         source: &S,

@@ -48,6 +48,8 @@ pub struct Process {
     pub comm: String,
     /// The OpenTelemetry variables of its environment.
     pub environment: Environment,
+    /// Entry of the configuration that selected it ([`Rule::entry`]).
+    pub entry: usize,
     /// Service name of the rule that selected it.
     pub service_name_override: Option<String>,
     /// Service version, likewise.
@@ -171,6 +173,7 @@ impl Scanner {
         let cgroup = procfs::cgroup(&self.procfs.read_text(pid, "cgroup")?).to_owned();
         let mut listens_on = |port| self.listens_on(pid, port, listeners).unwrap_or(false);
         let Some(rule) = self.selector.select(&mut Candidate {
+            pid,
             exe: &exe.to_string_lossy(),
             cmdline: &cmdline,
             cgroup: &cgroup,
@@ -211,6 +214,7 @@ impl Scanner {
             cmdline,
             comm: stat.comm,
             environment,
+            entry: rule.entry,
             service_name_override: rule.service_name.clone(),
             service_version_override: rule.service_version.clone(),
         }))

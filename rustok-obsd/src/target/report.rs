@@ -26,6 +26,45 @@ impl BinaryReport {
         Ok(Self { path: path.to_owned(), binary: Binary::analyse(path, Path::new("/"))? })
     }
 
+    /// The same for programs.
+    #[must_use]
+    pub fn to_json(&self) -> serde_json::Value {
+        let Binary { id, size, is_rust, rustc, stripped, debug_file, libc, libraries, symbols, probes, task_slot } =
+            &self.binary;
+        let probe = |(point, presence): &(ProbePoint, Presence)| match presence {
+            Presence::Found(places) => serde_json::json!({
+                "probe": point.path(),
+                "places": places
+                    .iter()
+                    .map(|place| serde_json::json!({ "file_offset": place.file_offset, "symbols": place.names }))
+                    .collect::<Vec<_>>(),
+            }),
+            Presence::Absent(absence) => {
+                serde_json::json!({ "probe": point.path(), "places": [], "reason": absence.to_string() })
+            }
+        };
+        serde_json::json!({
+            "binary": self.path.display().to_string(),
+            "size": size,
+            "build_id": id.to_string(),
+            "is_rust": is_rust,
+            "rustc": rustc,
+            "stripped": stripped,
+            "debug_file": debug_file.as_ref().map(|path| path.display().to_string()),
+            "libc": libc.as_ref().map(ToString::to_string),
+            "libraries": libraries
+                .iter()
+                .map(|(library, version)| (library.name().to_owned(), serde_json::json!(version)))
+                .collect::<serde_json::Map<String, _>>(),
+            "symbols": symbols,
+            "probes": probes.iter().map(probe).collect::<Vec<_>>(),
+            "task_slot": {
+                "known": matches!(task_slot, TaskSlot::Known(_)),
+                "detail": task_slot.to_string(),
+            },
+        })
+    }
+
     /// Whether everything that the daemon wants is there: the exit code of the command.
     #[must_use]
     pub fn is_complete(&self) -> bool {

@@ -21,6 +21,11 @@ pub struct Rule {
     pub port: Option<NonZeroU16>,
     /// Glob over the control group's path (`/system.slice/rustok.service`); `**` crosses folders.
     pub cgroup: Option<String>,
+    /// Process id.
+    pub pid: Option<u32>,
+    /// Which entry of the configuration this is: an entry with alternatives is several rules.
+    #[serde(skip)]
+    pub entry: usize,
     /// Service name of the targets that this entry selects; else the target's own environment decides.
     pub service_name: Option<String>,
     /// Service version, likewise.
@@ -31,7 +36,7 @@ pub struct Rule {
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum RuleError {
     /// Nothing to select by.
-    #[error("entry {entry} selects nothing: give at least one of exe, cmdline, port, cgroup")]
+    #[error("entry {entry} selects nothing: give at least one of exe, cmdline, port, cgroup, pid")]
     Empty {
         /// Index of the entry, from 1.
         entry: usize,
@@ -68,6 +73,8 @@ struct Compiled {
 
 /// What rules look at. `ports` is asked only where the rest fits and a port is wanted.
 pub struct Candidate<'a> {
+    /// Process id.
+    pub pid: u32,
     /// Path of the executable, without ` (deleted)`.
     pub exe: &'a str,
     /// Arguments, joined by spaces.
@@ -125,7 +132,13 @@ impl Compiled {
         let cmdline = glob("cmdline", &rule.cmdline, false)?;
         let cgroup = glob("cgroup", &rule.cgroup, true)?;
         let port = rule.port.map(NonZeroU16::get);
-        if exe_path.is_none() && exe_name.is_none() && cmdline.is_none() && cgroup.is_none() && port.is_none() {
+        if exe_path.is_none()
+            && exe_name.is_none()
+            && cmdline.is_none()
+            && cgroup.is_none()
+            && port.is_none()
+            && rule.pid.is_none()
+        {
             return Err(RuleError::Empty { entry });
         }
         Ok(Self { exe_name, exe_path, cmdline, port, cgroup, rule: rule.clone() })
@@ -134,7 +147,8 @@ impl Compiled {
     fn matches(&self, candidate: &mut Candidate<'_>) -> bool {
         let fits = |glob: &Option<GlobMatcher>, text: &str| glob.as_ref().is_none_or(|glob| glob.is_match(text));
         let name = candidate.exe.rsplit('/').next().unwrap_or_default();
-        fits(&self.exe_name, name)
+        self.rule.pid.is_none_or(|pid| pid == candidate.pid)
+            && fits(&self.exe_name, name)
             && fits(&self.exe_path, candidate.exe)
             && fits(&self.cmdline, candidate.cmdline)
             && fits(&self.cgroup, candidate.cgroup)
@@ -148,7 +162,7 @@ mod tests {
 
     fn selects(rules: &[Rule], exe: &str, cmdline: &str, cgroup: &str, ports: &[u16]) -> bool {
         let mut listens_on = |port| ports.contains(&port);
-        let mut candidate = Candidate { exe, cmdline, cgroup, listens_on: &mut listens_on };
+        let mut candidate = Candidate { pid: 42, exe, cmdline, cgroup, listens_on: &mut listens_on };
         Selector::new(rules).unwrap().select(&mut candidate).is_some()
     }
 
@@ -183,9 +197,16 @@ mod tests {
     }
 
     #[test]
+    fn a_process_is_selected_by_its_id() {
+        let pid = |pid| [Rule { pid: Some(pid), ..Rule::default() }];
+        assert!(selects(&pid(42), "/bin/a", "", "", &[]));
+        assert!(!selects(&pid(43), "/bin/a", "", "", &[]));
+    }
+
+    #[test]
     fn rules_that_cannot_work_are_errors_that_name_the_entry() {
         let error = Selector::new(&[exe("a")[0].clone(), Rule::default()]).unwrap_err();
-        assert_eq!(error.to_string(), "entry 2 selects nothing: give at least one of exe, cmdline, port, cgroup");
+        assert_eq!(error.to_string(), "entry 2 selects nothing: give at least one of exe, cmdline, port, cgroup, pid");
         let error = Selector::new(&exe("a[")).unwrap_err();
         assert!(error.to_string().starts_with("entry 1: exe = \"a[\" is no valid glob:"), "{error}");
     }

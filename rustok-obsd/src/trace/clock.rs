@@ -68,24 +68,13 @@ fn measure() -> Measurement {
         let wall = read(libc::CLOCK_REALTIME);
         let after = read(libc::CLOCK_MONOTONIC);
         let error_ns = (after - before) / 2 + 1;
-        Measurement {
-            offset_ns: wall - (before + (after - before) / 2),
-            error_ns,
-        }
+        Measurement { offset_ns: wall - (before + (after - before) / 2), error_ns }
     });
-    readings
-        .min_by_key(|reading| reading.error_ns)
-        .unwrap_or(Measurement {
-            offset_ns: 0,
-            error_ns: i64::MAX,
-        })
+    readings.min_by_key(|reading| reading.error_ns).unwrap_or(Measurement { offset_ns: 0, error_ns: i64::MAX })
 }
 
 fn read(clock: libc::clockid_t) -> i64 {
-    let mut time = libc::timespec {
-        tv_sec: 0,
-        tv_nsec: 0,
-    };
+    let mut time = libc::timespec { tv_sec: 0, tv_nsec: 0 };
     // SAFETY: `time` is a valid timespec for the call; both clocks exist on every Linux, so the call cannot fail.
     unsafe { libc::clock_gettime(clock, &raw mut time) };
     time.tv_sec * 1_000_000_000 + time.tv_nsec
@@ -101,35 +90,20 @@ mod tests {
         let before = SystemTime::now();
         let converted = clock.wall(read(libc::CLOCK_MONOTONIC).unsigned_abs());
         let after = SystemTime::now();
-        assert!(
-            clock.error() < Duration::from_millis(1),
-            "{:?}",
-            clock.error()
-        );
+        assert!(clock.error() < Duration::from_millis(1), "{:?}", clock.error());
         assert!(converted + clock.error() >= before && converted <= after + clock.error());
     }
 
     #[test]
     fn noise_changes_nothing_and_a_jump_is_taken_over() {
-        let mut clock = Clock {
-            now: Measurement {
-                offset_ns: 1_000_000_000_000,
-                error_ns: 50,
-            },
-        };
+        let mut clock = Clock { now: Measurement { offset_ns: 1_000_000_000_000, error_ns: 50 } };
         let before = clock.wall(7);
         for noise in [-90, 90] {
-            clock.adopt(Measurement {
-                offset_ns: 1_000_000_000_000 + noise,
-                error_ns: 50,
-            });
+            clock.adopt(Measurement { offset_ns: 1_000_000_000_000 + noise, error_ns: 50 });
             assert_eq!(clock.wall(7), before);
         }
         for jump in [-2_000_000_000i64, 3_600_000_000_000] {
-            let expected = Measurement {
-                offset_ns: 1_000_000_000_000 + jump,
-                error_ns: 50,
-            };
+            let expected = Measurement { offset_ns: 1_000_000_000_000 + jump, error_ns: 50 };
             clock.adopt(expected);
             assert_eq!(clock.now, expected);
         }
@@ -137,27 +111,10 @@ mod tests {
 
     #[test]
     fn conversion_keeps_differences_and_survives_any_number() {
-        let clock = Clock {
-            now: Measurement {
-                offset_ns: 1_700_000_000_000_000_000,
-                error_ns: 1,
-            },
-        };
-        let apart = clock
-            .wall(2_000_000_500)
-            .duration_since(clock.wall(2_000_000_000))
-            .unwrap();
+        let clock = Clock { now: Measurement { offset_ns: 1_700_000_000_000_000_000, error_ns: 1 } };
+        let apart = clock.wall(2_000_000_500).duration_since(clock.wall(2_000_000_000)).unwrap();
         assert_eq!(apart, Duration::from_nanos(500));
         assert!(clock.wall(u64::MAX) > clock.wall(0));
-        assert_eq!(
-            Clock {
-                now: Measurement {
-                    offset_ns: -5,
-                    error_ns: 1
-                }
-            }
-            .wall(3),
-            UNIX_EPOCH
-        );
+        assert_eq!(Clock { now: Measurement { offset_ns: -5, error_ns: 1 } }.wall(3), UNIX_EPOCH);
     }
 }

@@ -63,9 +63,6 @@ impl SpanCounters {
 impl SpanCounts {
     /// Spans dropped, whatever the reason.
     pub fn dropped(&self) -> u64 {
-        self.dropped_queue_full
-            + self.dropped_export_failed
-            + self.dropped_export_timeout
-            + self.dropped_shutdown
+        self.dropped_queue_full + self.dropped_export_failed + self.dropped_export_timeout + self.dropped_shutdown
     }
 }

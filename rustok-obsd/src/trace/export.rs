@@ -13,9 +13,7 @@ use super::span::{scope, span};
 use super::{Clock, SpanCounters, TargetResource, TraceError};
 use crate::config::{Choice, Compression, Protocol, Traces};
 use opentelemetry_otlp::tonic_types::metadata::MetadataMap;
-use opentelemetry_otlp::{
-    SpanExporter as OtlpExporter, WithExportConfig, WithHttpConfig, WithTonicConfig,
-};
+use opentelemetry_otlp::{SpanExporter as OtlpExporter, WithExportConfig, WithHttpConfig, WithTonicConfig};
 use opentelemetry_sdk::trace::{SpanData, SpanExporter};
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::mpsc::{Receiver, sync_channel};
@@ -76,9 +74,7 @@ impl Drop for Shared {
     fn drop(&mut self) {
         let leftover = self.leftover.get_mut().ok().and_then(Option::take);
         let count = leftover.map_or(0, |queue| queue.try_iter().count());
-        self.counters
-            .dropped_shutdown
-            .fetch_add(count as u64, Ordering::Relaxed);
+        self.counters.dropped_shutdown.fetch_add(count as u64, Ordering::Relaxed);
     }
 }
 
@@ -99,21 +95,13 @@ impl Handle {
 }
 
 /// Starts the thread; yields once the exporter is built.
-pub(super) fn start(
-    settings: &Traces,
-    queue: Receiver<Record>,
-    shared: Arc<Shared>,
-) -> Result<Handle, TraceError> {
+pub(super) fn start(settings: &Traces, queue: Receiver<Record>, shared: Arc<Shared>) -> Result<Handle, TraceError> {
     let (stop, stopped) = watch::channel(None);
     let (finished, done) = sync_channel(1);
     let (built, result) = sync_channel(1);
     let settings = settings.clone();
     let body = move || {
-        let runtime = match tokio::runtime::Builder::new_current_thread()
-            .enable_io()
-            .enable_time()
-            .build()
-        {
+        let runtime = match tokio::runtime::Builder::new_current_thread().enable_io().enable_time().build() {
             Ok(runtime) => runtime,
             Err(error) => return drop(built.send(Err(TraceError::Thread(error)))),
         };
@@ -151,18 +139,13 @@ pub(super) fn start(
 /// The library's exporter. It reads `OTEL_EXPORTER_OTLP_*` too, but only below what is set here.
 fn build(settings: &Traces) -> Result<OtlpExporter, TraceError> {
     let url = settings.url();
-    let refuse = |reason: String| TraceError::Exporter {
-        url: url.clone(),
-        reason,
-    };
+    let refuse = |reason: String| TraceError::Exporter { url: url.clone(), reason };
     let gzip = settings.compression == Compression::Gzip;
     if settings.resolved_protocol() == Protocol::Grpc {
         let mut headers = axum::http::HeaderMap::new();
         for (name, value) in &settings.headers.0 {
-            let name = axum::http::HeaderName::try_from(name)
-                .map_err(|error| refuse(error.to_string()))?;
-            let value = axum::http::HeaderValue::try_from(value)
-                .map_err(|error| refuse(error.to_string()))?;
+            let name = axum::http::HeaderName::try_from(name).map_err(|error| refuse(error.to_string()))?;
+            let value = axum::http::HeaderValue::try_from(value).map_err(|error| refuse(error.to_string()))?;
             headers.insert(name, value);
         }
         let mut builder = OtlpExporter::builder()
@@ -223,8 +206,7 @@ impl Worker {
                 if !empty {
                     self.export(batch).await;
                 }
-                deadline = deadline
-                    .or_else(|| stop_time(self.stopped.has_changed().is_ok(), &self.stopped));
+                deadline = deadline.or_else(|| stop_time(self.stopped.has_changed().is_ok(), &self.stopped));
                 let done = match deadline {
                     // Asked to end: everything that there is time for.
                     Some(deadline) => empty || Instant::now() >= deadline,
@@ -238,10 +220,7 @@ impl Worker {
         self.shared.closed.store(true, Ordering::Release);
         let count = self.queue.try_iter().count();
         self.shared.leave(count);
-        self.shared
-            .counters
-            .dropped_shutdown
-            .fetch_add(count as u64, Ordering::Relaxed);
+        self.shared.counters.dropped_shutdown.fetch_add(count as u64, Ordering::Relaxed);
         if let Ok(mut leftover) = self.shared.leftover.lock() {
             *leftover = Some(self.queue);
         }
@@ -249,11 +228,7 @@ impl Worker {
 
     /// The next batch, empty where nothing waits.
     fn take(&self) -> Vec<Record> {
-        let batch: Vec<Record> = self
-            .queue
-            .try_iter()
-            .take(self.settings.batch_size)
-            .collect();
+        let batch: Vec<Record> = self.queue.try_iter().take(self.settings.batch_size).collect();
         self.shared.leave(batch.len());
         batch
     }
@@ -264,10 +239,7 @@ impl Worker {
         let mut groups: Vec<(Arc<TargetResource>, Vec<SpanData>)> = Vec::new();
         for record in &batch {
             let span = span(record, &self.clock, &self.scope);
-            match groups
-                .iter_mut()
-                .find(|(resource, _)| Arc::ptr_eq(resource, &record.resource))
-            {
+            match groups.iter_mut().find(|(resource, _)| Arc::ptr_eq(resource, &record.resource)) {
                 Some((_, spans)) => spans.push(span),
                 None => groups.push((Arc::clone(&record.resource), vec![span])),
             }
@@ -331,11 +303,7 @@ impl Worker {
 
 /// When to end, if that was asked for; at once where nobody can ask any more.
 fn stop_time(open: bool, stopped: &watch::Receiver<Option<Instant>>) -> Option<Instant> {
-    if open {
-        *stopped.borrow()
-    } else {
-        Some(Instant::now())
-    }
+    if open { *stopped.borrow() } else { Some(Instant::now()) }
 }
 
 /// Ends when a shutdown's time is over.

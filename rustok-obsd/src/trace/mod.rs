@@ -40,9 +40,7 @@ pub const ROUTE_SOURCE: &str = "rustok_obsd.route.source";
 /// `server_closed`, `upgraded` or `incomplete`.
 pub const OUTCOME: &str = "rustok_obsd.exchange.outcome";
 
-/// Names a target towards the [`Tracer`]; the caller's choice.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-pub struct TargetKey(pub u32);
+pub use crate::contract::recorder::TargetKey;
 
 /// The two ends of a connection, as the target sees them.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -66,9 +64,7 @@ pub struct TraceIds {
 #[derive(Debug, thiserror::Error)]
 pub enum TraceError {
     /// The exporter's library refuses the settings.
-    #[error(
-        "cannot export spans to {url}: {reason}; check traces.endpoint, traces.protocol and OTEL_EXPORTER_OTLP_*"
-    )]
+    #[error("cannot export spans to {url}: {reason}; check traces.endpoint, traces.protocol and OTEL_EXPORTER_OTLP_*")]
     Exporter {
         /// The collector.
         url: String,
@@ -76,9 +72,7 @@ pub enum TraceError {
         reason: String,
     },
     /// No thread or no runtime.
-    #[error(
-        "cannot start the thread that exports spans: {0}; raise the limit of processes (ulimit -u) or free memory"
-    )]
+    #[error("cannot start the thread that exports spans: {0}; raise the limit of processes (ulimit -u) or free memory")]
     Thread(#[source] std::io::Error),
 }
 
@@ -108,12 +102,7 @@ impl Tracing {
         let (queue, waiting) = std::sync::mpsc::sync_channel(settings.queue_size);
         let shared = Arc::new(export::Shared::new(settings.batch_size));
         let exporter = export::start(&settings, waiting, Arc::clone(&shared))?;
-        Ok(Some(Self {
-            exporter,
-            queue,
-            shared,
-            settings,
-        }))
+        Ok(Some(Self { exporter, queue, shared, settings }))
     }
 
     /// A tracer for one capture thread, with ids of its own.
@@ -177,28 +166,14 @@ impl Tracer {
     ) -> Option<TraceIds> {
         let counters = &self.shared.counters;
         counters.offered.fetch_add(1, Relaxed);
-        let Some(trace_id) = self
-            .sampling
-            .decide(exchange.traceparent.as_ref(), &mut self.ids)
-        else {
+        let Some(trace_id) = self.sampling.decide(exchange.traceparent.as_ref(), &mut self.ids) else {
             counters.unsampled.fetch_add(1, Relaxed);
             return None;
         };
-        let ids = TraceIds {
-            trace_id,
-            span_id: self.ids.span_id(),
-        };
+        let ids = TraceIds { trace_id, span_id: self.ids.span_id() };
         let resource = self.targets.get(&target).unwrap_or(&self.unknown);
         let host = self.hosts.get(exchange.host);
-        let record = Record::new(
-            ids,
-            Arc::clone(resource),
-            exchange,
-            route,
-            host,
-            addresses,
-            self.keep_path,
-        );
+        let record = Record::new(ids, Arc::clone(resource), exchange, route, host, addresses, self.keep_path);
         let waiting = self.shared.enter();
         match self.queue.try_send(record) {
             Ok(()) => {

@@ -51,9 +51,7 @@ impl Record {
             .map(|route| (Arc::clone(&route.template), route.source));
         Self {
             ids,
-            parent: exchange
-                .traceparent
-                .map_or([0; 8], |parent| parent.parent_id),
+            parent: exchange.traceparent.map_or([0; 8], |parent| parent.parent_id),
             resource,
             route,
             host,
@@ -113,21 +111,14 @@ mod tests {
 
     #[test]
     fn a_queue_of_the_default_size_stays_below_a_megabyte() {
-        assert!(
-            size_of::<Record>() * 2048 < 1 << 20,
-            "{}",
-            size_of::<Record>()
-        );
+        assert!(size_of::<Record>() * 2048 < 1 << 20, "{}", size_of::<Record>());
     }
 
     #[test]
     fn a_host_seen_again_is_shared_and_any_number_of_hosts_is_bounded() {
         let mut cache = HostCache::default();
         let first = cache.get(b"shop.example:3000").unwrap();
-        assert!(Arc::ptr_eq(
-            &first,
-            &cache.get(b"shop.example:3000").unwrap()
-        ));
+        assert!(Arc::ptr_eq(&first, &cache.get(b"shop.example:3000").unwrap()));
         for number in 0..10_000 {
             let host = format!("host{number}");
             assert_eq!(cache.get(host.as_bytes()).as_deref(), Some(host.as_str()));

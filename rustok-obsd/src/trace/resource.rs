@@ -53,12 +53,7 @@ impl Resources {
         Self {
             procfs,
             host_name: host_name.map(|name| name.trim().to_owned()),
-            service_name: config
-                .resource
-                .service_name
-                .clone()
-                .or(in_attributes)
-                .filter(|_| config.targets.len() == 1),
+            service_name: config.resource.service_name.clone().or(in_attributes).filter(|_| config.targets.len() == 1),
             attributes,
         }
     }
@@ -67,13 +62,9 @@ impl Resources {
     pub fn describe(&self, target: &Target, pid: u32) -> TargetResource {
         let process = self.procfs.join(pid.to_string());
         let own = Environment::read(&process.join("environ"));
-        let executable = std::fs::read_link(process.join("exe"))
-            .ok()
-            .map(|path| without_deleted(&path));
-        let executable_name = executable
-            .as_deref()
-            .and_then(Path::file_name)
-            .map(|name| name.to_string_lossy().into_owned());
+        let executable = std::fs::read_link(process.join("exe")).ok().map(|path| without_deleted(&path));
+        let executable_name =
+            executable.as_deref().and_then(Path::file_name).map(|name| name.to_string_lossy().into_owned());
 
         let mut said: BTreeMap<String, String> = BTreeMap::new();
         let mut say = |key: &str, value: Option<String>| {
@@ -92,24 +83,14 @@ impl Resources {
             say(environment_key(key), Some(value.clone()));
         }
         say("service.version", target.service_version.clone());
-        say(
-            "deployment.environment.name",
-            target.deployment_environment.clone(),
-        );
+        say("deployment.environment.name", target.deployment_environment.clone());
 
-        let own_name = own
-            .service_name
-            .or_else(|| own.attributes.get("service.name").map(ToOwned::to_owned));
-        let service_name = [
-            target.service_name.clone(),
-            self.service_name.clone(),
-            own_name,
-            executable_name.clone(),
-        ]
-        .into_iter()
-        .flatten()
-        .find(|name| !name.is_empty())
-        .unwrap_or_else(|| "unknown_service".to_owned());
+        let own_name = own.service_name.or_else(|| own.attributes.get("service.name").map(ToOwned::to_owned));
+        let service_name = [target.service_name.clone(), self.service_name.clone(), own_name, executable_name.clone()]
+            .into_iter()
+            .flatten()
+            .find(|name| !name.is_empty())
+            .unwrap_or_else(|| "unknown_service".to_owned());
         say("service.name", Some(service_name.clone()));
         // The name until version 1.27 of the conventions, which RusToK and older dashboards use.
         let environment = said.get("deployment.environment.name").cloned();
@@ -118,19 +99,12 @@ impl Resources {
         }
 
         said.retain(|key, _| !key.starts_with("process.") && !key.starts_with("telemetry."));
-        let mut attributes: Vec<KeyValue> = said
-            .into_iter()
-            .map(|(key, value)| KeyValue::new(key, value))
-            .collect();
+        let mut attributes: Vec<KeyValue> = said.into_iter().map(|(key, value)| KeyValue::new(key, value)).collect();
         attributes.push(KeyValue::new("process.pid", i64::from(pid)));
-        attributes
-            .extend(executable_name.map(|name| KeyValue::new("process.executable.name", name)));
+        attributes.extend(executable_name.map(|name| KeyValue::new("process.executable.name", name)));
         let path = executable.map(|path| path.to_string_lossy().into_owned());
         attributes.extend(path.map(|path| KeyValue::new("process.executable.path", path)));
-        TargetResource {
-            service_name,
-            resource: build(attributes),
-        }
+        TargetResource { service_name, resource: build(attributes) }
     }
 }
 
@@ -139,17 +113,12 @@ impl TargetResource {
     pub(super) fn unknown() -> Self {
         let service_name = "unknown_service".to_owned();
         let resource = build(vec![KeyValue::new("service.name", service_name.clone())]);
-        Self {
-            service_name,
-            resource,
-        }
+        Self { service_name, resource }
     }
 
     /// An attribute as text, for `/status` and tests.
     pub fn get(&self, key: &str) -> Option<String> {
-        self.resource
-            .get(&key.to_owned().into())
-            .map(|value| value.to_string())
+        self.resource.get(&key.to_owned().into()).map(|value| value.to_string())
     }
 }
 
@@ -158,21 +127,14 @@ fn build(attributes: Vec<KeyValue>) -> Resource {
     Resource::builder_empty()
         .with_detector(Box::new(TelemetryResourceDetector))
         .with_attribute(KeyValue::new("telemetry.distro.name", "rustok-obsd"))
-        .with_attribute(KeyValue::new(
-            "telemetry.distro.version",
-            env!("CARGO_PKG_VERSION"),
-        ))
+        .with_attribute(KeyValue::new("telemetry.distro.version", env!("CARGO_PKG_VERSION")))
         .with_schema_url(attributes, SCHEMA)
         .build()
 }
 
 /// Both names of the environment are one attribute.
 fn environment_key(key: &str) -> &str {
-    if key == "deployment.environment" {
-        "deployment.environment.name"
-    } else {
-        key
-    }
+    if key == "deployment.environment" { "deployment.environment.name" } else { key }
 }
 
 /// The kernel marks a replaced executable.
@@ -186,12 +148,7 @@ fn without_deleted(path: &Path) -> PathBuf {
 fn start_ticks(stat: &Path) -> Option<u64> {
     let text = std::fs::read_to_string(stat).ok()?;
     // The name, field 2, is in parentheses and may hold any character.
-    text.rsplit_once(')')?
-        .1
-        .split_whitespace()
-        .nth(19)?
-        .parse()
-        .ok()
+    text.rsplit_once(')')?.1.split_whitespace().nth(19)?.parse().ok()
 }
 
 /// What a process' environment says of it.
@@ -206,23 +163,15 @@ struct Environment {
 impl Environment {
     fn read(path: &Path) -> Self {
         let mut bytes = Vec::new();
-        let read = std::fs::File::open(path)
-            .and_then(|file| file.take(LONGEST_ENVIRON).read_to_end(&mut bytes));
-        if read.is_err() {
-            Self::default()
-        } else {
-            Self::parse(&bytes)
-        }
+        let read = std::fs::File::open(path).and_then(|file| file.take(LONGEST_ENVIRON).read_to_end(&mut bytes));
+        if read.is_err() { Self::default() } else { Self::parse(&bytes) }
     }
 
     fn parse(environ: &[u8]) -> Self {
         let mut own = Self::default();
         let mut fallback = None;
         for variable in environ.split(|byte| *byte == 0) {
-            let Some((name, value)) = std::str::from_utf8(variable)
-                .ok()
-                .and_then(|text| text.split_once('='))
-            else {
+            let Some((name, value)) = std::str::from_utf8(variable).ok().and_then(|text| text.split_once('=')) else {
                 continue;
             };
             if value.is_empty() {
@@ -233,9 +182,7 @@ impl Environment {
                 "OTEL_SERVICE_NAME" => own.service_name = value(),
                 // The specification: what does not parse is as if it were not set.
                 "OTEL_RESOURCE_ATTRIBUTES" => {
-                    own.attributes = value()
-                        .and_then(|text| parse_pairs(&text).ok())
-                        .unwrap_or_default();
+                    own.attributes = value().and_then(|text| parse_pairs(&text).ok()).unwrap_or_default();
                 }
                 // RusToK's own.
                 "OTEL_SERVICE_VERSION" => own.service_version = value(),
@@ -262,16 +209,9 @@ mod tests {
         let pid = path.join("42");
         std::fs::create_dir(&pid).unwrap();
         std::fs::write(pid.join("environ"), environ.replace(' ', "\0")).unwrap();
-        std::fs::write(
-            pid.join("stat"),
-            "42 (a) b) S 1 42 42 0 -1 0 0 0 0 0 0 0 0 0 20 0 9 0 777 1 1",
-        )
-        .unwrap();
+        std::fs::write(pid.join("stat"), "42 (a) b) S 1 42 42 0 -1 0 0 0 0 0 0 0 0 0 20 0 9 0 777 1 1").unwrap();
         std::os::unix::fs::symlink("/opt/shop (deleted)", pid.join("exe")).unwrap();
-        let mut config = Config {
-            targets: vec![Target::default()],
-            ..Config::default()
-        };
+        let mut config = Config { targets: vec![Target::default()], ..Config::default() };
         config.path.procfs = path.to_owned();
         (folder, config)
     }
@@ -293,15 +233,9 @@ mod tests {
             let (_folder, mut config) = process(environ);
             config.targets = vec![Target::default(); targets];
             config.resource.service_name = daemon.map(ToOwned::to_owned);
-            let target = Target {
-                service_name: configured.map(ToOwned::to_owned),
-                ..Target::default()
-            };
+            let target = Target { service_name: configured.map(ToOwned::to_owned), ..Target::default() };
             let resource = Resources::new(&config).describe(&target, 42);
-            assert_eq!(
-                resource.service_name, expected,
-                "{environ} {configured:?} {daemon:?} {targets}"
-            );
+            assert_eq!(resource.service_name, expected, "{environ} {configured:?} {daemon:?} {targets}");
             assert_eq!(resource.get("service.name").as_deref(), Some(expected));
         }
     }
@@ -312,8 +246,7 @@ mod tests {
             "SECRET=hunter2 RUST_ENV=staging OTEL_SERVICE_VERSION=0.1.0 \
              OTEL_RESOURCE_ATTRIBUTES=team=web,process.pid=1,deployment.environment=production",
         );
-        config.resource.attributes =
-            parse_pairs("team=ops,region=eu,telemetry.sdk.name=fake").unwrap();
+        config.resource.attributes = parse_pairs("team=ops,region=eu,telemetry.sdk.name=fake").unwrap();
         let resource = Resources::new(&config).describe(&Target::default(), 42);
         for (key, expected) in [
             ("service.version", "0.1.0"),
@@ -338,8 +271,7 @@ mod tests {
 
     #[test]
     fn the_configuration_of_a_target_wins_and_a_process_that_is_gone_is_still_named() {
-        let (_folder, config) =
-            process("RUST_ENV=staging OTEL_RESOURCE_ATTRIBUTES=service.version=2");
+        let (_folder, config) = process("RUST_ENV=staging OTEL_RESOURCE_ATTRIBUTES=service.version=2");
         let target = Target {
             service_version: Some("3".into()),
             deployment_environment: Some("qa".into()),
@@ -347,10 +279,7 @@ mod tests {
         };
         let resource = Resources::new(&config).describe(&target, 42);
         assert_eq!(resource.get("service.version").as_deref(), Some("3"));
-        assert_eq!(
-            resource.get("deployment.environment").as_deref(),
-            Some("qa")
-        );
+        assert_eq!(resource.get("deployment.environment").as_deref(), Some("qa"));
         let gone = Resources::new(&config).describe(&Target::default(), 43);
         assert_eq!(gone.service_name, "unknown_service");
         assert_eq!(gone.get("process.pid").as_deref(), Some("43"));
@@ -358,9 +287,7 @@ mod tests {
 
     #[test]
     fn environments_that_are_not_text_or_do_not_parse_are_left_out() {
-        let own = Environment::parse(
-            b"\xff\xfe=x\0OTEL_RESOURCE_ATTRIBUTES=a=1,broken\0ENVIRONMENT=dev\0nonsense\0",
-        );
+        let own = Environment::parse(b"\xff\xfe=x\0OTEL_RESOURCE_ATTRIBUTES=a=1,broken\0ENVIRONMENT=dev\0nonsense\0");
         assert_eq!(own.attributes, Pairs::default());
         assert_eq!(own.environment.as_deref(), Some("dev"));
         assert_eq!(own.service_name, None);

@@ -24,9 +24,7 @@ impl Sampling {
     pub(super) fn new(sampler: Sampler, ratio: f64) -> Self {
         let parent_based = matches!(
             sampler,
-            Sampler::ParentBasedAlwaysOn
-                | Sampler::ParentBasedAlwaysOff
-                | Sampler::ParentBasedTraceIdRatio
+            Sampler::ParentBasedAlwaysOn | Sampler::ParentBasedAlwaysOff | Sampler::ParentBasedTraceIdRatio
         );
         let ratio = match sampler {
             Sampler::AlwaysOn | Sampler::ParentBasedAlwaysOn => 1.0,
@@ -40,10 +38,7 @@ impl Sampling {
             reason = "0 to 2^63, rounded as the SDKs do"
         )]
         let bound = (ratio * (1u64 << 63) as f64) as u64;
-        Self {
-            parent_based,
-            bound,
-        }
+        Self { parent_based, bound }
     }
 
     /// The trace's id if it is kept: the caller's, else a new one.
@@ -75,12 +70,7 @@ impl Ids {
     pub(super) fn seeded() -> Self {
         // Every `RandomState` has keys from the system's random source.
         let state = RandomState::new();
-        Self([
-            state.hash_one(1u8),
-            state.hash_one(2u8),
-            state.hash_one(3u8),
-            state.hash_one(4u8) | 1,
-        ])
+        Self([state.hash_one(1u8), state.hash_one(2u8), state.hash_one(3u8), state.hash_one(4u8) | 1])
     }
 
     fn next(&mut self) -> u64 {
@@ -121,11 +111,7 @@ mod tests {
     use std::collections::HashSet;
 
     fn parent(flags: u8, low: u64) -> TraceParent {
-        TraceParent {
-            trace_id: u128::from(low | 1).to_be_bytes(),
-            parent_id: [1; 8],
-            flags,
-        }
+        TraceParent { trace_id: u128::from(low | 1).to_be_bytes(), parent_id: [1; 8], flags }
     }
 
     #[test]
@@ -134,101 +120,30 @@ mod tests {
         // Sampler, ratio, without a parent (None: depends on the id), sampled parent, unsampled parent; the parents'
         // trace ids lie below and above the ratio.
         for (sampler, ratio, root, sampled, unsampled) in [
-            (
-                Sampler::AlwaysOn,
-                0.0,
-                Some(true),
-                [true, true],
-                [true, true],
-            ),
-            (
-                Sampler::AlwaysOff,
-                1.0,
-                Some(false),
-                [false, false],
-                [false, false],
-            ),
-            (
-                Sampler::TraceIdRatio,
-                0.0,
-                Some(false),
-                [false, false],
-                [false, false],
-            ),
-            (
-                Sampler::TraceIdRatio,
-                0.5,
-                None,
-                [true, false],
-                [true, false],
-            ),
-            (
-                Sampler::TraceIdRatio,
-                1.0,
-                Some(true),
-                [true, true],
-                [true, true],
-            ),
-            (
-                Sampler::ParentBasedAlwaysOn,
-                0.0,
-                Some(true),
-                [true, true],
-                [false, false],
-            ),
-            (
-                Sampler::ParentBasedAlwaysOff,
-                1.0,
-                Some(false),
-                [true, true],
-                [false, false],
-            ),
-            (
-                Sampler::ParentBasedTraceIdRatio,
-                0.0,
-                Some(false),
-                [true, true],
-                [false, false],
-            ),
-            (
-                Sampler::ParentBasedTraceIdRatio,
-                0.5,
-                None,
-                [true, true],
-                [false, false],
-            ),
-            (
-                Sampler::ParentBasedTraceIdRatio,
-                1.0,
-                Some(true),
-                [true, true],
-                [false, false],
-            ),
+            (Sampler::AlwaysOn, 0.0, Some(true), [true, true], [true, true]),
+            (Sampler::AlwaysOff, 1.0, Some(false), [false, false], [false, false]),
+            (Sampler::TraceIdRatio, 0.0, Some(false), [false, false], [false, false]),
+            (Sampler::TraceIdRatio, 0.5, None, [true, false], [true, false]),
+            (Sampler::TraceIdRatio, 1.0, Some(true), [true, true], [true, true]),
+            (Sampler::ParentBasedAlwaysOn, 0.0, Some(true), [true, true], [false, false]),
+            (Sampler::ParentBasedAlwaysOff, 1.0, Some(false), [true, true], [false, false]),
+            (Sampler::ParentBasedTraceIdRatio, 0.0, Some(false), [true, true], [false, false]),
+            (Sampler::ParentBasedTraceIdRatio, 0.5, None, [true, true], [false, false]),
+            (Sampler::ParentBasedTraceIdRatio, 1.0, Some(true), [true, true], [false, false]),
         ] {
             let sampling = Sampling::new(sampler, ratio);
             let mut ids = Ids::seeded();
-            let roots = (0..1000)
-                .filter(|_| sampling.decide(None, &mut ids).is_some())
-                .count();
+            let roots = (0..1000).filter(|_| sampling.decide(None, &mut ids).is_some()).count();
             match root {
                 Some(true) => assert_eq!(roots, 1000, "{sampler:?} {ratio}"),
                 Some(false) => assert_eq!(roots, 0, "{sampler:?} {ratio}"),
                 None => assert!((400..600).contains(&roots), "{sampler:?} {ratio}: {roots}"),
             }
-            for (flags, expected) in [
-                (1, sampled),
-                (0, unsampled),
-                (0xff, sampled),
-                (0xfe, unsampled),
-            ] {
+            for (flags, expected) in [(1, sampled), (0, unsampled), (0xff, sampled), (0xfe, unsampled)] {
                 for (id, expected) in [low, high].into_iter().zip(expected) {
                     let parent = parent(flags, id);
                     let decided = sampling.decide(Some(&parent), &mut ids);
-                    assert_eq!(
-                        decided,
-                        expected.then_some(parent.trace_id),
-                        "{sampler:?} {ratio} {flags} {id}"
-                    );
+                    assert_eq!(decided, expected.then_some(parent.trace_id), "{sampler:?} {ratio} {flags} {id}");
                 }
             }
         }
@@ -240,9 +155,7 @@ mod tests {
         for ratio in [0.001, 0.1, 0.25, 0.9] {
             let sampling = Sampling::new(Sampler::ParentBasedTraceIdRatio, ratio);
             let total = 200_000.0;
-            let kept = (0..200_000)
-                .filter(|_| sampling.decide(None, &mut ids).is_some())
-                .count() as f64;
+            let kept = (0..200_000).filter(|_| sampling.decide(None, &mut ids).is_some()).count() as f64;
             // Six standard deviations: a false alarm in 500 million runs.
             let bound = 6.0 * (total * ratio * (1.0 - ratio)).sqrt();
             assert!((kept - total * ratio).abs() < bound, "{ratio}: {kept}");
@@ -267,12 +180,7 @@ mod tests {
     fn the_generator_yields_the_published_sequence() {
         // xoshiro256++ from the state 1, 2, 3, 4, as rand_xoshiro's reference test has it.
         let mut ids = Ids([1, 2, 3, 4]);
-        for expected in [
-            41_943_041,
-            58_720_359,
-            3_588_806_011_781_223,
-            3_591_011_842_654_386,
-        ] {
+        for expected in [41_943_041, 58_720_359, 3_588_806_011_781_223, 3_591_011_842_654_386] {
             assert_eq!(ids.next(), expected);
         }
     }

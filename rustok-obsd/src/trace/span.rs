@@ -11,9 +11,7 @@ use super::record::Record;
 use super::{Clock, OUTCOME, ROUTE_SOURCE, TASK_ID};
 use crate::exchange::{Method, Outcome, Side};
 use crate::route::Source;
-use opentelemetry::trace::{
-    SpanContext, SpanId, SpanKind, Status, TraceFlags, TraceId, TraceState,
-};
+use opentelemetry::trace::{SpanContext, SpanId, SpanKind, Status, TraceFlags, TraceId, TraceState};
 use opentelemetry::{InstrumentationScope, KeyValue, Value};
 use opentelemetry_sdk::trace::{SpanData, SpanEvents, SpanLinks};
 use std::borrow::Cow;
@@ -25,10 +23,7 @@ pub(super) const SCHEMA: &str = "https://opentelemetry.io/schemas/1.37.0";
 
 /// Who made the spans.
 pub(super) fn scope() -> InstrumentationScope {
-    InstrumentationScope::builder("rustok-obsd")
-        .with_version(env!("CARGO_PKG_VERSION"))
-        .with_schema_url(SCHEMA)
-        .build()
+    InstrumentationScope::builder("rustok-obsd").with_version(env!("CARGO_PKG_VERSION")).with_schema_url(SCHEMA).build()
 }
 
 /// The span of one record.
@@ -64,11 +59,7 @@ pub(super) fn span(record: &Record, clock: &Clock, scope: &InstrumentationScope)
 
 /// `{method} {route}`, or the method alone; `HTTP` for one that is not known.
 fn name(record: &Record) -> Cow<'static, str> {
-    let method = if record.method == Method::Other {
-        "HTTP"
-    } else {
-        method(record.method)
-    };
+    let method = if record.method == Method::Other { "HTTP" } else { method(record.method) };
     match &record.route {
         Some((route, _)) => Cow::Owned(format!("{method} {route}")),
         None => Cow::Borrowed(method),
@@ -99,11 +90,7 @@ fn error_type(record: &Record) -> Option<Value> {
         (Outcome::ClientAborted, Side::Client) => return Some("server_closed".into()),
         _ => {}
     }
-    let first = if record.side == Side::Server {
-        500
-    } else {
-        400
-    };
+    let first = if record.side == Side::Server { 500 } else { 400 };
     (record.status >= first).then(|| record.status.to_string().into())
 }
 
@@ -134,26 +121,15 @@ fn attributes(record: &Record, error: Option<Value>) -> Vec<KeyValue> {
         Side::Server => addresses.local,
         Side::Client => addresses.remote,
     };
-    let (host, port) = record
-        .host
-        .as_deref()
-        .and_then(split_host)
-        .unwrap_or((None, None));
+    let (host, port) = record.host.as_deref().and_then(split_host).unwrap_or((None, None));
     let port = port.unwrap_or(server.port());
     let host = host.map_or_else(|| ip(server), ToOwned::to_owned);
     if let Some(path) = record.path.as_deref().and_then(path_of) {
         match record.side {
             Side::Server => add("url.path", path.into()),
             Side::Client => {
-                let bracketed = if host.contains(':') {
-                    format!("[{host}]")
-                } else {
-                    host.clone()
-                };
-                add(
-                    "url.full",
-                    format!("http://{bracketed}:{port}{path}").into(),
-                );
+                let bracketed = if host.contains(':') { format!("[{host}]") } else { host.clone() };
+                add("url.full", format!("http://{bracketed}:{port}{path}").into());
             }
         }
     }
@@ -163,15 +139,9 @@ fn attributes(record: &Record, error: Option<Value>) -> Vec<KeyValue> {
         add("client.address", ip(addresses.remote).into());
     }
     add("network.peer.address", ip(addresses.remote).into());
-    add(
-        "network.peer.port",
-        i64::from(addresses.remote.port()).into(),
-    );
+    add("network.peer.port", i64::from(addresses.remote.port()).into());
     add("network.protocol.name", "http".into());
-    add(
-        "network.protocol.version",
-        if record.version == 0 { "1.0" } else { "1.1" }.into(),
-    );
+    add("network.protocol.version", if record.version == 0 { "1.0" } else { "1.1" }.into());
     add("http.request.size", count(record.request_bytes));
     add("http.response.size", count(record.response_bytes));
     add("http.request.body.size", count(record.request_body));
@@ -213,12 +183,9 @@ fn split_host(value: &str) -> Option<(Option<&str>, Option<u16>)> {
             host.parse::<std::net::Ipv6Addr>().ok()?;
             (host, rest.strip_prefix(':'))
         }
-        None => value
-            .split_once(':')
-            .map_or((value, None), |(host, port)| (host, Some(port))),
+        None => value.split_once(':').map_or((value, None), |(host, port)| (host, Some(port))),
     };
-    let plain =
-        |byte: u8| byte.is_ascii_alphanumeric() || matches!(byte, b'.' | b'-' | b'_' | b':');
+    let plain = |byte: u8| byte.is_ascii_alphanumeric() || matches!(byte, b'.' | b'-' | b'_' | b':');
     if host.is_empty() || !host.bytes().all(plain) {
         return None;
     }
@@ -248,14 +215,8 @@ mod tests {
     fn hosts_lose_their_user_information_and_nonsense_is_refused() {
         for (value, expected) in [
             ("shop.example", Some((Some("shop.example"), None))),
-            (
-                "shop.example:3000",
-                Some((Some("shop.example"), Some(3000))),
-            ),
-            (
-                "user:secret@shop.example:1",
-                Some((Some("shop.example"), Some(1))),
-            ),
+            ("shop.example:3000", Some((Some("shop.example"), Some(3000)))),
+            ("user:secret@shop.example:1", Some((Some("shop.example"), Some(1)))),
             ("[::1]:80", Some((Some("::1"), Some(80)))),
             ("[::1]", Some((Some("::1"), None))),
             ("shop:", Some((Some("shop"), None))),

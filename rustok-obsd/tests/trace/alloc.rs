@@ -35,10 +35,7 @@ static ALLOCATOR: Counting = Counting;
 fn offers_allocate_nothing_in_steady_state_sampled_or_not_queued_or_full() {
     for sampler in [Sampler::AlwaysOff, Sampler::AlwaysOn] {
         let settings = Traces {
-            endpoint: Some(Endpoint {
-                url: "http://127.0.0.1:1".into(),
-                exact: false,
-            }),
+            endpoint: Some(Endpoint { url: "http://127.0.0.1:1".into(), exact: false }),
             schedule_delay: Duration::from_secs(60),
             queue_size: 1000,
             batch_size: 1000,
@@ -47,10 +44,7 @@ fn offers_allocate_nothing_in_steady_state_sampled_or_not_queued_or_full() {
         };
         let tracing = Tracing::start(&settings).unwrap().unwrap();
         let mut tracer = tracing.tracer();
-        let route = Route {
-            template: "/api/orders/{id}".into(),
-            source: Source::Axum,
-        };
+        let route = Route { template: "/api/orders/{id}".into(), source: Source::Axum };
         let mut offer = || tracer.offer(TargetKey(1), &exchange(), Some(&route), addresses());
         offer();
         let before = ALLOCATIONS.get();

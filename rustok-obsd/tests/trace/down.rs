@@ -21,10 +21,7 @@ fn resident() -> u64 {
 /// Offers many spans at a pace that lets the exporter try, ends, and yields the counts.
 fn offer_all(endpoint: &str, protocol: Protocol, within: Duration) -> SpanCounts {
     let settings = Traces {
-        endpoint: Some(Endpoint {
-            url: endpoint.into(),
-            exact: false,
-        }),
+        endpoint: Some(Endpoint { url: endpoint.into(), exact: false }),
         protocol,
         timeout: Duration::from_millis(400),
         export_timeout: Duration::from_millis(300),
@@ -55,37 +52,19 @@ fn offer_all(endpoint: &str, protocol: Protocol, within: Duration) -> SpanCounts
     drop(tracer);
     let counts = counters.read();
     assert_eq!(counts.offered, OFFERS);
-    assert_eq!(
-        counts.unsampled + counts.exported + counts.dropped(),
-        OFFERS,
-        "{counts:?}"
-    );
+    assert_eq!(counts.unsampled + counts.exported + counts.dropped(), OFFERS, "{counts:?}");
     counts
 }
 
 #[test]
 fn a_closed_port_costs_a_bounded_queue_and_every_span_is_counted() {
     // Bound and closed again: nothing listens.
-    let port = TcpListener::bind("127.0.0.1:0")
-        .unwrap()
-        .local_addr()
-        .unwrap()
-        .port();
+    let port = TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port();
     for protocol in [Protocol::Grpc, Protocol::HttpProtobuf] {
-        let counts = offer_all(
-            &format!("http://127.0.0.1:{port}"),
-            protocol,
-            Duration::from_secs(3),
-        );
+        let counts = offer_all(&format!("http://127.0.0.1:{port}"), protocol, Duration::from_secs(3));
         assert_eq!(counts.exported, 0, "{counts:?}");
-        assert!(
-            counts.dropped_queue_full > 0 && counts.exports_failed > 0,
-            "{counts:?}"
-        );
-        assert!(
-            counts.dropped_export_failed + counts.dropped_export_timeout > 0,
-            "{counts:?}"
-        );
+        assert!(counts.dropped_queue_full > 0 && counts.exports_failed > 0, "{counts:?}");
+        assert!(counts.dropped_export_failed + counts.dropped_export_timeout > 0, "{counts:?}");
     }
 }
 
@@ -97,38 +76,23 @@ fn a_collector_that_never_answers_costs_the_same_and_never_holds_up_the_end() {
     for protocol in [Protocol::Grpc, Protocol::HttpProtobuf] {
         let counts = offer_all(&endpoint, protocol, Duration::from_millis(500));
         assert_eq!(counts.exported, 0, "{counts:?}");
-        assert!(
-            counts.dropped_export_timeout > 0 && counts.dropped_queue_full > 0,
-            "{counts:?}"
-        );
+        assert!(counts.dropped_export_timeout > 0 && counts.dropped_queue_full > 0, "{counts:?}");
     }
 }
 
 #[test]
 fn what_is_offered_after_the_end_is_counted_too() {
-    let settings = Traces {
-        endpoint: Some(Endpoint {
-            url: "http://127.0.0.1:1".into(),
-            exact: false,
-        }),
-        ..Traces::default()
-    };
+    let settings =
+        Traces { endpoint: Some(Endpoint { url: "http://127.0.0.1:1".into(), exact: false }), ..Traces::default() };
     let tracing = Tracing::start(&settings).unwrap().unwrap();
     let (counters, mut tracer) = (tracing.counters(), tracing.tracer());
     assert!(tracing.shutdown(Duration::from_secs(1)));
     for _ in 0..5000 {
-        assert_eq!(
-            tracer.offer(TargetKey(1), &exchange(), None, addresses()),
-            None
-        );
+        assert_eq!(tracer.offer(TargetKey(1), &exchange(), None, addresses()), None);
     }
     drop(tracer);
     let counts = counters.read();
-    assert_eq!(
-        (counts.offered, counts.dropped()),
-        (5000, 5000),
-        "{counts:?}"
-    );
+    assert_eq!((counts.offered, counts.dropped()), (5000, 5000), "{counts:?}");
 }
 
 /// Reads one HTTP request and accepts it; yields its head.
@@ -143,18 +107,8 @@ fn accept_export(listener: &TcpListener) -> String {
         let Some((head, _)) = text.split_once("\r\n\r\n") else {
             continue;
         };
-        let length = head
-            .split("content-length: ")
-            .nth(1)
-            .unwrap()
-            .lines()
-            .next()
-            .unwrap();
-        let start = request
-            .windows(4)
-            .position(|bytes| bytes == b"\r\n\r\n")
-            .unwrap()
-            + 4;
+        let length = head.split("content-length: ").nth(1).unwrap().lines().next().unwrap();
+        let start = request.windows(4).position(|bytes| bytes == b"\r\n\r\n").unwrap() + 4;
         if request.len() - start == length.parse::<usize>().unwrap() {
             let answer = "HTTP/1.1 200 OK\r\ncontent-length: 0\r\nconnection: close\r\n\r\n";
             stream.write_all(answer.as_bytes()).unwrap();
@@ -173,15 +127,9 @@ fn the_log_tells_once_when_a_collector_goes_and_once_when_it_is_back() {
         .with_max_level(tracing::Level::INFO)
         .with_writer(move || Lines(Arc::clone(&writer)))
         .init();
-    let address = TcpListener::bind("127.0.0.1:0")
-        .unwrap()
-        .local_addr()
-        .unwrap();
+    let address = TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap();
     let settings = Traces {
-        endpoint: Some(Endpoint {
-            url: format!("http://{address}"),
-            exact: false,
-        }),
+        endpoint: Some(Endpoint { url: format!("http://{address}"), exact: false }),
         protocol: Protocol::HttpProtobuf,
         headers: parse_pairs("authorization=Bearer%20s3cret").unwrap(),
         timeout: Duration::from_millis(200),
@@ -208,19 +156,10 @@ fn the_log_tells_once_when_a_collector_goes_and_once_when_it_is_back() {
     assert!(head.contains("authorization: bearer s3cret"), "{head}");
     assert!(tracing.shutdown(Duration::from_secs(3)));
     let text = String::from_utf8(log.lock().unwrap().clone()).unwrap();
-    let lines: Vec<&str> = text
-        .lines()
-        .filter(|line| line.contains(&address.to_string()))
-        .collect();
+    let lines: Vec<&str> = text.lines().filter(|line| line.contains(&address.to_string())).collect();
     assert_eq!(lines.len(), 2, "{text}");
-    assert!(
-        lines[0].contains("WARN") && lines[0].contains("http/protobuf"),
-        "{text}"
-    );
-    assert!(
-        lines[1].contains("INFO") && lines[1].contains("exported again"),
-        "{text}"
-    );
+    assert!(lines[0].contains("WARN") && lines[0].contains("http/protobuf"), "{text}");
+    assert!(lines[1].contains("INFO") && lines[1].contains("exported again"), "{text}");
     assert!(!text.contains("s3cret"), "{text}");
 }
 

@@ -34,24 +34,18 @@ fn binary() -> Option<PathBuf> {
         return Some(path.into());
     }
     let path = std::env::var_os("PATH")?;
-    std::env::split_paths(&path)
-        .map(|folder| folder.join("jaeger"))
-        .find(|file| file.is_file())
+    std::env::split_paths(&path).map(|folder| folder.join("jaeger")).find(|file| file.is_file())
 }
 
 impl Jaeger {
     fn start(test: &str) -> Option<Self> {
         let Some(binary) = binary() else {
-            skip(
-                test,
-                "no Jaeger: set RUSTOK_OBSD_JAEGER or put `jaeger` on PATH",
-            );
+            skip(test, "no Jaeger: set RUSTOK_OBSD_JAEGER or put `jaeger` on PATH");
             return None;
         };
         // Bound all at once, so that they differ.
         let listeners = [(); 5].map(|()| TcpListener::bind("127.0.0.1:0").unwrap());
-        let [health, query, query_grpc, grpc, http] =
-            listeners.each_ref().map(|l| l.local_addr().unwrap().port());
+        let [health, query, query_grpc, grpc, http] = listeners.each_ref().map(|l| l.local_addr().unwrap().port());
         drop(listeners);
         let folder = tempfile::tempdir().unwrap();
         let config = format!(
@@ -76,13 +70,7 @@ exporters: {{jaeger_storage_exporter: {{trace_storage: mem}}}}
             .stderr(Stdio::null())
             .spawn()
             .unwrap_or_else(|error| panic!("{}: {error}", binary.display()));
-        let jaeger = Self {
-            child,
-            query,
-            grpc,
-            http,
-            _folder: folder,
-        };
+        let jaeger = Self { child, query, grpc, http, _folder: folder };
         let deadline = Instant::now() + Duration::from_secs(30);
         while get(health, "/status").is_none() || get(query, "/api/services").is_none() {
             assert!(Instant::now() < deadline, "Jaeger is not ready");
@@ -97,14 +85,9 @@ exporters: {{jaeger_storage_exporter: {{trace_storage: mem}}}}
         loop {
             let found = get(self.query, &format!("/api/traces/{}", hex(&ids.trace_id)));
             let trace = found.and_then(|text| serde_json::from_str::<Value>(&text).ok());
-            let trace = trace
-                .map(|answer| answer["data"][0].clone())
-                .unwrap_or_default();
+            let trace = trace.map(|answer| answer["data"][0].clone()).unwrap_or_default();
             let spans = trace["spans"].as_array().cloned().unwrap_or_default();
-            if let Some(span) = spans
-                .iter()
-                .find(|span| span["spanID"] == hex(&ids.span_id))
-            {
+            if let Some(span) = spans.iter().find(|span| span["spanID"] == hex(&ids.span_id)) {
                 let process = trace["processes"][span["processID"].as_str().unwrap()].clone();
                 return (span.clone(), process);
             }
@@ -129,11 +112,7 @@ fn hex(bytes: &[u8]) -> String {
 }
 
 fn tag(of: &Value, key: &str) -> Option<Value> {
-    of["tags"]
-        .as_array()?
-        .iter()
-        .find(|tag| tag["key"] == key)
-        .map(|tag| tag["value"].clone())
+    of["tags"].as_array()?.iter().find(|tag| tag["key"] == key).map(|tag| tag["value"].clone())
 }
 
 fn expect(of: &Value, expected: &[(&str, Value)]) {
@@ -161,50 +140,28 @@ fn spans_arrive_in_jaeger_as_offered_over_grpc_and_http_plain_and_compressed() {
 fn round_trip(jaeger: &Jaeger, protocol: Protocol, port: u16, compression: Compression) {
     let name = format!("shop-{protocol:?}-{compression:?}");
     let settings = Traces {
-        endpoint: Some(Endpoint {
-            url: format!("http://127.0.0.1:{port}"),
-            exact: false,
-        }),
+        endpoint: Some(Endpoint { url: format!("http://127.0.0.1:{port}"), exact: false }),
         protocol,
         compression,
         headers: parse_pairs("x-test=1").unwrap(),
         ..Traces::default()
     };
-    let mut config = Config {
-        targets: vec![Target::default(), Target::default()],
-        ..Config::default()
-    };
+    let mut config = Config { targets: vec![Target::default(), Target::default()], ..Config::default() };
     config.resource.attributes = parse_pairs("deployment.environment=production").unwrap();
     let resources = Resources::new(&config);
-    let shop = Target {
-        service_name: Some(name.clone()),
-        service_version: Some("1.2.3".into()),
-        ..Target::default()
-    };
-    let other = Target {
-        service_name: Some(format!("{name}-other")),
-        ..Target::default()
-    };
+    let shop = Target { service_name: Some(name.clone()), service_version: Some("1.2.3".into()), ..Target::default() };
+    let other = Target { service_name: Some(format!("{name}-other")), ..Target::default() };
 
     let tracing = Tracing::start(&settings).unwrap().unwrap();
     let mut tracer = tracing.tracer();
     let own_pid = std::process::id();
     tracer.add_target(TargetKey(1), Arc::new(resources.describe(&shop, own_pid)));
     tracer.add_target(TargetKey(2), Arc::new(resources.describe(&other, own_pid)));
-    let route = Route {
-        template: "/api/orders/{id}".into(),
-        source: Source::Axum,
-    };
+    let route = Route { template: "/api/orders/{id}".into(), source: Source::Axum };
     let before = SystemTime::now();
     let root = exchange();
-    let root_ids = tracer
-        .offer(TargetKey(1), &root, Some(&route), addresses())
-        .unwrap();
-    let parent = TraceParent {
-        trace_id: root_ids.trace_id,
-        parent_id: root_ids.span_id,
-        flags: 1,
-    };
+    let root_ids = tracer.offer(TargetKey(1), &root, Some(&route), addresses()).unwrap();
+    let parent = TraceParent { trace_id: root_ids.trace_id, parent_id: root_ids.span_id, flags: 1 };
     let child = Exchange {
         method: Method::Post,
         status: 503,
@@ -213,32 +170,15 @@ fn round_trip(jaeger: &Jaeger, protocol: Protocol, port: u16, compression: Compr
         side: Side::Client,
         ..exchange()
     };
-    let child_ids = tracer
-        .offer(TargetKey(2), &child, None, addresses())
-        .unwrap();
+    let child_ids = tracer.offer(TargetKey(2), &child, None, addresses()).unwrap();
     assert_eq!(child_ids.trace_id, root_ids.trace_id);
-    let unsampled = Exchange {
-        traceparent: Some(TraceParent { flags: 0, ..parent }),
-        ..exchange()
-    };
-    assert_eq!(
-        tracer.offer(TargetKey(1), &unsampled, None, addresses()),
-        None
-    );
+    let unsampled = Exchange { traceparent: Some(TraceParent { flags: 0, ..parent }), ..exchange() };
+    assert_eq!(tracer.offer(TargetKey(1), &unsampled, None, addresses()), None);
     // Sooner than the schedule's five seconds: the end flushes.
     let counters = tracing.counters();
     assert!(tracing.shutdown(Duration::from_secs(3)));
     let counts = counters.read();
-    assert_eq!(
-        (
-            counts.offered,
-            counts.unsampled,
-            counts.exported,
-            counts.exports
-        ),
-        (3, 1, 2, 2),
-        "{counts:?}"
-    );
+    assert_eq!((counts.offered, counts.unsampled, counts.exported, counts.exports), (3, 1, 2, 2), "{counts:?}");
 
     let (span, process) = jaeger.span(root_ids);
     assert_eq!(span["operationName"], "GET /api/orders/{id}");
@@ -271,10 +211,7 @@ fn round_trip(jaeger: &Jaeger, protocol: Protocol, port: u16, compression: Compr
         &[
             ("service.version", "1.2.3".into()),
             ("process.pid", own_pid.into()),
-            (
-                "process.executable.path",
-                executable.to_str().unwrap().into(),
-            ),
+            ("process.executable.path", executable.to_str().unwrap().into()),
             ("deployment.environment.name", "production".into()),
             ("deployment.environment", "production".into()),
             ("telemetry.sdk.name", "opentelemetry".into()),
@@ -286,26 +223,13 @@ fn round_trip(jaeger: &Jaeger, protocol: Protocol, port: u16, compression: Compr
     assert_eq!(span["duration"], 2500);
     let start = UNIX_EPOCH + Duration::from_micros(span["startTime"].as_u64().unwrap());
     let microsecond = Duration::from_micros(2);
-    assert!(
-        start + microsecond >= before && start <= SystemTime::now(),
-        "{start:?} is not now"
-    );
+    assert!(start + microsecond >= before && start <= SystemTime::now(), "{start:?} is not now");
 
     let (span, process) = jaeger.span(child_ids);
-    assert_eq!(
-        (&span["operationName"], &process["serviceName"]),
-        (&"POST".into(), &format!("{name}-other").into())
-    );
+    assert_eq!((&span["operationName"], &process["serviceName"]), (&"POST".into(), &format!("{name}-other").into()));
     assert_eq!(span["references"][0]["refType"], "CHILD_OF");
     assert_eq!(span["references"][0]["spanID"], hex(&root_ids.span_id));
-    expect(
-        &span,
-        &[
-            ("span.kind", "client".into()),
-            ("error", true.into()),
-            ("error.type", "503".into()),
-        ],
-    );
+    expect(&span, &[("span.kind", "client".into()), ("error", true.into()), ("error.type", "503".into())]);
 }
 
 #[test]
@@ -315,10 +239,7 @@ fn many_spans_arrive_whole_and_once() {
         return;
     };
     let settings = Traces {
-        endpoint: Some(Endpoint {
-            url: format!("http://127.0.0.1:{}", jaeger.grpc),
-            exact: false,
-        }),
+        endpoint: Some(Endpoint { url: format!("http://127.0.0.1:{}", jaeger.grpc), exact: false }),
         protocol: Protocol::Grpc,
         queue_size: 32_768,
         ..Traces::default()
@@ -326,16 +247,11 @@ fn many_spans_arrive_whole_and_once() {
     let tracing = Tracing::start(&settings).unwrap().unwrap();
     let mut tracer = tracing.tracer();
     let counters = tracing.counters();
-    let ids: Vec<TraceIds> = (0..SPANS)
-        .filter_map(|_| tracer.offer(TargetKey(1), &exchange(), None, addresses()))
-        .collect();
+    let ids: Vec<TraceIds> =
+        (0..SPANS).filter_map(|_| tracer.offer(TargetKey(1), &exchange(), None, addresses())).collect();
     assert!(tracing.shutdown(Duration::from_secs(20)));
     let counts = counters.read();
-    assert_eq!(
-        (ids.len() as u64, counts.exported, counts.dropped()),
-        (SPANS, SPANS, 0),
-        "{counts:?}"
-    );
+    assert_eq!((ids.len() as u64, counts.exported, counts.dropped()), (SPANS, SPANS, 0), "{counts:?}");
     assert!(counts.exports >= SPANS / 512, "{counts:?}");
     for ids in ids.iter().step_by(500).chain(ids.last()) {
         let (span, process) = jaeger.span(*ids);

@@ -14,12 +14,8 @@ fn skip(name: &str, reason: &str) {
     let line = format!("skipped: {name}: {reason}");
     println!("{line}");
     if let Some(path) = std::env::var_os("RUSTOK_OBSD_SKIPS") {
-        let file = std::fs::OpenOptions::new()
-            .create(true)
-            .append(true)
-            .open(path);
-        file.and_then(|mut file| writeln!(file, "{line}"))
-            .expect("RUSTOK_OBSD_SKIPS names a writable file");
+        let file = std::fs::OpenOptions::new().create(true).append(true).open(path);
+        file.and_then(|mut file| writeln!(file, "{line}")).expect("RUSTOK_OBSD_SKIPS names a writable file");
     }
 }
 
@@ -52,17 +48,11 @@ fn exchange() -> Exchange<'static> {
 }
 
 fn addresses() -> Addresses {
-    Addresses {
-        local: "10.0.0.1:3000".parse().unwrap(),
-        remote: "10.0.0.2:5555".parse().unwrap(),
-    }
+    Addresses { local: "10.0.0.1:3000".parse().unwrap(), remote: "10.0.0.2:5555".parse().unwrap() }
 }
 
 fn monotonic_ns() -> u64 {
-    let mut time = libc::timespec {
-        tv_sec: 0,
-        tv_nsec: 0,
-    };
+    let mut time = libc::timespec { tv_sec: 0, tv_nsec: 0 };
     // SAFETY: `time` is valid for the call; the clock always exists.
     unsafe { libc::clock_gettime(libc::CLOCK_MONOTONIC, &raw mut time) };
     time.tv_sec.unsigned_abs() * 1_000_000_000 + time.tv_nsec.unsigned_abs()

@@ -33,13 +33,7 @@ pub fn wait_ready(part: &mut Part, stop: &Stop, address: SocketAddr, path: &str)
         part.check()?;
         Ok(http::get(address, path).is_ok().then_some(()))
     });
-    ready.with_context(|| {
-        format!(
-            "{} is not ready; the last lines of its log:\n{}",
-            part.name(),
-            part.last_words()
-        )
-    })
+    ready.with_context(|| format!("{} is not ready; the last lines of its log:\n{}", part.name(), part.last_words()))
 }
 
 /// A running Jaeger.
@@ -70,11 +64,7 @@ pub fn start_jaeger(program: &Path, folder: &Path, stop: &Stop) -> Result<Jaeger
     // It takes 10 s to end by SIGTERM, and its memory is all it has.
     let mut part = Part::start("jaeger", &mut command, folder, End::Kill)?;
     wait_ready(&mut part, stop, local(health), "/status")?;
-    Ok(Jaeger {
-        part,
-        query: local(ports.query_http),
-        endpoint: format!("http://127.0.0.1:{}", ports.otlp_grpc),
-    })
+    Ok(Jaeger { part, query: local(ports.query_http), endpoint: format!("http://127.0.0.1:{}", ports.otlp_grpc) })
 }
 
 /// Starts Prometheus with the project's own configuration, on the demo's addresses.
@@ -87,23 +77,14 @@ pub fn start_prometheus(
 ) -> Result<(Part, SocketAddr)> {
     let address = local(port_or_free(PROMETHEUS)?);
     let file = workspace.root.join("prometheus/prometheus.yml");
-    let text =
-        fs::read_to_string(&file).with_context(|| format!("{} cannot be read", file.display()))?;
+    let text = fs::read_to_string(&file).with_context(|| format!("{} cannot be read", file.display()))?;
     let config = folder.join("prometheus.yml");
-    fs::write(
-        &config,
-        configure(&text, daemon, address).with_context(|| file.display().to_string())?,
-    )?;
+    fs::write(&config, configure(&text, daemon, address).with_context(|| file.display().to_string())?)?;
     let mut command = Command::new(program);
     command.arg(format!("--config.file={}", config.display()));
-    command.arg(format!(
-        "--storage.tsdb.path={}",
-        folder.join("prometheus").display()
-    ));
+    command.arg(format!("--storage.tsdb.path={}", folder.join("prometheus").display()));
     command.arg(format!("--web.listen-address={address}"));
-    command
-        .arg("--enable-feature=exemplar-storage")
-        .current_dir(folder);
+    command.arg("--enable-feature=exemplar-storage").current_dir(folder);
     let mut part = Part::start("prometheus", &mut command, folder, End::Terminate)?;
     wait_ready(&mut part, stop, address, "/-/ready")?;
     Ok((part, address))

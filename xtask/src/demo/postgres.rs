@@ -34,11 +34,7 @@ pub struct Programs {
 /// Finds the newest one: Debian keeps each major version in a folder of its own and links none of them into `PATH`.
 pub fn find() -> Result<Programs> {
     let mut folders: Vec<(u32, PathBuf)> = Vec::new();
-    for entry in fs::read_dir("/usr/lib/postgresql")
-        .into_iter()
-        .flatten()
-        .flatten()
-    {
+    for entry in fs::read_dir("/usr/lib/postgresql").into_iter().flatten().flatten() {
         if let Ok(major) = entry.file_name().to_string_lossy().parse() {
             folders.push((major, entry.path().join("bin")));
         }
@@ -49,14 +45,10 @@ pub fn find() -> Result<Programs> {
         .into_iter()
         .map(|(_, folder)| folder)
         .chain(in_path)
-        .find(|folder| {
-            is_executable(&folder.join("initdb")) && is_executable(&folder.join("postgres"))
-        })
+        .find(|folder| is_executable(&folder.join("initdb")) && is_executable(&folder.join("postgres")))
         .context("initdb and postgres are neither in PATH nor in /usr/lib/postgresql")?;
     find_program("openssl").context("openssl is not installed")?;
-    let version = output_of(Command::new(folder.join("postgres")).arg("--version"))?
-        .trim()
-        .to_owned();
+    let version = output_of(Command::new(folder.join("postgres")).arg("--version"))?.trim().to_owned();
     Ok(Programs { folder, version })
 }
 
@@ -84,10 +76,7 @@ pub fn start(folder: &Path, stop: &Stop) -> Result<Server> {
     // the process out of our hands.
     let as_owner = |program: PathBuf| {
         let mut command = Command::new(program);
-        command
-            .env("LC_ALL", "C.UTF-8")
-            .current_dir("/")
-            .stdin(Stdio::null());
+        command.env("LC_ALL", "C.UTF-8").current_dir("/").stdin(Stdio::null());
         if let Some((uid, gid)) = owner {
             command.uid(uid).gid(gid);
         }
@@ -99,33 +88,13 @@ pub fn start(folder: &Path, stop: &Stop) -> Result<Server> {
     fs::set_permissions(&pwfile, fs::Permissions::from_mode(0o600))?;
     give(&pwfile, owner)?;
     let mut initdb = as_owner(programs.folder.join("initdb"));
-    initdb.args([
-        "--username",
-        NAME,
-        "--auth",
-        "scram-sha-256",
-        "--encoding",
-        "UTF8",
-        "--no-sync",
-        "--pgdata",
-    ]);
+    initdb.args(["--username", NAME, "--auth", "scram-sha-256", "--encoding", "UTF8", "--no-sync", "--pgdata"]);
     initdb.arg(&cluster).arg("--pwfile").arg(&pwfile);
     quietly(&mut initdb)?;
     fs::remove_file(&pwfile)?;
     let (key, certificate) = (data.join("server.key"), data.join("server.crt"));
     let mut openssl = as_owner("openssl".into());
-    openssl.args([
-        "req",
-        "-x509",
-        "-newkey",
-        "rsa:2048",
-        "-nodes",
-        "-days",
-        "2",
-        "-subj",
-        "/CN=localhost",
-        "-keyout",
-    ]);
+    openssl.args(["req", "-x509", "-newkey", "rsa:2048", "-nodes", "-days", "2", "-subj", "/CN=localhost", "-keyout"]);
     openssl.arg(&key).arg("-out").arg(&certificate);
     quietly(&mut openssl)?;
     fs::set_permissions(&key, fs::Permissions::from_mode(0o600))?;
@@ -146,28 +115,17 @@ pub fn start(folder: &Path, stop: &Stop) -> Result<Server> {
         ] {
             command.arg("-c").arg(setting);
         }
-        let name = if attempt == 1 {
-            "postgres".to_owned()
-        } else {
-            format!("postgres-{attempt}")
-        };
+        let name = if attempt == 1 { "postgres".to_owned() } else { format!("postgres-{attempt}") };
         let mut part = Part::start(&name, &mut command, folder, End::Interrupt)?;
         // The log line is Postgres' own and not translated (LC_ALL above); its prefix is the time.
         let ready = stop.wait_for("Postgres", Duration::from_secs(60), || {
             part.check()?;
-            Ok(part
-                .last_words()
-                .contains("database system is ready to accept connections")
-                .then_some(()))
+            Ok(part.last_words().contains("database system is ready to accept connections").then_some(()))
         });
         match ready {
             Ok(()) => {
                 let address = format!("127.0.0.1:{port}");
-                return Ok(Server {
-                    part,
-                    url: format!("postgres://{NAME}:{password}@{address}/{NAME}"),
-                    address,
-                });
+                return Ok(Server { part, url: format!("postgres://{NAME}:{password}@{address}/{NAME}"), address });
             }
             Err(error) if attempt == ATTEMPTS || stop.requested() => return Err(error),
             Err(_) => attempt += 1,
@@ -176,37 +134,18 @@ pub fn start(folder: &Path, stop: &Stop) -> Result<Server> {
 }
 
 /// In single-user mode: no server, no port, no password.
-fn create_database(
-    as_owner: &dyn Fn(PathBuf) -> Command,
-    programs: &Programs,
-    cluster: &Path,
-) -> Result<()> {
+fn create_database(as_owner: &dyn Fn(PathBuf) -> Command, programs: &Programs, cluster: &Path) -> Result<()> {
     let mut command = as_owner(programs.folder.join("postgres"));
-    command
-        .args(["--single", "-D"])
-        .arg(cluster)
-        .arg("postgres");
-    command
-        .stdin(Stdio::piped())
-        .stdout(Stdio::null())
-        .stderr(Stdio::piped());
-    let mut child = command
-        .spawn()
-        .context("postgres --single could not be started")?;
-    let mut stdin = child
-        .stdin
-        .take()
-        .context("postgres --single has no input")?;
+    command.args(["--single", "-D"]).arg(cluster).arg("postgres");
+    command.stdin(Stdio::piped()).stdout(Stdio::null()).stderr(Stdio::piped());
+    let mut child = command.spawn().context("postgres --single could not be started")?;
+    let mut stdin = child.stdin.take().context("postgres --single has no input")?;
     std::io::Write::write_all(&mut stdin, format!("CREATE DATABASE {NAME}\n").as_bytes())?;
     drop(stdin);
     let output = child.wait_with_output()?;
     let said = String::from_utf8_lossy(&output.stderr);
     if !output.status.success() || said.contains("ERROR") {
-        bail!(
-            "postgres --single could not create the database ({}): {}",
-            output.status,
-            said.trim()
-        );
+        bail!("postgres --single could not create the database ({}): {}", output.status, said.trim());
     }
     Ok(())
 }
@@ -217,9 +156,8 @@ fn owner() -> Result<Option<(u32, u32)>> {
         return Ok(None);
     }
     let id = |what: &str| -> Result<u32> {
-        let said = output_of(Command::new("id").args([what, "postgres"])).context(
-            "Postgres does not run as root, and there is no user `postgres` to run it as",
-        )?;
+        let said = output_of(Command::new("id").args([what, "postgres"]))
+            .context("Postgres does not run as root, and there is no user `postgres` to run it as")?;
         said.trim().parse().context("`id` printed no number")
     };
     Ok(Some((id("-u")?, id("-g")?)))
@@ -240,8 +178,6 @@ fn quietly(command: &mut Command) -> Result<()> {
 /// Anybody on this machine can reach the port, hence a real one: 128 bits.
 fn password() -> Result<String> {
     let mut bytes = [0; 16];
-    File::open("/dev/urandom")
-        .and_then(|mut file| file.read_exact(&mut bytes))
-        .context("/dev/urandom")?;
+    File::open("/dev/urandom").and_then(|mut file| file.read_exact(&mut bytes)).context("/dev/urandom")?;
     Ok(bytes.iter().map(|byte| format!("{byte:02x}")).collect())
 }

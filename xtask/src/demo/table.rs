@@ -9,22 +9,11 @@ const HEAD: [&str; 5] = ["req/s", "errors", "P50 ms", "P95 ms", "P99 ms"];
 
 /// A table of what happened in `seconds`, the busiest routes first, at most `rows` of them and `width` columns wide.
 pub fn render(window: &Routes, seconds: f64, rows: usize, width: usize) -> Vec<String> {
-    let mut routes: Vec<_> = window
-        .iter()
-        .filter(|(_, route)| route.requests > 0.0)
-        .collect();
-    routes.sort_by(|a, b| {
-        b.1.requests
-            .total_cmp(&a.1.requests)
-            .then_with(|| a.0.cmp(b.0))
-    });
+    let mut routes: Vec<_> = window.iter().filter(|(_, route)| route.requests > 0.0).collect();
+    routes.sort_by(|a, b| b.1.requests.total_cmp(&a.1.requests).then_with(|| a.0.cmp(b.0)));
     let name = |(path, method): &(String, String)| format!("{method:<6} {path}");
     let numbers = HEAD.len() * 10;
-    let longest = routes
-        .iter()
-        .map(|(key, _)| name(key).chars().count())
-        .max()
-        .unwrap_or(0);
+    let longest = routes.iter().map(|(key, _)| name(key).chars().count()).max().unwrap_or(0);
     let room = longest.max(5).min(width.saturating_sub(numbers).max(12));
     let line = |name: &str, cells: [String; 5]| {
         let cells: String = cells.iter().map(|cell| format!("{cell:>10}")).collect();
@@ -32,11 +21,7 @@ pub fn render(window: &Routes, seconds: f64, rows: usize, width: usize) -> Vec<S
     };
     let mut lines = vec![line("route", HEAD.map(str::to_owned))];
     let shown = routes.len().min(rows);
-    lines.extend(
-        routes[..shown]
-            .iter()
-            .map(|(key, route)| line(&name(key), cells(route, seconds))),
-    );
+    lines.extend(routes[..shown].iter().map(|(key, route)| line(&name(key), cells(route, seconds))));
     if shown < routes.len() {
         lines.push(format!("… and {} more routes", routes.len() - shown));
     }
@@ -45,10 +30,7 @@ pub fn render(window: &Routes, seconds: f64, rows: usize, width: usize) -> Vec<S
         all.requests += route.requests;
         all.errors += route.errors;
         for (bound, count) in &route.buckets {
-            match all
-                .buckets
-                .binary_search_by(|(other, _)| other.total_cmp(bound))
-            {
+            match all.buckets.binary_search_by(|(other, _)| other.total_cmp(bound)) {
                 Ok(at) => all.buckets[at].1 += count,
                 Err(at) => all.buckets.insert(at, (*bound, *count)),
             }
@@ -59,16 +41,8 @@ pub fn render(window: &Routes, seconds: f64, rows: usize, width: usize) -> Vec<S
 }
 
 fn cells(route: &Route, seconds: f64) -> [String; 5] {
-    let percent = if route.requests > 0.0 {
-        100.0 * route.errors / route.requests
-    } else {
-        0.0
-    };
-    let quantile = |quantile| {
-        route
-            .quantile(quantile)
-            .map_or_else(|| "-".to_owned(), |s| format!("{:.2}", s * 1e3))
-    };
+    let percent = if route.requests > 0.0 { 100.0 * route.errors / route.requests } else { 0.0 };
+    let quantile = |quantile| route.quantile(quantile).map_or_else(|| "-".to_owned(), |s| format!("{:.2}", s * 1e3));
     [
         format!("{:.1}", route.requests / seconds.max(1e-3)),
         format!("{percent:.1}%"),
@@ -82,10 +56,7 @@ fn shortened(name: &str, room: usize) -> String {
     if name.chars().count() <= room {
         return name.to_owned();
     }
-    name.chars()
-        .take(room.saturating_sub(1))
-        .chain(['…'])
-        .collect()
+    name.chars().take(room.saturating_sub(1)).chain(['…']).collect()
 }
 
 #[cfg(test)]
@@ -93,11 +64,7 @@ mod tests {
     use super::*;
 
     fn route(requests: f64, errors: f64) -> Route {
-        Route {
-            requests,
-            errors,
-            buckets: vec![(0.001, 0.0), (0.002, requests), (f64::INFINITY, requests)],
-        }
+        Route { requests, errors, buckets: vec![(0.001, 0.0), (0.002, requests), (f64::INFINITY, requests)] }
     }
 
     fn window() -> Routes {
@@ -130,18 +97,12 @@ mod tests {
         assert_eq!(lines.len(), 4);
         assert!(lines[1].starts_with("GET    /api/commerc…"), "{}", lines[1]);
         assert_eq!(lines[2], "… and 1 more routes");
-        assert!(
-            lines.iter().all(|line| line.chars().count() <= 70),
-            "{lines:?}"
-        );
+        assert!(lines.iter().all(|line| line.chars().count() <= 70), "{lines:?}");
     }
 
     #[test]
     fn without_requests_there_are_no_numbers() {
         let lines = render(&Routes::new(), 10.0, 10, 80);
-        assert!(
-            lines[1].contains("0.0") && lines[1].ends_with('-'),
-            "{lines:?}"
-        );
+        assert!(lines[1].contains("0.0") && lines[1].ends_with('-'), "{lines:?}");
     }
 }

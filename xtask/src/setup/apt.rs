@@ -23,8 +23,7 @@ use crate::workspace::{find_program, output_of, run};
 const POLICY: &str = "/usr/sbin/policy-rc.d";
 const NO_CLUSTER: &str = "/etc/postgresql-common/createcluster.d/rustok-obsd-setup.conf";
 /// How our files are told from others' ones.
-const MARK: &str =
-    "# Written by `cargo xtask setup` of rustok-obsd for the time of an installation.";
+const MARK: &str = "# Written by `cargo xtask setup` of rustok-obsd for the time of an installation.";
 
 /// Whether this machine has apt.
 pub fn present() -> bool {
@@ -39,26 +38,17 @@ pub fn is_root() -> bool {
 
 /// The package's installed version.
 pub fn installed(package: &str) -> Option<String> {
-    let said = output_of(Command::new("dpkg-query").args([
-        "-W",
-        "-f=${db:Status-Abbrev}${Version}",
-        package,
-    ]))
-    .ok()?;
+    let said = output_of(Command::new("dpkg-query").args(["-W", "-f=${db:Status-Abbrev}${Version}", package])).ok()?;
     Some(said.strip_prefix("ii ")?.trim().to_owned())
 }
 
 /// Whether the archive offers the package.
 pub fn offered(package: &str) -> bool {
-    output_of(Command::new("apt-cache").args(["policy", package]))
-        .is_ok_and(|said| candidate(&said).is_some())
+    output_of(Command::new("apt-cache").args(["policy", package])).is_ok_and(|said| candidate(&said).is_some())
 }
 
 fn candidate(policy: &str) -> Option<&str> {
-    policy
-        .lines()
-        .find_map(|line| line.trim().strip_prefix("Candidate: "))
-        .filter(|version| *version != "(none)")
+    policy.lines().find_map(|line| line.trim().strip_prefix("Candidate: ")).filter(|version| *version != "(none)")
 }
 
 /// Fetches the lists of what the archive offers.
@@ -72,15 +62,7 @@ pub fn install_command(packages: &[&str]) -> Command {
     let mut command = Command::new("apt-get");
     command.env("DEBIAN_FRONTEND", "noninteractive");
     // --no-remove: a package of the user's that conflicts stays, and the error says so.
-    command
-        .args([
-            "install",
-            "-y",
-            "-qq",
-            "--no-install-recommends",
-            "--no-remove",
-        ])
-        .args(packages);
+    command.args(["install", "-y", "-qq", "--no-install-recommends", "--no-remove"]).args(packages);
     command
 }
 
@@ -88,14 +70,10 @@ pub fn install_command(packages: &[&str]) -> Command {
 pub fn install(packages: &[&str]) -> Result<()> {
     let fresh_prometheus = packages.contains(&"prometheus") && installed("prometheus").is_none();
     let policy = Temporary::policy()?;
-    let no_cluster = packages
-        .contains(&"postgresql")
-        .then(Temporary::no_cluster)
-        .transpose()?;
+    let no_cluster = packages.contains(&"postgresql").then(Temporary::no_cluster).transpose()?;
     let result = run(&mut install_command(packages));
     drop((policy, no_cluster));
-    if fresh_prometheus && installed("prometheus").is_some() && find_program("systemctl").is_some()
-    {
+    if fresh_prometheus && installed("prometheus").is_some() && find_program("systemctl").is_some() {
         // Works without a running systemd too: it removes the link that starts the server at boot.
         run(Command::new("systemctl").args(["disable", "--now", "--quiet", "prometheus.service"]))
             .context("Prometheus is installed, but would start at the next boot")?;
@@ -120,38 +98,20 @@ impl Temporary {
     }
 
     fn no_cluster() -> Result<Self> {
-        Self::create(
-            Path::new(NO_CLUSTER),
-            &format!("{MARK}\ncreate_main_cluster = false\n"),
-            0o644,
-        )
+        Self::create(Path::new(NO_CLUSTER), &format!("{MARK}\ncreate_main_cluster = false\n"), 0o644)
     }
 
     /// Leaves a file of somebody else alone, and takes over one that an earlier run of ours left.
     fn create(path: &Path, text: &str, mode: u32) -> Result<Self> {
         if fs::read_to_string(path).is_ok_and(|old| old.contains(MARK)) {
-            fs::remove_file(path).with_context(|| {
-                format!("{} of an earlier run cannot be removed", path.display())
-            })?;
+            fs::remove_file(path).with_context(|| format!("{} of an earlier run cannot be removed", path.display()))?;
         }
-        let missing = path
-            .ancestors()
-            .skip(1)
-            .take_while(|folder| !folder.exists());
-        let mut made = Self {
-            file: None,
-            folders: missing.map(Path::to_owned).collect(),
-        };
+        let missing = path.ancestors().skip(1).take_while(|folder| !folder.exists());
+        let mut made = Self { file: None, folders: missing.map(Path::to_owned).collect() };
         for folder in made.folders.iter().rev() {
-            fs::create_dir(folder)
-                .with_context(|| format!("{} cannot be created", folder.display()))?;
+            fs::create_dir(folder).with_context(|| format!("{} cannot be created", folder.display()))?;
         }
-        match fs::OpenOptions::new()
-            .write(true)
-            .create_new(true)
-            .mode(mode)
-            .open(path)
-        {
+        match fs::OpenOptions::new().write(true).create_new(true).mode(mode).open(path) {
             Ok(mut file) => {
                 made.file = Some(path.to_owned());
                 // The umask may have taken bits away.
@@ -173,10 +133,7 @@ impl Drop for Temporary {
         if let Some(file) = &self.file
             && let Err(error) = fs::remove_file(file)
         {
-            println!(
-                "setup: {} is left behind ({error}); remove it",
-                file.display()
-            );
+            println!("setup: {} is left behind ({error}); remove it", file.display());
         }
         for folder in &self.folders {
             // Not empty means that the installation put something of its own there: then it stays.
@@ -191,14 +148,8 @@ mod tests {
 
     #[test]
     fn a_package_without_candidate_is_not_offered() {
-        assert_eq!(
-            candidate("rustc-web:\n  Installed: (none)\n  Candidate: 1.96.0\n"),
-            Some("1.96.0")
-        );
-        assert_eq!(
-            candidate("rustc-web:\n  Installed: (none)\n  Candidate: (none)\n"),
-            None
-        );
+        assert_eq!(candidate("rustc-web:\n  Installed: (none)\n  Candidate: 1.96.0\n"), Some("1.96.0"));
+        assert_eq!(candidate("rustc-web:\n  Installed: (none)\n  Candidate: (none)\n"), None);
         assert_eq!(candidate(""), None);
     }
 
@@ -212,10 +163,7 @@ mod tests {
         fs::create_dir_all(folder.path().join("a/b")).expect("folders");
         fs::write(&path, "somebody else's").expect("written");
         drop(Temporary::create(&path, MARK, 0o644).expect("left alone"));
-        assert_eq!(
-            fs::read_to_string(&path).expect("still there"),
-            "somebody else's"
-        );
+        assert_eq!(fs::read_to_string(&path).expect("still there"), "somebody else's");
 
         fs::write(&path, MARK).expect("written");
         drop(Temporary::create(&path, MARK, 0o644).expect("taken over"));

@@ -22,9 +22,7 @@ pub const LLVM_MAJORS: [u32; 3] = [22, 23, 21];
 /// # Errors
 /// Names what was found instead.
 pub fn find() -> Result<PathBuf> {
-    let cached = cache_folder()
-        .ok()
-        .map(|folder| folder.join("bin/bpf-linker"));
+    let cached = cache_folder().ok().map(|folder| folder.join("bin/bpf-linker"));
     let mut others = Vec::new();
     for path in find_program("bpf-linker").into_iter().chain(cached) {
         if !is_executable(&path) {
@@ -36,21 +34,13 @@ pub fn find() -> Result<PathBuf> {
             Err(error) => others.push(format!("{error:#}")),
         }
     }
-    let found = if others.is_empty() {
-        "none was found".to_owned()
-    } else {
-        others.join("; ")
-    };
+    let found = if others.is_empty() { "none was found".to_owned() } else { others.join("; ") };
     bail!("bpf-linker {VERSION} is missing ({found}); `cargo xtask setup` installs it")
 }
 
 fn version(path: &Path) -> Result<String> {
     let said = output_of(Command::new(path).arg("--version"))?;
-    Ok(said
-        .split_whitespace()
-        .nth(1)
-        .unwrap_or("of unknown version")
-        .to_owned())
+    Ok(said.split_whitespace().nth(1).unwrap_or("of unknown version").to_owned())
 }
 
 /// The command that installs it, linked with the LLVM of this major version in `prefix`.
@@ -60,12 +50,7 @@ pub fn install(major: u32, prefix: Option<&Path>) -> Result<Command> {
         // Without it the build looks in /usr/lib64 alone.
         command.env("LLVM_PREFIX", prefix);
     }
-    command.args([
-        "install",
-        &format!("bpf-linker@{VERSION}"),
-        "--locked",
-        "--no-default-features",
-    ]);
+    command.args(["install", &format!("bpf-linker@{VERSION}"), "--locked", "--no-default-features"]);
     command.args(["--features", &format!("llvm-{major}")]);
     if find_program("bpf-linker").is_some() {
         command.arg("--root").arg(cache_folder()?);

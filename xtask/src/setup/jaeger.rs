@@ -29,15 +29,9 @@ const GO: (u32, u32) = (1, 26);
 /// # Errors
 /// The override names no program.
 pub fn find() -> Result<Option<PathBuf>> {
-    if let Some(path) = env::var_os(OVERRIDE)
-        .filter(|path| !path.is_empty())
-        .map(PathBuf::from)
-    {
+    if let Some(path) = env::var_os(OVERRIDE).filter(|path| !path.is_empty()).map(PathBuf::from) {
         if !is_executable(&path) {
-            bail!(
-                "{OVERRIDE} names {}, which is no executable file; unset it, or name a Jaeger 2",
-                path.display()
-            );
+            bail!("{OVERRIDE} names {}, which is no executable file; unset it, or name a Jaeger 2", path.display());
         }
         return Ok(Some(path));
     }
@@ -53,18 +47,14 @@ pub fn build() -> Result<PathBuf> {
     let go = go()?;
     let target = cached()?;
     let folder = cache_folder()?;
-    fs::create_dir_all(&folder)
-        .with_context(|| format!("{} cannot be created", folder.display()))?;
+    fs::create_dir_all(&folder).with_context(|| format!("{} cannot be created", folder.display()))?;
     let lock = File::create(folder.join("jaeger.lock")).context("no lock in the cache folder")?;
-    lock.lock()
-        .context("the lock in the cache folder cannot be taken")?;
+    lock.lock().context("the lock in the cache folder cannot be taken")?;
     if is_executable(&target) {
         return Ok(target);
     }
     println!("setup: building Jaeger {VERSION} (once; 570 s of CPU, 3 GB of disk for the time)");
-    let scratch = tempfile::Builder::new()
-        .prefix("jaeger-build-")
-        .tempdir_in(&folder)?;
+    let scratch = tempfile::Builder::new().prefix("jaeger-build-").tempdir_in(&folder)?;
     let with_caches = |command: &mut Command| {
         command
             // A newer toolchain is not fetched behind the user's back.
@@ -78,27 +68,17 @@ pub fn build() -> Result<PathBuf> {
     };
     let mut download = Command::new(&go);
     with_caches(&mut download);
-    download
-        .args(["mod", "download", "-json", &format!("{MODULE}@{VERSION}")])
-        .current_dir(scratch.path());
+    download.args(["mod", "download", "-json", &format!("{MODULE}@{VERSION}")]).current_dir(scratch.path());
     let said = output_of(&mut download)?;
-    let said: serde_json::Value =
-        serde_json::from_str(&said).context("`go mod download` printed no JSON")?;
-    let source = said["Dir"]
-        .as_str()
-        .context("`go mod download` names no folder")?;
+    let said: serde_json::Value = serde_json::from_str(&said).context("`go mod download` printed no JSON")?;
+    let source = said["Dir"].as_str().context("`go mod download` names no folder")?;
     // Outside the module's folder, and renamed when whole: an aborted build leaves no half program.
     let built = scratch.path().join("jaeger");
     let mut compile = Command::new(&go);
     with_caches(&mut compile);
-    compile
-        .current_dir(source)
-        .args(["build", "-trimpath", "-ldflags", "-s -w", "-o"])
-        .arg(&built)
-        .arg("./cmd/jaeger");
+    compile.current_dir(source).args(["build", "-trimpath", "-ldflags", "-s -w", "-o"]).arg(&built).arg("./cmd/jaeger");
     run(&mut compile)?;
-    fs::rename(&built, &target)
-        .with_context(|| format!("{} cannot be written", target.display()))?;
+    fs::rename(&built, &target).with_context(|| format!("{} cannot be written", target.display()))?;
     Ok(target)
 }
 
@@ -106,11 +86,7 @@ fn go() -> Result<PathBuf> {
     let go = find_program("go")
         .or_else(|| Some(PathBuf::from("/usr/local/go/bin/go")).filter(|go| is_executable(go)))
         .context("Go is not installed")?;
-    let version = output_of(
-        Command::new(&go)
-            .env("GOTOOLCHAIN", "local")
-            .args(["env", "GOVERSION"]),
-    )?;
+    let version = output_of(Command::new(&go).env("GOTOOLCHAIN", "local").args(["env", "GOVERSION"]))?;
     check_go(&version)?;
     Ok(go)
 }
@@ -118,18 +94,12 @@ fn go() -> Result<PathBuf> {
 fn check_go(version: &str) -> Result<()> {
     let found = version.trim();
     let mut parts = found.trim_start_matches("go").split('.').map(|part| {
-        let end = part
-            .find(|c: char| !c.is_ascii_digit())
-            .unwrap_or(part.len());
+        let end = part.find(|c: char| !c.is_ascii_digit()).unwrap_or(part.len());
         part[..end].parse::<u32>().unwrap_or(0)
     });
     let parsed = (parts.next().unwrap_or(0), parts.next().unwrap_or(0));
     if parsed < GO {
-        bail!(
-            "Go {}.{} or newer is needed, {found} is installed",
-            GO.0,
-            GO.1
-        );
+        bail!("Go {}.{} or newer is needed, {found} is installed", GO.0, GO.1);
     }
     Ok(())
 }
@@ -144,13 +114,7 @@ pub fn remedy() -> String {
 
 /// Configuration of an all-in-one Jaeger with memory storage, on these ports of the loopback address.
 pub fn config(ports: &Ports) -> String {
-    let Ports {
-        otlp_grpc,
-        otlp_http,
-        query_http,
-        query_grpc,
-        health,
-    } = ports;
+    let Ports { otlp_grpc, otlp_http, query_http, query_grpc, health } = ports;
     format!(
         r#"service:
   extensions: [jaeger_storage, jaeger_query, healthcheckv2]
@@ -196,10 +160,7 @@ mod tests {
         assert!(check_go("go1.27rc1").is_ok());
         assert!(check_go("go2.0").is_ok());
         let error = check_go("go1.25.9").expect_err("too old").to_string();
-        assert!(
-            error.contains("go1.25.9") && error.contains("1.26"),
-            "{error}"
-        );
+        assert!(error.contains("go1.25.9") && error.contains("1.26"), "{error}");
         assert!(check_go("devel").is_err());
     }
 }

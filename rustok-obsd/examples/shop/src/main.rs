@@ -45,39 +45,23 @@ fn main() -> anyhow::Result<()> {
 
 async fn run(args: Args) -> anyhow::Result<()> {
     // Before anything else, so that no signal is missed.
-    let (mut terminate, mut interrupt) = (
-        signal(SignalKind::terminate())?,
-        signal(SignalKind::interrupt())?,
-    );
+    let (mut terminate, mut interrupt) = (signal(SignalKind::terminate())?, signal(SignalKind::interrupt())?);
     let stop = async move {
         tokio::select! {
             _ = terminate.recv() => {}
             _ = interrupt.recv() => {}
         }
     };
-    let writer = args
-        .ground_truth
-        .as_deref()
-        .map(Writer::create)
-        .transpose()?;
+    let writer = args.ground_truth.as_deref().map(Writer::create).transpose()?;
     let provider = args.otel.as_deref().map(otel::install).transpose()?;
-    let listener = TcpListener::bind(args.listen)
-        .await
-        .with_context(|| format!("cannot listen on {}", args.listen))?;
+    let listener = TcpListener::bind(args.listen).await.with_context(|| format!("cannot listen on {}", args.listen))?;
     let addr = listener.local_addr()?;
     let app = App::start(&args.database_url, args.pool, addr).await?;
     println!("listening on http://{addr}");
-    let served = serve(
-        listener,
-        router(app, writer.as_ref().map(Writer::sink), provider.is_some()),
-        stop,
-    )
-    .await;
+    let served = serve(listener, router(app, writer.as_ref().map(Writer::sink), provider.is_some()), stop).await;
     if let Some(provider) = provider {
         // Blocks until the last batch is sent, which needs the runtime.
-        tokio::task::spawn_blocking(move || provider.shutdown())
-            .await?
-            .context("cannot send the last spans")?;
+        tokio::task::spawn_blocking(move || provider.shutdown()).await?.context("cannot send the last spans")?;
     }
     if let Some(writer) = writer {
         writer.finish()?;

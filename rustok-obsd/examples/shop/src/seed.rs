@@ -18,11 +18,7 @@ pub const LOCALES: [&str; 3] = ["en", "de", "pt-BR"];
 /// Id of `TENANTS[tenant]`.
 #[must_use]
 pub fn tenant_id(tenant: usize) -> Uuid {
-    if tenant == 0 {
-        DEFAULT_TENANT
-    } else {
-        id(0, tenant, 0)
-    }
+    if tenant == 0 { DEFAULT_TENANT } else { id(0, tenant, 0) }
 }
 
 /// Id of content node `n` of a tenant.
@@ -76,16 +72,8 @@ mod tests {
         for tenant in 0..TENANTS.len() {
             assert!(seen.insert(tenant_id(tenant)));
             for n in 0..NODES {
-                for id in [
-                    node_id(tenant, n),
-                    product_id(tenant, n),
-                    post_id(tenant, n),
-                ] {
-                    assert_eq!(
-                        (id.get_version_num(), id.get_variant() as u8),
-                        (4, 1),
-                        "{id}"
-                    );
+                for id in [node_id(tenant, n), product_id(tenant, n), post_id(tenant, n)] {
+                    assert_eq!((id.get_version_num(), id.get_variant() as u8), (4, 1), "{id}");
                     assert!(seen.insert(id));
                 }
             }

@@ -127,15 +127,10 @@ impl Writer {
     /// # Errors
     /// If the file cannot be created; the message names it.
     pub fn create(path: &Path) -> anyhow::Result<Self> {
-        let file = File::create(path)
-            .with_context(|| format!("cannot create the ground truth {}", path.display()))?;
+        let file = File::create(path).with_context(|| format!("cannot create the ground truth {}", path.display()))?;
         let (sender, receiver) = sync_channel(CAPACITY);
         let dropped = Arc::new(AtomicU64::new(0));
-        let sink = Sink {
-            sender,
-            dropped: Arc::clone(&dropped),
-            next_id: Arc::default(),
-        };
+        let sink = Sink { sender, dropped: Arc::clone(&dropped), next_id: Arc::default() };
         let thread = std::thread::Builder::new()
             .name("ground-truth".to_owned())
             .spawn(move || write(&receiver, BufWriter::with_capacity(1 << 18, file), &dropped))?;
@@ -155,19 +150,12 @@ impl Writer {
     pub fn finish(self) -> anyhow::Result<End> {
         // Fails only when the thread ended with an error, which the join tells.
         let _ = self.sink.sender.send(Message::Stop);
-        let ended = self
-            .thread
-            .join()
-            .map_err(|_| anyhow::anyhow!("the ground truth's writer panicked"))?;
+        let ended = self.thread.join().map_err(|_| anyhow::anyhow!("the ground truth's writer panicked"))?;
         ended.context("cannot write the ground truth")
     }
 }
 
-fn write(
-    receiver: &Receiver<Message>,
-    mut file: BufWriter<File>,
-    dropped: &AtomicU64,
-) -> io::Result<End> {
+fn write(receiver: &Receiver<Message>, mut file: BufWriter<File>, dropped: &AtomicU64) -> io::Result<End> {
     let mut records = 0;
     loop {
         match receiver.recv_timeout(Duration::from_millis(100)) {
@@ -179,10 +167,7 @@ fn write(
             // A reader that follows the file is at most this far behind when the server is idle.
             Err(RecvTimeoutError::Timeout) => file.flush()?,
             Ok(Message::Stop) | Err(RecvTimeoutError::Disconnected) => {
-                let end = End {
-                    records,
-                    dropped: dropped.load(Ordering::Relaxed),
-                };
+                let end = End { records, dropped: dropped.load(Ordering::Relaxed) };
                 serde_json::to_writer(&mut file, &EndLine { end })?;
                 file.write_all(b"\n")?;
                 file.flush()?;
@@ -204,19 +189,11 @@ pub fn read(path: &Path) -> anyhow::Result<(Vec<Record>, End)> {
         let line = line?;
         let place = || format!("{}:{}", path.display(), number + 1);
         if line.starts_with("{\"end\":") {
-            return Ok((
-                records,
-                serde_json::from_str::<EndLine>(&line)
-                    .with_context(place)?
-                    .end,
-            ));
+            return Ok((records, serde_json::from_str::<EndLine>(&line).with_context(place)?.end));
         }
         records.push(serde_json::from_str(&line).with_context(place)?);
     }
-    anyhow::bail!(
-        "{}: no last line: the server did not end in order",
-        path.display()
-    )
+    anyhow::bail!("{}: no last line: the server did not end in order", path.display())
 }
 
 #[cfg(test)]
@@ -254,29 +231,16 @@ mod tests {
             sink.send(record(sink.next_id()));
         }
         let end = writer.finish().expect("finish");
-        assert_eq!(
-            end,
-            End {
-                records: 3,
-                dropped: 0
-            }
-        );
+        assert_eq!(end, End { records: 3, dropped: 0 });
         let (records, read_end) = read(&path).expect("read");
-        assert_eq!(
-            records.iter().map(|record| record.id).collect::<Vec<_>>(),
-            [0, 1, 2]
-        );
+        assert_eq!(records.iter().map(|record| record.id).collect::<Vec<_>>(), [0, 1, 2]);
         assert_eq!(read_end, end);
     }
 
     #[test]
     fn records_after_the_end_and_beyond_the_capacity_are_counted() {
         let (sender, receiver) = sync_channel(1);
-        let sink = Sink {
-            sender,
-            dropped: Arc::default(),
-            next_id: Arc::default(),
-        };
+        let sink = Sink { sender, dropped: Arc::default(), next_id: Arc::default() };
         sink.send(record(0));
         sink.send(record(1));
         assert_eq!(sink.dropped.load(Ordering::Relaxed), 1);
@@ -289,15 +253,8 @@ mod tests {
     fn a_file_without_its_last_line_is_refused() {
         let folder = tempfile::tempdir().expect("temporary folder");
         let path = folder.path().join("truth.jsonl");
-        std::fs::write(
-            &path,
-            serde_json::to_string(&record(0)).expect("json") + "\n",
-        )
-        .expect("write");
+        std::fs::write(&path, serde_json::to_string(&record(0)).expect("json") + "\n").expect("write");
         let error = read(&path).expect_err("killed").to_string();
-        assert!(
-            error.contains("truth.jsonl") && error.contains("last line"),
-            "{error}"
-        );
+        assert!(error.contains("truth.jsonl") && error.contains("last line"), "{error}");
     }
 }

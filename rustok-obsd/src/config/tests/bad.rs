@@ -8,101 +8,42 @@ fn bad_input_of_the_file_is_told_by_line_key_and_what_is_allowed() {
         (
             "\n[web]\nlisten_addres = 'x'",
             "test.toml:3: web.listen_addres",
-            [
-                "did you mean `web.listen_address`?",
-                "allowed here: listen_address",
-            ],
+            ["did you mean `web.listen_address`?", "allowed here: listen_address"],
         ),
-        (
-            "[web]\nlisten_address = '9464'",
-            "test.toml:2: web.listen_address",
-            ["`9464`", "allowed: `ADDRESS:PORT`"],
-        ),
+        ("[web]\nlisten_address = '9464'", "test.toml:2: web.listen_address", ["`9464`", "allowed: `ADDRESS:PORT`"]),
         (
             "[web]\nlisten_address = 9464",
             "test.toml:2: web.listen_address",
             ["is an integer", "allowed: `ADDRESS:PORT`"],
         ),
-        (
-            "web = 1",
-            "test.toml:1: web",
-            ["is an integer", "allowed: a table `[web]`"],
-        ),
-        (
-            "[wep]\nx = 1",
-            "test.toml:1: wep",
-            ["did you mean `web`?", "allowed here: targets, web, traces"],
-        ),
+        ("web = 1", "test.toml:1: web", ["is an integer", "allowed: a table `[web]`"]),
+        ("[wep]\nx = 1", "test.toml:1: wep", ["did you mean `web`?", "allowed here: targets, web, traces"]),
         (
             "[web]\nsampler = 'always_on'",
             "test.toml:2: web.sampler",
             ["did you mean `traces.sampler`?", "listen_address"],
         ),
-        (
-            "[traces]\nsampler = 'always'",
-            "test.toml:2: traces.sampler",
-            ["`always`", "`parentbased_traceidratio`"],
-        ),
+        ("[traces]\nsampler = 'always'", "test.toml:2: traces.sampler", ["`always`", "`parentbased_traceidratio`"]),
         (
             "[traces]\nsampler_arg = 1.5",
             "test.toml:2: traces.sampler_arg",
             ["`1.5`", "allowed: a number from 0.0 to 1.0"],
         ),
-        (
-            "[traces]\nsampler_arg = nan",
-            "test.toml:2: traces.sampler_arg",
-            ["`nan`", "from 0.0 to 1.0"],
-        ),
-        (
-            "[traces]\nqueue_size = 0",
-            "test.toml:2: traces.queue_size",
-            ["`0`", "from 1 to 1048576"],
-        ),
-        (
-            "[traces]\nqueue_size = -1",
-            "test.toml:2: traces.queue_size",
-            ["`-1`", "from 1 to 1048576"],
-        ),
+        ("[traces]\nsampler_arg = nan", "test.toml:2: traces.sampler_arg", ["`nan`", "from 0.0 to 1.0"]),
+        ("[traces]\nqueue_size = 0", "test.toml:2: traces.queue_size", ["`0`", "from 1 to 1048576"]),
+        ("[traces]\nqueue_size = -1", "test.toml:2: traces.queue_size", ["`-1`", "from 1 to 1048576"]),
         (
             "[traces]\nqueue_size = 99999999999999999999",
             "test.toml:2: traces.queue_size",
             ["99999999999999999999", "1048576"],
         ),
-        (
-            "[traces]\nqueue_size = '10'",
-            "test.toml:2: traces.queue_size",
-            ["is a string", "a whole number"],
-        ),
-        (
-            "[traces]\nschedule_delay = 5",
-            "test.toml:2: traces.schedule_delay",
-            ["is an integer", "such as `5s`"],
-        ),
-        (
-            "[traces]\nschedule_delay = '0s'",
-            "test.toml:2: traces.schedule_delay",
-            ["`0s`", "from 1ms to 1h"],
-        ),
-        (
-            "[traces]\nendpoint = 'ftp://x'",
-            "test.toml:2: traces.endpoint",
-            ["the scheme `ftp`", "allowed: a URL"],
-        ),
-        (
-            "[traces]\nendpoint = 'https://x'",
-            "test.toml:2: traces.endpoint",
-            ["TLS", "allowed: an `http://` URL"],
-        ),
-        (
-            "[traces]\nendpoint = 'http://u:p@x'",
-            "test.toml:2: traces.endpoint",
-            ["user name", "use `traces.headers`"],
-        ),
-        (
-            "[traces]\nendpoint = 'a b'",
-            "test.toml:2: traces.endpoint",
-            ["is no URL", "allowed: a URL"],
-        ),
+        ("[traces]\nqueue_size = '10'", "test.toml:2: traces.queue_size", ["is a string", "a whole number"]),
+        ("[traces]\nschedule_delay = 5", "test.toml:2: traces.schedule_delay", ["is an integer", "such as `5s`"]),
+        ("[traces]\nschedule_delay = '0s'", "test.toml:2: traces.schedule_delay", ["`0s`", "from 1ms to 1h"]),
+        ("[traces]\nendpoint = 'ftp://x'", "test.toml:2: traces.endpoint", ["the scheme `ftp`", "allowed: a URL"]),
+        ("[traces]\nendpoint = 'https://x'", "test.toml:2: traces.endpoint", ["TLS", "allowed: an `http://` URL"]),
+        ("[traces]\nendpoint = 'http://u:p@x'", "test.toml:2: traces.endpoint", ["user name", "use `traces.headers`"]),
+        ("[traces]\nendpoint = 'a b'", "test.toml:2: traces.endpoint", ["is no URL", "allowed: a URL"]),
         (
             "[traces]\nprotocol = 'http/json'",
             "test.toml:2: traces.protocol",
@@ -113,91 +54,27 @@ fn bad_input_of_the_file_is_told_by_line_key_and_what_is_allowed() {
             "test.toml:2: traces.headers",
             ["`a b` is no name", "allowed: letters"],
         ),
-        (
-            "[traces]\nheaders = { a = 1 }",
-            "test.toml:2: traces.headers",
-            ["`a` must be text", ""],
-        ),
-        (
-            "[traces]\nurl_path = 'yes'",
-            "test.toml:2: traces.url_path",
-            ["is a string", "`true` or `false`"],
-        ),
+        ("[traces]\nheaders = { a = 1 }", "test.toml:2: traces.headers", ["`a` must be text", ""]),
+        ("[traces]\nurl_path = 'yes'", "test.toml:2: traces.url_path", ["is a string", "`true` or `false`"]),
         (
             "[capture]\nring_bytes = 100000",
             "test.toml:2: capture.ring_bytes",
             ["`100000`", "a power of two from 65536"],
         ),
-        (
-            "[capture]\npayload_bytes = 8193",
-            "test.toml:2: capture.payload_bytes",
-            ["`8193`", "from 256 to 8192"],
-        ),
-        (
-            "[ebpf]\nbackend = 'kprobe'",
-            "configuration: ebpf.backend",
-            ["not built yet", "allowed: `auto`, `sock`"],
-        ),
-        (
-            "[path]\nprocfs = 'proc'",
-            "test.toml:2: path.procfs",
-            ["`proc`", "allowed: an absolute path"],
-        ),
-        (
-            "[log]\nlevel = 'INFO'",
-            "test.toml:2: log.level",
-            ["`INFO`", "`info`"],
-        ),
-        (
-            "targets = 1",
-            "test.toml:1: targets",
-            ["is an integer", "allowed: tables `[[targets]]`"],
-        ),
-        (
-            "targets = ['shop']",
-            "test.toml:1: targets",
-            ["is a string", "allowed: tables `[[targets]]`"],
-        ),
-        (
-            "\n[[targets]]\nservice_name = 'x'",
-            "test.toml:2: targets",
-            ["names no process", "at least one of `exe`"],
-        ),
-        (
-            "[[targets]]\nex = 'x'",
-            "test.toml:2: targets.ex",
-            ["did you mean `exe`?", "allowed: exe, command_line"],
-        ),
-        (
-            "[[targets]]\nexe = 'a/b'",
-            "test.toml:2: targets.exe",
-            ["relative path", "`**/a/b`"],
-        ),
-        (
-            "[[targets]]\nexe = '[a'",
-            "test.toml:2: targets.exe",
-            ["`[a` is no glob", "allowed: `*`"],
-        ),
-        (
-            "[[targets]]\nexe = ''",
-            "test.toml:2: targets.exe",
-            ["is empty", "allowed: text"],
-        ),
-        (
-            "[[targets]]\nport = 0",
-            "test.toml:2: targets.port",
-            ["`0`", "allowed: a port from 1 to 65535"],
-        ),
-        (
-            "[[targets]]\nport = '80'",
-            "test.toml:2: targets.port",
-            ["is a string", "allowed: a port"],
-        ),
-        (
-            "[[targets]]\npid = [1, -5]",
-            "test.toml:2: targets.pid",
-            ["`-5`", "allowed: a process id"],
-        ),
+        ("[capture]\npayload_bytes = 8193", "test.toml:2: capture.payload_bytes", ["`8193`", "from 256 to 8192"]),
+        ("[ebpf]\nbackend = 'kprobe'", "configuration: ebpf.backend", ["not built yet", "allowed: `auto`, `sock`"]),
+        ("[path]\nprocfs = 'proc'", "test.toml:2: path.procfs", ["`proc`", "allowed: an absolute path"]),
+        ("[log]\nlevel = 'INFO'", "test.toml:2: log.level", ["`INFO`", "`info`"]),
+        ("targets = 1", "test.toml:1: targets", ["is an integer", "allowed: tables `[[targets]]`"]),
+        ("targets = ['shop']", "test.toml:1: targets", ["is a string", "allowed: tables `[[targets]]`"]),
+        ("\n[[targets]]\nservice_name = 'x'", "test.toml:2: targets", ["names no process", "at least one of `exe`"]),
+        ("[[targets]]\nex = 'x'", "test.toml:2: targets.ex", ["did you mean `exe`?", "allowed: exe, command_line"]),
+        ("[[targets]]\nexe = 'a/b'", "test.toml:2: targets.exe", ["relative path", "`**/a/b`"]),
+        ("[[targets]]\nexe = '[a'", "test.toml:2: targets.exe", ["`[a` is no glob", "allowed: `*`"]),
+        ("[[targets]]\nexe = ''", "test.toml:2: targets.exe", ["is empty", "allowed: text"]),
+        ("[[targets]]\nport = 0", "test.toml:2: targets.port", ["`0`", "allowed: a port from 1 to 65535"]),
+        ("[[targets]]\nport = '80'", "test.toml:2: targets.port", ["is a string", "allowed: a port"]),
+        ("[[targets]]\npid = [1, -5]", "test.toml:2: targets.pid", ["`-5`", "allowed: a process id"]),
         (
             "[[targets]]\nexe = 'x'\nroutes = ['a']",
             "test.toml:3: targets.routes",
@@ -214,18 +91,10 @@ fn bad_input_of_the_file_is_told_by_line_key_and_what_is_allowed() {
             ["not the last segment", "allowed"],
         ),
         ("[web\nx", "test.toml:1", ["not TOML", ""]),
-        (
-            "[web]\n[web]",
-            "test.toml:2",
-            ["not TOML: duplicate key", ""],
-        ),
+        ("[web]\n[web]", "test.toml:2", ["not TOML: duplicate key", ""]),
     ] {
-        let problems = load(file, &[], &[])
-            .err()
-            .unwrap_or_else(|| panic!("{file} was taken"));
-        let problem = problems
-            .iter()
-            .find(|problem| problem.starts_with(&format!("{place}: ")));
+        let problems = load(file, &[], &[]).err().unwrap_or_else(|| panic!("{file} was taken"));
+        let problem = problems.iter().find(|problem| problem.starts_with(&format!("{place}: ")));
         let problem = problem.unwrap_or_else(|| panic!("{file}: no {place} in {problems:?}"));
         for part in parts {
             assert!(problem.contains(part), "{file}: no {part} in {problem}");
@@ -237,17 +106,11 @@ fn bad_input_of_the_file_is_told_by_line_key_and_what_is_allowed() {
 fn everything_wrong_is_reported_at_once_and_in_order() {
     let problems = load(
         "[web]\nlisten_address = 1\n[log]\nlevel = 'x'\n[[targets]]\nport = 0\nexe = ''",
-        &[
-            ("RUSTOK_OBSD_LOG_FORMAT", "xml"),
-            ("RUSTOK_OBSD_PORT", "http"),
-        ],
+        &[("RUSTOK_OBSD_LOG_FORMAT", "xml"), ("RUSTOK_OBSD_PORT", "http")],
         &[("ebpf.backend", "magic")],
     )
     .unwrap_err();
-    let places: Vec<&str> = problems
-        .iter()
-        .map(|problem| problem.split(": ").take(2).last().unwrap())
-        .collect();
+    let places: Vec<&str> = problems.iter().map(|problem| problem.split(": ").take(2).last().unwrap()).collect();
     for key in [
         "web.listen_address",
         "log.level",
@@ -260,66 +123,29 @@ fn everything_wrong_is_reported_at_once_and_in_order() {
         assert!(places.contains(&key), "no {key} in {problems:?}");
     }
     assert_eq!(problems.len(), 7, "{problems:?}");
-    assert!(
-        problems[4].starts_with("environment: RUSTOK_OBSD_LOG_FORMAT: `xml`"),
-        "{problems:?}"
-    );
-    assert!(
-        problems[6].starts_with("command line: --backend: `magic`"),
-        "{problems:?}"
-    );
+    assert!(problems[4].starts_with("environment: RUSTOK_OBSD_LOG_FORMAT: `xml`"), "{problems:?}");
+    assert!(problems[6].starts_with("command line: --backend: `magic`"), "{problems:?}");
 }
 
 #[test]
 fn a_file_that_cannot_be_read_is_named() {
-    let sources = Sources {
-        file: Some("/nonexistent/a.toml".into()),
-        ..Sources::default()
-    };
+    let sources = Sources { file: Some("/nonexistent/a.toml".into()), ..Sources::default() };
     let text = sources.load().unwrap_err().to_string();
     assert!(
-        text.starts_with("/nonexistent/a.toml: cannot be read: No such file")
-            && text.contains("--config.file"),
+        text.starts_with("/nonexistent/a.toml: cannot be read: No such file") && text.contains("--config.file"),
         "{text}"
     );
 }
 
 #[test]
 fn what_is_ignored_is_said() {
-    let warnings = load(
-        "",
-        &[
-            ("RUSTOK_OBSD_LOG_LEVL", "debug"),
-            ("RUSTOK_OBSD_JAEGER", "/x"),
-        ],
-        &[],
-    )
-    .unwrap()
-    .warnings;
-    assert!(
-        warnings
-            .iter()
-            .any(|text| text.contains("did you mean RUSTOK_OBSD_LOG_LEVEL?")),
-        "{warnings:?}"
-    );
-    assert!(
-        !warnings.iter().any(|text| text.contains("JAEGER")),
-        "{warnings:?}"
-    );
-    assert!(
-        warnings
-            .iter()
-            .any(|text| text.contains("no target is configured")),
-        "{warnings:?}"
-    );
+    let warnings = load("", &[("RUSTOK_OBSD_LOG_LEVL", "debug"), ("RUSTOK_OBSD_JAEGER", "/x")], &[]).unwrap().warnings;
+    assert!(warnings.iter().any(|text| text.contains("did you mean RUSTOK_OBSD_LOG_LEVEL?")), "{warnings:?}");
+    assert!(!warnings.iter().any(|text| text.contains("JAEGER")), "{warnings:?}");
+    assert!(warnings.iter().any(|text| text.contains("no target is configured")), "{warnings:?}");
     let two = "[[targets]]\nexe = 'a'\n[[targets]]\nexe = 'b'";
-    let warnings = load(two, &[("OTEL_SERVICE_NAME", "x")], &[])
-        .unwrap()
-        .warnings;
-    assert!(
-        warnings[0].contains("OTEL_SERVICE_NAME") && warnings[0].contains("service_name"),
-        "{warnings:?}"
-    );
+    let warnings = load(two, &[("OTEL_SERVICE_NAME", "x")], &[]).unwrap().warnings;
+    assert!(warnings[0].contains("OTEL_SERVICE_NAME") && warnings[0].contains("service_name"), "{warnings:?}");
 }
 
 proptest::proptest! {

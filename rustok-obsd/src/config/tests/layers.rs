@@ -18,9 +18,7 @@ fn samples(key: &Key) -> [(String, String); 3] {
         Slot::Duration(..) => ["1s", "2s", "3s"].map(quoted),
         Slot::Path(_) => ["/a", "/b", "/c"].map(quoted),
         Slot::Address(_) => ["127.0.0.1:1", "127.0.0.1:2", "127.0.0.1:3"].map(quoted),
-        Slot::Choice(choice) => {
-            [choice.names()[0], choice.names()[1], choice.names()[0]].map(quoted)
-        }
+        Slot::Choice(choice) => [choice.names()[0], choice.names()[1], choice.names()[0]].map(quoted),
         Slot::Endpoint(_) => ["http://a:1", "http://b:1", "http://c:1"].map(quoted),
         Slot::Text(_) | Slot::Headers(_) | Slot::Attributes(_) => ["a=1", "a=2", "a=3"].map(quoted),
     }
@@ -43,29 +41,16 @@ fn for_every_key_the_environment_wins_over_the_file_and_the_flag_over_both() {
             .iter()
             .map(|sample| {
                 let loaded = load(&format!("{} = {}", key.path, sample.1), &[], &[]);
-                value(
-                    &mut loaded
-                        .unwrap_or_else(|problems| panic!("{problems:?}"))
-                        .config,
-                    key,
-                )
+                value(&mut loaded.unwrap_or_else(|problems| panic!("{problems:?}")).config, key)
             })
             .collect();
-        assert!(
-            alone[0] != alone[1] && alone[1] != alone[2],
-            "{}: {alone:?}",
-            key.path
-        );
+        assert!(alone[0] != alone[1] && alone[1] != alone[2], "{}: {alone:?}", key.path);
 
         let mut loaded = load(&toml, &[], &[]).unwrap();
         assert_eq!(value(&mut loaded.config, key), alone[0], "{}", key.path);
         // Times in the specification's variables are milliseconds.
         let otel = !key.otel.is_empty();
-        let text = if otel && variable.0 == "2s" {
-            "2000"
-        } else {
-            &variable.0
-        };
+        let text = if otel && variable.0 == "2s" { "2000" } else { &variable.0 };
         for name in key.variables() {
             let mut loaded = load(&toml, &[(&name, text)], &[]).unwrap();
             assert_eq!(value(&mut loaded.config, key), alone[1], "{name}");
@@ -90,11 +75,7 @@ fn a_variable_for_traces_wins_over_the_general_one() {
         let (first, second) = (text(&first), text(&second));
         let mut both = load("", &[(specific, &first), (general, &second)], &[]).unwrap();
         let mut one = load("", &[(specific, &first)], &[]).unwrap();
-        assert_eq!(
-            value(&mut both.config, key),
-            value(&mut one.config, key),
-            "{specific}"
-        );
+        assert_eq!(value(&mut both.config, key), value(&mut one.config, key), "{specific}");
     }
 }
 
@@ -103,21 +84,10 @@ fn headers_of_a_variable_add_to_the_files_and_win() {
     let file = "[traces]\nheaders = { a = '1', b = '2' }";
     let loaded = load(file, &[("OTEL_EXPORTER_OTLP_HEADERS", "b=3,c=4%2C5")], &[]).unwrap();
     let headers = loaded.config.traces.headers;
-    assert_eq!(
-        ["a", "b", "c"].map(|key| headers.get(key).unwrap()),
-        ["1", "3", "4,5"]
-    );
+    assert_eq!(["a", "b", "c"].map(|key| headers.get(key).unwrap()), ["1", "3", "4,5"]);
     assert_eq!(headers.0.len(), 3);
     // Other variables leave them alone.
-    let loaded = load(
-        file,
-        &[
-            ("OTEL_TRACES_SAMPLER", "always_on"),
-            ("RUSTOK_OBSD_LOG_LEVEL", "warn"),
-        ],
-        &[],
-    )
-    .unwrap();
+    let loaded = load(file, &[("OTEL_TRACES_SAMPLER", "always_on"), ("RUSTOK_OBSD_LOG_LEVEL", "warn")], &[]).unwrap();
     assert_eq!(loaded.config.traces.headers.0.len(), 2);
 }
 
@@ -126,56 +96,20 @@ fn targets_of_the_flags_replace_those_of_the_environment_and_those_the_files() {
     let file = "[[targets]]\nexe = 'file'\nservice_name = 'x'";
     let loaded = load(file, &[], &[]).unwrap();
     assert_eq!(loaded.config.targets[0].exe, ["file"]);
-    let loaded = load(
-        file,
-        &[
-            ("RUSTOK_OBSD_EXE", "a, b"),
-            ("RUSTOK_OBSD_COMMAND_LINE", "x,y *"),
-        ],
-        &[],
-    )
-    .unwrap();
+    let loaded = load(file, &[("RUSTOK_OBSD_EXE", "a, b"), ("RUSTOK_OBSD_COMMAND_LINE", "x,y *")], &[]).unwrap();
     let targets = loaded.config.targets;
-    assert_eq!(
-        targets
-            .iter()
-            .flat_map(|target| target.exe.clone())
-            .collect::<Vec<_>>(),
-        ["a", "b"]
-    );
+    assert_eq!(targets.iter().flat_map(|target| target.exe.clone()).collect::<Vec<_>>(), ["a", "b"]);
     assert_eq!(targets[2].command_line, ["x,y *"]);
     let sources = Sources {
         variables: HashMap::from([("RUSTOK_OBSD_EXE".to_owned(), "a".into())]),
-        targets: TargetFlags {
-            port: vec!["3000".into()],
-            ..TargetFlags::default()
-        },
+        targets: TargetFlags { port: vec!["3000".into()], ..TargetFlags::default() },
         ..Sources::default()
     };
     let targets = sources.load().unwrap().config.targets;
-    assert_eq!(
-        (targets.len(), targets[0].port.as_slice()),
-        (1, [3000].as_slice())
-    );
-    for (bad, reason) in [
-        ("0", "allowed: a port"),
-        ("x", "allowed: a whole number"),
-        ("70000", "allowed: a port"),
-    ] {
-        let targets = TargetFlags {
-            port: vec![bad.into()],
-            ..TargetFlags::default()
-        };
-        let text = Sources {
-            targets,
-            ..Sources::default()
-        }
-        .load()
-        .unwrap_err()
-        .to_string();
-        assert!(
-            text.starts_with("command line: --port: ") && text.contains(reason),
-            "{text}"
-        );
+    assert_eq!((targets.len(), targets[0].port.as_slice()), (1, [3000].as_slice()));
+    for (bad, reason) in [("0", "allowed: a port"), ("x", "allowed: a whole number"), ("70000", "allowed: a port")] {
+        let targets = TargetFlags { port: vec![bad.into()], ..TargetFlags::default() };
+        let text = Sources { targets, ..Sources::default() }.load().unwrap_err().to_string();
+        assert!(text.starts_with("command line: --port: ") && text.contains(reason), "{text}");
     }
 }

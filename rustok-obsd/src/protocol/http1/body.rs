@@ -70,14 +70,7 @@ impl Body {
                 let taken = (*left).min(piece.len());
                 piece.skip(taken);
                 *left -= taken;
-                (
-                    taken,
-                    if *left == 0 {
-                        Progress::End
-                    } else {
-                        Progress::More
-                    },
-                )
+                (taken, if *left == 0 { Progress::End } else { Progress::More })
             }
             Self::Chunked(chunk) => match piece {
                 Piece::Bytes(bytes) => chunk.read(bytes),
@@ -88,9 +81,7 @@ impl Body {
                 match piece {
                     Piece::Bytes(bytes) => {
                         let recent = &bytes[bytes.len().saturating_sub(8)..];
-                        *last = recent
-                            .iter()
-                            .fold(*last, |last, byte| last << 8 | u64::from(*byte));
+                        *last = recent.iter().fold(*last, |last, byte| last << 8 | u64::from(*byte));
                     }
                     Piece::Gap(_) => *last = 0,
                 }
@@ -121,10 +112,7 @@ impl Chunk {
         while let Some((&byte, rest)) = bytes.split_first() {
             if let Self::Data(left) = self {
                 let taken = (*left).min(bytes.len() as u64);
-                #[expect(
-                    clippy::cast_possible_truncation,
-                    reason = "at most the slice's length"
-                )]
+                #[expect(clippy::cast_possible_truncation, reason = "at most the slice's length")]
                 let behind = &bytes[taken as usize..];
                 *bytes = behind;
                 content += taken;
@@ -136,9 +124,7 @@ impl Chunk {
             }
             *bytes = rest;
             *self = match (*self, byte) {
-                (Self::Size(size, digits), b'0'..=b'9' | b'a'..=b'f' | b'A'..=b'F')
-                    if size >> 60 == 0 =>
-                {
+                (Self::Size(size, digits), b'0'..=b'9' | b'a'..=b'f' | b'A'..=b'F') if size >> 60 == 0 => {
                     let digit = (byte as char).to_digit(16).unwrap_or(0);
                     Self::Size(size << 4 | u64::from(digit), digits.saturating_add(1))
                 }
@@ -149,8 +135,9 @@ impl Chunk {
                         Self::Data(size)
                     }
                 }
-                (Self::Size(size, 1..), b';' | b'\r' | b' ' | b'\t')
-                | (Self::Extension(size), _) => Self::Extension(size),
+                (Self::Size(size, 1..), b';' | b'\r' | b' ' | b'\t') | (Self::Extension(size), _) => {
+                    Self::Extension(size)
+                }
                 (Self::AfterData, b'\r') => Self::AfterDataCr,
                 (Self::AfterData | Self::AfterDataCr, b'\n') => Self::Size(0, 0),
                 (Self::Trailer | Self::TrailerCr, b'\n') => return (content, Progress::End),
@@ -187,9 +174,7 @@ impl Piece<'_> {
     fn skip(&mut self, count: u64) {
         match self {
             Self::Bytes(bytes) => {
-                *bytes = &bytes[usize::try_from(count)
-                    .unwrap_or(usize::MAX)
-                    .min(bytes.len())..];
+                *bytes = &bytes[usize::try_from(count).unwrap_or(usize::MAX).min(bytes.len())..];
             }
             Self::Gap(length) => *length -= count.min(*length),
         }
@@ -211,11 +196,7 @@ mod tests {
         let mut body = Body::CHUNKED;
         let mut piece = Piece::Bytes(bytes);
         let (content, progress) = body.read(&mut piece);
-        (
-            content,
-            progress,
-            usize::try_from(piece.len()).expect("small"),
-        )
+        (content, progress, usize::try_from(piece.len()).expect("small"))
     }
 
     #[test]
@@ -225,34 +206,19 @@ mod tests {
             ("4\r\nWiki\r\n5\r\npedia\r\n0\r\n\r\n", 9),
             ("4;ext=1\r\nWiki\r\n0;last\r\n\r\n", 4),
             ("4;q=\"a;b\"\r\nWiki\r\n000\r\n\r\n", 4),
-            (
-                "0000000004\r\nWiki\r\n0\r\nTrailer: x\r\nOther: y\r\n\r\n",
-                4,
-            ),
+            ("0000000004\r\nWiki\r\n0\r\nTrailer: x\r\nOther: y\r\n\r\n", 4),
             ("A\r\n0123456789\r\na\r\n0123456789\r\n0\r\n\r\n", 20),
             ("4\nWiki\n0\n\n", 4),
             ("4 \r\n\r\n\r\n\r\n0\r\n\r\n", 4),
         ] {
             let whole = format!("{text}GET");
-            assert_eq!(
-                chunked(whole.as_bytes()),
-                (content, Progress::End, 3),
-                "{text:?}"
-            );
+            assert_eq!(chunked(whole.as_bytes()), (content, Progress::End, 3), "{text:?}");
         }
     }
 
     #[test]
     fn wrong_chunk_framing_is_told() {
-        for text in [
-            "\r\n",
-            "x\r\n",
-            ";\r\n",
-            "-1\r\n",
-            "4\r\nWikiX",
-            "4\r\nWiki\rX",
-            "11112222333344445\r\n",
-        ] {
+        for text in ["\r\n", "x\r\n", ";\r\n", "-1\r\n", "4\r\nWikiX", "4\r\nWiki\rX", "11112222333344445\r\n"] {
             assert_eq!(chunked(text.as_bytes()).1, Progress::Malformed, "{text:?}");
         }
     }
@@ -271,11 +237,7 @@ mod tests {
             body.read(&mut Piece::Bytes(b"10\r\n"));
             assert_eq!(body.read(&mut Piece::Gap(gap)).1, want, "{gap}");
             assert_eq!(body, Body::Chunked(state), "{gap}");
-            assert_eq!(
-                Body::Chunked(Chunk::Data(16)).absorbs(gap),
-                want == Progress::More,
-                "{gap}"
-            );
+            assert_eq!(Body::Chunked(Chunk::Data(16)).absorbs(gap), want == Progress::More, "{gap}");
         }
     }
 

@@ -69,11 +69,7 @@ pub fn starts_request(bytes: &[u8]) -> Starts {
     const LONGEST_METHOD: usize = 20;
     let window = &bytes[..bytes.len().min(LONGEST_METHOD + 1)];
     let Some(length) = window.iter().position(|&byte| !is_token(byte)) else {
-        return if bytes.len() > LONGEST_METHOD {
-            Starts::No
-        } else {
-            Starts::Perhaps
-        };
+        return if bytes.len() > LONGEST_METHOD { Starts::No } else { Starts::Perhaps };
     };
     if length == 0 || bytes[length] != b' ' {
         return Starts::No;
@@ -103,24 +99,12 @@ pub fn starts_request(bytes: &[u8]) -> Starts {
 /// beginning of one with a method that is known.
 #[must_use]
 pub fn may_resume(bytes: &[u8]) -> bool {
-    const METHODS: [&[u8]; 9] = [
-        b"GET ",
-        b"POST ",
-        b"PUT ",
-        b"DELETE ",
-        b"PATCH ",
-        b"HEAD ",
-        b"OPTIONS ",
-        b"CONNECT ",
-        b"TRACE ",
-    ];
+    const METHODS: [&[u8]; 9] =
+        [b"GET ", b"POST ", b"PUT ", b"DELETE ", b"PATCH ", b"HEAD ", b"OPTIONS ", b"CONNECT ", b"TRACE "];
     match starts_request(bytes) {
         Starts::Yes => true,
         Starts::Perhaps => {
-            !bytes.is_empty()
-                && METHODS
-                    .iter()
-                    .any(|method| method.starts_with(bytes) || bytes.starts_with(method))
+            !bytes.is_empty() && METHODS.iter().any(|method| method.starts_with(bytes) || bytes.starts_with(method))
         }
         Starts::No => false,
     }
@@ -146,11 +130,7 @@ pub(super) fn request(bytes: &[u8], truncated: bool) -> Parsed<RequestHead<'_>> 
         return Parsed::Partial;
     };
     let (path, authority) = split_target(method, target);
-    let (body, malformed) = if truncated {
-        (Body::Lost(0), None)
-    } else {
-        fields.request_body(version)
-    };
+    let (body, malformed) = if truncated { (Body::Lost(0), None) } else { fields.request_body(version) };
     let head = RequestHead {
         method,
         path,
@@ -187,14 +167,7 @@ pub(super) fn response(bytes: &[u8], request: Method, truncated: bool) -> Parsed
     } else {
         fields.response_body(version)
     };
-    Parsed::Head(
-        ResponseHead {
-            status,
-            body,
-            malformed,
-        },
-        length,
-    )
+    Parsed::Head(ResponseHead { status, body, malformed }, length)
 }
 
 /// Method, target and minor version of a request line without its line end.
@@ -205,10 +178,7 @@ fn request_line(line: &[u8]) -> Option<(Method, &[u8], u8)> {
     let version = minor_version(&line[last + 1..])?;
     let token = &line[..space];
     let target = line.get(space + 1..last)?.trim_ascii();
-    if token.is_empty()
-        || target.is_empty()
-        || target.iter().any(|&byte| byte <= b' ' || byte == 0x7f)
-    {
+    if token.is_empty() || target.is_empty() || target.iter().any(|&byte| byte <= b' ' || byte == 0x7f) {
         return None;
     }
     let method = method(token)?;
@@ -217,16 +187,7 @@ fn request_line(line: &[u8]) -> Option<(Method, &[u8], u8)> {
 
 fn minor_version(version: &[u8]) -> Option<u8> {
     match *version {
-        [
-            b'H',
-            b'T',
-            b'T',
-            b'P',
-            b'/',
-            b'1',
-            b'.',
-            minor @ b'0'..=b'9',
-        ] => Some(minor - b'0'),
+        [b'H', b'T', b'T', b'P', b'/', b'1', b'.', minor @ b'0'..=b'9'] => Some(minor - b'0'),
         _ => None,
     }
 }
@@ -251,9 +212,7 @@ fn method(token: &[u8]) -> Option<Method> {
 fn status_line(line: &[u8]) -> Option<(u8, u16)> {
     let (start, rest) = line.split_first_chunk::<8>()?;
     let version = minor_version(start)?;
-    let (&[b' ', a @ b'1'..=b'9', b @ b'0'..=b'9', c @ b'0'..=b'9'], rest) =
-        rest.split_first_chunk::<4>()?
-    else {
+    let (&[b' ', a @ b'1'..=b'9', b @ b'0'..=b'9', c @ b'0'..=b'9'], rest) = rest.split_first_chunk::<4>()? else {
         return None;
     };
     let status = u16::from(a - b'0') * 100 + u16::from(b - b'0') * 10 + u16::from(c - b'0');
@@ -266,31 +225,16 @@ fn split_target(method: Method, target: &[u8]) -> (&[u8], Option<&[u8]>) {
         (None, target)
     } else if method == Method::Connect {
         (Some(target), &target[target.len()..])
-    } else if let Some(colon) =
-        memchr(b':', target).filter(|colon| target[*colon..].starts_with(b"://"))
-    {
+    } else if let Some(colon) = memchr(b':', target).filter(|colon| target[*colon..].starts_with(b"://")) {
         let rest = &target[colon + 3..];
-        let end = rest
-            .iter()
-            .position(|byte| matches!(byte, b'/' | b'?'))
-            .unwrap_or(rest.len());
+        let end = rest.iter().position(|byte| matches!(byte, b'/' | b'?')).unwrap_or(rest.len());
         let host = &rest[..end];
         let host = memrchr(b'@', host).map_or(host, |at| &host[at + 1..]);
-        (
-            Some(host),
-            if rest.get(end) == Some(&b'/') {
-                &rest[end..]
-            } else {
-                &b"/"[..]
-            },
-        )
+        (Some(host), if rest.get(end) == Some(&b'/') { &rest[end..] } else { &b"/"[..] })
     } else {
         (None, target)
     };
-    (
-        memchr(b'?', path).map_or(path, |query| &path[..query]),
-        authority,
-    )
+    (memchr(b'?', path).map_or(path, |query| &path[..query]), authority)
 }
 
 /// The fields that matter. A further field is one more arm in [`Fields::line`].
@@ -381,9 +325,7 @@ impl<'a> Fields<'a> {
 
     fn request_body(&self, version: u8) -> (Body, Option<Malformed>) {
         match (self.coded, self.length) {
-            (true, _) if !self.chunked || version == 0 => {
-                (Body::Lost(0), Some(Malformed::TransferEncoding))
-            }
+            (true, _) if !self.chunked || version == 0 => (Body::Lost(0), Some(Malformed::TransferEncoding)),
             (true, _) => (Body::CHUNKED, None),
             _ if self.length_malformed => (Body::Lost(0), Some(Malformed::ContentLength)),
             (false, None | Some(0)) => (Body::None, None),

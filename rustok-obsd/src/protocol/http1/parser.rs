@@ -107,23 +107,13 @@ impl<M: Message> Parser<M> {
     /// A direction that begins with a message.
     #[must_use]
     pub const fn new() -> Self {
-        Self {
-            rest: Body::None,
-            partial: Vec::new(),
-            spent: false,
-            message: PhantomData,
-        }
+        Self { rest: Body::None, partial: Vec::new(), spent: false, message: PhantomData }
     }
 
     /// A direction that begins anywhere.
     #[must_use]
     pub const fn lost() -> Self {
-        Self {
-            rest: Body::Lost(0),
-            partial: Vec::new(),
-            spent: false,
-            message: PhantomData,
-        }
+        Self { rest: Body::Lost(0), partial: Vec::new(), spent: false, message: PhantomData }
     }
 
     /// Reads the next step off the front of `piece`, which must not be empty. `request` is the method of the request
@@ -182,10 +172,7 @@ impl<M: Message> Parser<M> {
     ) -> Step<'p, M> {
         let bytes: &'i [u8] = input;
         if self.partial.is_empty() {
-            let blank = bytes
-                .iter()
-                .take_while(|byte| matches!(byte, b'\r' | b'\n'))
-                .count();
+            let blank = bytes.iter().take_while(|byte| matches!(byte, b'\r' | b'\n')).count();
             if blank > 0 {
                 *input = &bytes[blank..];
                 return Step::Blank;
@@ -216,11 +203,7 @@ impl<M: Message> Parser<M> {
             return self.gathered(request, false, Malformed::TooLong);
         }
         *input = &bytes[added..];
-        if self.partial.len() < HEAD_LIMIT {
-            Step::Partial
-        } else {
-            self.gathered(request, true, Malformed::TooLong)
-        }
+        if self.partial.len() < HEAD_LIMIT { Step::Partial } else { self.gathered(request, true, Malformed::TooLong) }
     }
 
     /// Reads the head in `partial`.

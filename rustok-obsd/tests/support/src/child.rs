@@ -67,10 +67,7 @@ impl Child {
         folder: Option<&Path>,
     ) -> io::Result<Self> {
         let named = |what: &str, error: &io::Error| {
-            io::Error::new(
-                error.kind(),
-                format!("{name}: cannot start {what}: {error}"),
-            )
+            io::Error::new(error.kind(), format!("{name}: cannot start {what}: {error}"))
         };
         let mut process = command
             .process_group(0)
@@ -81,13 +78,7 @@ impl Child {
             .map_err(|error| named(&command.get_program().display().to_string(), &error))?;
         let group = process.id().cast_signed();
         let watchdog = Command::new("/bin/sh")
-            .args([
-                "-c",
-                WATCHDOG,
-                "watchdog",
-                &stop_signal.to_string(),
-                &group.to_string(),
-            ])
+            .args(["-c", WATCHDOG, "watchdog", &stop_signal.to_string(), &group.to_string()])
             .arg(folder.unwrap_or(Path::new("")))
             .process_group(group)
             .stdin(Stdio::piped())
@@ -104,14 +95,7 @@ impl Child {
             keep_lines(&log, output);
             keep_lines(&log, error);
         }
-        Ok(Self {
-            name: name.to_owned(),
-            process,
-            watchdog,
-            log,
-            stop_signal,
-            status: None,
-        })
+        Ok(Self { name: name.to_owned(), process, watchdog, log, stop_signal, status: None })
     }
 
     /// Process id, which is also the id of its group.
@@ -124,23 +108,14 @@ impl Child {
     #[must_use]
     pub fn log_tail(&self) -> String {
         let lines = lock(&self.log.lines);
-        lines
-            .last
-            .iter()
-            .map(String::as_str)
-            .collect::<Vec<_>>()
-            .join("\n")
+        lines.last.iter().map(String::as_str).collect::<Vec<_>>().join("\n")
     }
 
     /// Waits for the first line, of output or error, for which `found` yields something; earlier lines count too.
     ///
     /// # Errors
     /// If `limit` passes or the output ends first; the message names the child and ends with its last lines.
-    pub fn wait_for_line<T>(
-        &self,
-        limit: Duration,
-        mut found: impl FnMut(&str) -> Option<T>,
-    ) -> Result<T, String> {
+    pub fn wait_for_line<T>(&self, limit: Duration, mut found: impl FnMut(&str) -> Option<T>) -> Result<T, String> {
         let deadline = Instant::now() + limit;
         let mut next: usize = 0;
         let mut lines = lock(&self.log.lines);
@@ -156,21 +131,12 @@ impl Child {
                 (0, _) => "its output ended",
                 (_, true) => "time ran out",
                 _ => {
-                    lines = self
-                        .log
-                        .changed
-                        .wait_timeout(lines, left)
-                        .unwrap_or_else(PoisonError::into_inner)
-                        .0;
+                    lines = self.log.changed.wait_timeout(lines, left).unwrap_or_else(PoisonError::into_inner).0;
                     continue;
                 }
             };
             drop(lines);
-            return Err(format!(
-                "{}: {what} before the awaited line; its last lines:\n{}",
-                self.name,
-                self.log_tail()
-            ));
+            return Err(format!("{}: {what} before the awaited line; its last lines:\n{}", self.name, self.log_tail()));
         }
     }
 
@@ -260,75 +226,40 @@ mod tests {
 
     fn alive(pid: i32) -> bool {
         // A zombie is not alive: what /proc says is the third field.
-        std::fs::read_to_string(format!("/proc/{pid}/stat")).is_ok_and(|stat| {
-            !stat
-                .rsplit(')')
-                .next()
-                .unwrap_or("")
-                .trim_start()
-                .starts_with('Z')
-        })
+        std::fs::read_to_string(format!("/proc/{pid}/stat"))
+            .is_ok_and(|stat| !stat.rsplit(')').next().unwrap_or("").trim_start().starts_with('Z'))
     }
 
     #[test]
     fn a_dropped_child_takes_its_own_children_with_it() {
         let child = sh("sleep 1000 & echo $!; trap '' TERM; wait; sleep 1000");
-        let grandchild = child
-            .wait_for_line(Duration::from_secs(5), |line| line.parse().ok())
-            .expect("pid line");
+        let grandchild = child.wait_for_line(Duration::from_secs(5), |line| line.parse().ok()).expect("pid line");
         assert!(alive(grandchild));
         let mut child = child;
-        assert!(
-            child
-                .stop(libc::SIGTERM, Duration::from_millis(100))
-                .is_none(),
-            "ignores SIGTERM"
-        );
-        assert!(
-            crate::wait_until(Duration::from_secs(5), || (!alive(grandchild))
-                .then_some(()))
-            .is_some()
-        );
+        assert!(child.stop(libc::SIGTERM, Duration::from_millis(100)).is_none(), "ignores SIGTERM");
+        assert!(crate::wait_until(Duration::from_secs(5), || (!alive(grandchild)).then_some(())).is_some());
     }
 
     #[test]
     fn an_awaited_line_that_never_comes_is_an_error_with_the_log() {
         let child = sh("echo one; echo two >&2");
-        let error = child
-            .wait_for_line(Duration::from_secs(5), |_| None::<()>)
-            .expect_err("no such line");
-        assert!(
-            error.contains("one") && error.contains("two") && error.contains("output ended"),
-            "{error}"
-        );
+        let error = child.wait_for_line(Duration::from_secs(5), |_| None::<()>).expect_err("no such line");
+        assert!(error.contains("one") && error.contains("two") && error.contains("output ended"), "{error}");
     }
 
     #[test]
     fn stop_returns_the_status_of_a_child_that_ends_by_itself() {
         let mut child = sh("trap 'exit 7' TERM; echo ready; while :; do sleep 0.01; done");
-        child
-            .wait_for_line(Duration::from_secs(5), |line| {
-                (line == "ready").then_some(())
-            })
-            .expect("ready");
-        let status = child
-            .stop(libc::SIGTERM, Duration::from_secs(5))
-            .expect("ended");
+        child.wait_for_line(Duration::from_secs(5), |line| (line == "ready").then_some(())).expect("ready");
+        let status = child.stop(libc::SIGTERM, Duration::from_secs(5)).expect("ended");
         assert_eq!(status.code(), Some(7));
     }
 
     #[test]
     fn the_group_ends_when_the_pipe_from_its_owner_closes() {
         let mut child = sh("echo ready; sleep 1000");
-        child
-            .wait_for_line(Duration::from_secs(5), |line| {
-                (line == "ready").then_some(())
-            })
-            .expect("ready");
+        child.wait_for_line(Duration::from_secs(5), |line| (line == "ready").then_some(())).expect("ready");
         drop(child.watchdog.stdin.take());
-        assert!(
-            child.wait(Duration::from_secs(10)).is_some(),
-            "the watchdog did not end it"
-        );
+        assert!(child.wait(Duration::from_secs(10)).is_some(), "the watchdog did not end it");
     }
 }

@@ -41,9 +41,7 @@ receivers: {{otlp: {{protocols: {{grpc: {{endpoint: "127.0.0.1:{grpc}"}}, http: 
 exporters: {{jaeger_storage_exporter: {{trace_storage: mem}}}}
 "#
         );
-        let failed = |what: &str, error: &dyn std::fmt::Display| {
-            Skip::new(format!("Jaeger: {what}: {error}"))
-        };
+        let failed = |what: &str, error: &dyn std::fmt::Display| Skip::new(format!("Jaeger: {what}: {error}"));
         let folder = tempfile::Builder::new()
             .prefix("rustok-obsd-jaeger-")
             .tempdir()
@@ -51,14 +49,10 @@ exporters: {{jaeger_storage_exporter: {{trace_storage: mem}}}}
         let file = folder.path().join("config.yaml");
         std::fs::write(&file, config).map_err(|error| failed("cannot write its config", &error))?;
         let mut command = Command::new(binary);
-        command
-            .arg("--config")
-            .arg(&file)
-            .current_dir(folder.path());
+        command.arg("--config").arg(&file).current_dir(folder.path());
         // Its orderly end takes 10 s.
-        let mut server =
-            Child::spawn_with("jaeger", &mut command, libc::SIGKILL, Some(folder.path()))
-                .map_err(|error| failed("cannot start", &error))?;
+        let mut server = Child::spawn_with("jaeger", &mut command, libc::SIGKILL, Some(folder.path()))
+            .map_err(|error| failed("cannot start", &error))?;
         let health = SocketAddr::from((Ipv4Addr::LOCALHOST, health));
         let ready = wait_until(Duration::from_secs(30), || {
             if server.try_wait().is_some() {
@@ -67,19 +61,10 @@ exporters: {{jaeger_storage_exporter: {{trace_storage: mem}}}}
             matches!(http_get(health, "/status"), Ok((200, ..))).then_some(true)
         });
         if ready != Some(true) {
-            return Err(failed(
-                "not ready after 30 s or ended; its last lines",
-                &server.log_tail(),
-            ));
+            return Err(failed("not ready after 30 s or ended; its last lines", &server.log_tail()));
         }
         let query = SocketAddr::from((Ipv4Addr::LOCALHOST, query));
-        Ok(Self {
-            _server: server,
-            _folder: folder,
-            grpc,
-            http,
-            query,
-        })
+        Ok(Self { _server: server, _folder: folder, grpc, http, query })
     }
 
     /// Endpoint for OTLP over gRPC: `http://127.0.0.1:PORT`.
@@ -104,9 +89,7 @@ exporters: {{jaeger_storage_exporter: {{trace_storage: mem}}}}
     /// `Null` where Jaeger gave no answer.
     #[must_use]
     pub fn traces(&self, service: &str, limit: usize) -> Value {
-        self.data(&format!(
-            "/api/traces?service={service}&limit={limit}&lookback=1h"
-        ))
+        self.data(&format!("/api/traces?service={service}&limit={limit}&lookback=1h"))
     }
 
     /// The trace with this id (32 hexadecimal digits): an array of one trace, or `Null`.
@@ -119,12 +102,7 @@ exporters: {{jaeger_storage_exporter: {{trace_storage: mem}}}}
     #[must_use]
     pub fn services(&self) -> Vec<String> {
         let names = self.data("/api/services");
-        names
-            .as_array()
-            .into_iter()
-            .flatten()
-            .filter_map(|name| Some(name.as_str()?.to_owned()))
-            .collect()
+        names.as_array().into_iter().flatten().filter_map(|name| Some(name.as_str()?.to_owned())).collect()
     }
 
     fn data(&self, path: &str) -> Value {
@@ -145,10 +123,7 @@ mod tests {
         match Jaeger::start() {
             Ok(jaeger) => {
                 assert!(jaeger.services().is_empty());
-                assert_eq!(
-                    jaeger.traces("nobody", 10).as_array().map(Vec::len),
-                    Some(0)
-                );
+                assert_eq!(jaeger.traces("nobody", 10).as_array().map(Vec::len), Some(0));
             }
             Err(reason) => skip("jaeger_starts_and_answers_its_query_api", reason),
         }

@@ -69,11 +69,7 @@ impl std::error::Error for Skip {}
 /// # Panics
 /// If that file cannot be written: a skip must not go unnoticed.
 pub fn skip(name: &str, reason: impl fmt::Display) {
-    let line = format!("skipped: {name}: {reason}\n")
-        .replace('\n', " ")
-        .trim_end()
-        .to_owned()
-        + "\n";
+    let line = format!("skipped: {name}: {reason}\n").replace('\n', " ").trim_end().to_owned() + "\n";
     // A closed standard error is no reason to fail a test.
     let _ = std::io::stderr().write_all(line.as_bytes());
     if let Some(path) = std::env::var_os(SKIPS_ENV) {
@@ -82,12 +78,7 @@ pub fn skip(name: &str, reason: impl fmt::Display) {
             .append(true)
             .open(&path)
             .and_then(|mut file| file.write_all(line.as_bytes()))
-            .unwrap_or_else(|error| {
-                panic!(
-                    "{SKIPS_ENV} names {}: {error}",
-                    PathBuf::from(path).display()
-                )
-            });
+            .unwrap_or_else(|error| panic!("{SKIPS_ENV} names {}: {error}", PathBuf::from(path).display()));
     }
 }
 
@@ -120,30 +111,20 @@ pub fn wait_until<T>(limit: Duration, mut ready: impl FnMut() -> Option<T>) -> O
 
 /// The program that the environment variable `variable` names, else `name` from PATH.
 fn program(name: &str, variable: &str) -> Result<PathBuf, Skip> {
-    if let Some(path) = std::env::var_os(variable)
-        .filter(|path| !path.is_empty())
-        .map(PathBuf::from)
-    {
+    if let Some(path) = std::env::var_os(variable).filter(|path| !path.is_empty()).map(PathBuf::from) {
         return if path.is_file() {
             Ok(path)
         } else {
-            Err(Skip::new(format!(
-                "{variable} names {}, which is no file",
-                path.display()
-            )))
+            Err(Skip::new(format!("{variable} names {}, which is no file", path.display())))
         };
     }
     find_on_path(name).ok_or_else(|| {
-        Skip::new(format!(
-            "`{name}` is not on PATH and {variable} is not set: run `cargo xtask setup --tests`"
-        ))
+        Skip::new(format!("`{name}` is not on PATH and {variable} is not set: run `cargo xtask setup --tests`"))
     })
 }
 
 fn find_on_path(name: &str) -> Option<PathBuf> {
-    std::env::split_paths(&std::env::var_os("PATH")?)
-        .map(|folder| folder.join(name))
-        .find(|path| path.is_file())
+    std::env::split_paths(&std::env::var_os("PATH")?).map(|folder| folder.join(name)).find(|path| path.is_file())
 }
 
 #[cfg(test)]
@@ -163,12 +144,7 @@ mod tests {
 
     #[test]
     fn a_missing_program_is_a_skip_that_names_the_variable() {
-        let reason = program("no-such-program-at-all", "RUSTOK_OBSD_NO_SUCH")
-            .expect_err("absent")
-            .to_string();
-        assert!(
-            reason.contains("no-such-program-at-all") && reason.contains("RUSTOK_OBSD_NO_SUCH"),
-            "{reason}"
-        );
+        let reason = program("no-such-program-at-all", "RUSTOK_OBSD_NO_SUCH").expect_err("absent").to_string();
+        assert!(reason.contains("no-such-program-at-all") && reason.contains("RUSTOK_OBSD_NO_SUCH"), "{reason}");
     }
 }

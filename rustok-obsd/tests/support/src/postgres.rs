@@ -49,16 +49,12 @@ impl Postgres {
     pub fn start_with(tls: Tls) -> Result<Self, Skip> {
         let bin = find_bin()?;
         let owner = Owner::find()?;
-        let failed = |what: &str, error: &dyn std::fmt::Display| {
-            Skip::new(format!("PostgreSQL: {what}: {error}"))
-        };
+        let failed = |what: &str, error: &dyn std::fmt::Display| Skip::new(format!("PostgreSQL: {what}: {error}"));
         let folder = tempfile::Builder::new()
             .prefix("rustok-obsd-postgres-")
             .tempdir()
             .map_err(|error| failed("cannot make a temporary folder", &error))?;
-        owner
-            .take(folder.path())
-            .map_err(|error| failed("cannot give the folder to its user", &error))?;
+        owner.take(folder.path()).map_err(|error| failed("cannot give the folder to its user", &error))?;
 
         let password = random_hex().map_err(|error| failed("cannot read /dev/urandom", &error))?;
         let password_file = folder.path().join("password");
@@ -68,17 +64,8 @@ impl Postgres {
         let data = folder.path().join("data");
         run(owner
             .command(&bin.join("initdb"))
-            .args([
-                "--username=postgres",
-                "--auth-local=trust",
-                "--auth-host=scram-sha-256",
-            ])
-            .args([
-                "--encoding=UTF8",
-                "--no-locale",
-                "--no-sync",
-                "--no-instructions",
-            ])
+            .args(["--username=postgres", "--auth-local=trust", "--auth-host=scram-sha-256"])
+            .args(["--encoding=UTF8", "--no-locale", "--no-sync", "--no-instructions"])
             .arg("--pwfile")
             .arg(&password_file)
             .arg("--pgdata")
@@ -87,15 +74,7 @@ impl Postgres {
         if tls == Tls::On {
             run(owner
                 .command(Path::new("openssl"))
-                .args([
-                    "req",
-                    "-x509",
-                    "-nodes",
-                    "-newkey",
-                    "ec",
-                    "-pkeyopt",
-                    "ec_paramgen_curve:prime256v1",
-                ])
+                .args(["req", "-x509", "-nodes", "-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:prime256v1"])
                 .args(["-days", "30", "-subj", "/CN=localhost", "-addext"])
                 .arg("subjectAltName=DNS:localhost,IP:127.0.0.1")
                 .arg("-keyout")
@@ -110,12 +89,7 @@ impl Postgres {
         for _ in 0..3 {
             let port = free_port();
             let mut command = owner.command(&bin.join("postgres"));
-            command
-                .arg("-D")
-                .arg(&data)
-                .arg("-k")
-                .arg(folder.path())
-                .current_dir(folder.path());
+            command.arg("-D").arg(&data).arg("-k").arg(folder.path()).current_dir(folder.path());
             for setting in [
                 "listen_addresses=127.0.0.1",
                 &format!("port={port}"),
@@ -129,23 +103,12 @@ impl Postgres {
                 command.args(["-c", setting]);
             }
             // SIGQUIT, immediate shutdown: the data is thrown away.
-            let server =
-                Child::spawn_with("postgres", &mut command, libc::SIGQUIT, Some(folder.path()))
-                    .map_err(|error| failed("cannot start the server", &error))?;
-            let ready = |line: &str| {
-                line.contains("database system is ready to accept connections")
-                    .then_some(())
-            };
+            let server = Child::spawn_with("postgres", &mut command, libc::SIGQUIT, Some(folder.path()))
+                .map_err(|error| failed("cannot start the server", &error))?;
+            let ready = |line: &str| line.contains("database system is ready to accept connections").then_some(());
             match server.wait_for_line(Duration::from_secs(60), ready) {
                 Ok(()) => {
-                    return Ok(Self {
-                        server,
-                        bin,
-                        folder,
-                        port,
-                        password,
-                        tls,
-                    });
+                    return Ok(Self { server, bin, folder, port, password, tls });
                 }
                 Err(error) => last = error,
             }
@@ -184,10 +147,7 @@ impl Postgres {
     /// without `sslmode`.
     #[must_use]
     pub fn url(&self, db: &str) -> String {
-        format!(
-            "postgres://postgres:{}@127.0.0.1:{}/{db}",
-            self.password, self.port
-        )
+        format!("postgres://postgres:{}@127.0.0.1:{}/{db}", self.password, self.port)
     }
 
     /// [`Postgres::url`] with an `sslmode`: `disable`, `prefer`, `require`, …
@@ -201,8 +161,7 @@ impl Postgres {
     /// # Errors
     /// What the server said.
     pub fn create_db(&self, name: &str) -> io::Result<()> {
-        self.psql("postgres", &format!("CREATE DATABASE {name}"))
-            .map(drop)
+        self.psql("postgres", &format!("CREATE DATABASE {name}")).map(drop)
     }
 
     /// Runs SQL by `psql` and returns unaligned rows without header (`psql -XAt`).
@@ -214,14 +173,9 @@ impl Postgres {
             .args(["-XAtq", "-v", "ON_ERROR_STOP=1", "-c", sql, &self.url(db)])
             .output()?;
         if output.status.success() {
-            Ok(String::from_utf8_lossy(&output.stdout)
-                .trim_end()
-                .to_owned())
+            Ok(String::from_utf8_lossy(&output.stdout).trim_end().to_owned())
         } else {
-            Err(io::Error::other(format!(
-                "psql: {}",
-                String::from_utf8_lossy(&output.stderr).trim()
-            )))
+            Err(io::Error::other(format!("psql: {}", String::from_utf8_lossy(&output.stderr).trim())))
         }
     }
 
@@ -233,8 +187,7 @@ impl Postgres {
 }
 
 fn find_bin() -> Result<PathBuf, Skip> {
-    let version =
-        |path: &Path| -> Option<u32> { path.parent()?.file_name()?.to_str()?.parse().ok() };
+    let version = |path: &Path| -> Option<u32> { path.parent()?.file_name()?.to_str()?.parse().ok() };
     std::fs::read_dir("/usr/lib/postgresql")
         .into_iter()
         .flatten()
@@ -242,13 +195,8 @@ fn find_bin() -> Result<PathBuf, Skip> {
         .map(|entry| entry.path().join("bin"))
         .filter(|bin| bin.join("initdb").is_file() && bin.join("postgres").is_file())
         .max_by_key(|bin| version(bin))
-        .or_else(|| {
-            find_on_path("initdb")
-                .and_then(|initdb| initdb.canonicalize().ok()?.parent().map(Path::to_owned))
-        })
-        .ok_or_else(|| {
-            Skip::new("no PostgreSQL server is installed (no initdb): run `cargo xtask setup`")
-        })
+        .or_else(|| find_on_path("initdb").and_then(|initdb| initdb.canonicalize().ok()?.parent().map(Path::to_owned)))
+        .ok_or_else(|| Skip::new("no PostgreSQL server is installed (no initdb): run `cargo xtask setup`"))
 }
 
 /// Who the server runs as: PostgreSQL refuses to run as root.
@@ -269,16 +217,10 @@ impl Owner {
                 .lines()
                 .map(|line| line.split(':'))
                 .find_map(|mut fields| (fields.next() == Some(*name)).then_some(fields))?;
-            Some(Self::Other {
-                uid: fields.nth(1)?.parse().ok()?,
-                gid: fields.next()?.parse().ok()?,
-            })
+            Some(Self::Other { uid: fields.nth(1)?.parse().ok()?, gid: fields.next()?.parse().ok()? })
         });
-        found.ok_or_else(|| {
-            Skip::new(
-                "PostgreSQL does not run as root, and /etc/passwd has no user postgres or nobody",
-            )
-        })
+        found
+            .ok_or_else(|| Skip::new("PostgreSQL does not run as root, and /etc/passwd has no user postgres or nobody"))
     }
 
     fn take(&self, path: &Path) -> io::Result<()> {
@@ -287,11 +229,7 @@ impl Owner {
         };
         let path = CString::new(path.as_os_str().as_bytes())?;
         // SAFETY: `path` is a NUL-terminated string that lives across the call.
-        if unsafe { libc::chown(path.as_ptr(), uid, gid) } == 0 {
-            Ok(())
-        } else {
-            Err(io::Error::last_os_error())
-        }
+        if unsafe { libc::chown(path.as_ptr(), uid, gid) } == 0 { Ok(()) } else { Err(io::Error::last_os_error()) }
     }
 
     fn command(&self, program: &Path) -> Command {
@@ -301,28 +239,19 @@ impl Owner {
             // std clears the supplementary groups when root names a uid.
             command.uid(uid).gid(gid);
         }
-        command
-            .env("LC_ALL", "C")
-            .env_remove("PGDATA")
-            .env_remove("PGPORT");
+        command.env("LC_ALL", "C").env_remove("PGDATA").env_remove("PGPORT");
         command
     }
 }
 
 fn run(command: &mut Command) -> Result<(), Skip> {
     let name = command.get_program().display().to_string();
-    let output = command
-        .output()
-        .map_err(|error| Skip::new(format!("cannot run {name}: {error}")))?;
+    let output = command.output().map_err(|error| Skip::new(format!("cannot run {name}: {error}")))?;
     if output.status.success() {
         return Ok(());
     }
     let said = String::from_utf8_lossy(&output.stderr);
-    Err(Skip::new(format!(
-        "{name} failed ({}): {}",
-        output.status,
-        said.trim()
-    )))
+    Err(Skip::new(format!("{name} failed ({}): {}", output.status, said.trim())))
 }
 
 fn random_hex() -> io::Result<String> {
@@ -341,10 +270,7 @@ mod tests {
         let postgres = match Postgres::start() {
             Ok(postgres) => postgres,
             Err(reason) => {
-                return skip(
-                    "a_cluster_answers_over_tls_and_leaves_nothing_behind",
-                    reason,
-                );
+                return skip("a_cluster_answers_over_tls_and_leaves_nothing_behind", reason);
             }
         };
         postgres.create_db("shop").expect("create database");

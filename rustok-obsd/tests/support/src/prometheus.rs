@@ -27,9 +27,7 @@ impl Prometheus {
     /// A [`Skip`] that says what is missing or what Prometheus said.
     pub fn start(scrape_target: impl std::fmt::Display) -> Result<Self, Skip> {
         let binary = program("prometheus", "RUSTOK_OBSD_PROMETHEUS")?;
-        let failed = |what: &str, error: &dyn std::fmt::Display| {
-            Skip::new(format!("Prometheus: {what}: {error}"))
-        };
+        let failed = |what: &str, error: &dyn std::fmt::Display| Skip::new(format!("Prometheus: {what}: {error}"));
         let folder = tempfile::Builder::new()
             .prefix("rustok-obsd-prometheus-")
             .tempdir()
@@ -44,19 +42,11 @@ impl Prometheus {
         let mut command = Command::new(binary);
         command
             .arg(format!("--config.file={}", file.display()))
-            .arg(format!(
-                "--storage.tsdb.path={}",
-                folder.path().join("data").display()
-            ))
+            .arg(format!("--storage.tsdb.path={}", folder.path().join("data").display()))
             .arg(format!("--web.listen-address={addr}"))
             .args(["--enable-feature=exemplar-storage", "--log.level=warn"]);
-        let mut server = Child::spawn_with(
-            "prometheus",
-            &mut command,
-            libc::SIGKILL,
-            Some(folder.path()),
-        )
-        .map_err(|error| failed("cannot start", &error))?;
+        let mut server = Child::spawn_with("prometheus", &mut command, libc::SIGKILL, Some(folder.path()))
+            .map_err(|error| failed("cannot start", &error))?;
         let ready = wait_until(Duration::from_secs(30), || {
             if server.try_wait().is_some() {
                 return Some(false);
@@ -64,16 +54,9 @@ impl Prometheus {
             matches!(http_get(addr, "/-/ready"), Ok((200, ..))).then_some(true)
         });
         if ready != Some(true) {
-            return Err(failed(
-                "not ready after 30 s or ended; its last lines",
-                &server.log_tail(),
-            ));
+            return Err(failed("not ready after 30 s or ended; its last lines", &server.log_tail()));
         }
-        Ok(Self {
-            _server: server,
-            _folder: folder,
-            addr,
-        })
+        Ok(Self { _server: server, _folder: folder, addr })
     }
 
     /// Where its API listens.
@@ -85,10 +68,7 @@ impl Prometheus {
     /// An instant query: `data.result`, an array of `{metric, value: [time, text]}`; `Null` where the query failed.
     #[must_use]
     pub fn query(&self, expr: &str) -> Value {
-        self.api(
-            &format!("/api/v1/query?query={}", percent_encode(expr)),
-            "result",
-        )
+        self.api(&format!("/api/v1/query?query={}", percent_encode(expr)), "result")
     }
 
     /// A GET of any path of the API below `/api/v1`: its `data`, or `Null`.
@@ -104,11 +84,7 @@ impl Prometheus {
         let Ok(mut answer) = serde_json::from_slice::<Value>(&body) else {
             return Value::Null;
         };
-        if member.is_empty() {
-            answer["data"].take()
-        } else {
-            answer["data"][member].take()
-        }
+        if member.is_empty() { answer["data"].take() } else { answer["data"][member].take() }
     }
 }
 
@@ -128,13 +104,9 @@ pub fn promtool_check_metrics(text: &str) -> Result<String, Skip> {
         .spawn()
         .map_err(failed)?;
     // It reads all of its input before it says anything, so that this cannot block on a full pipe.
-    let written = child
-        .stdin
-        .take()
-        .map_or(Ok(()), |mut stdin| stdin.write_all(text.as_bytes()));
+    let written = child.stdin.take().map_or(Ok(()), |mut stdin| stdin.write_all(text.as_bytes()));
     let output = child.wait_with_output().map_err(failed)?;
-    let mut said = String::from_utf8_lossy(&output.stdout).into_owned()
-        + &String::from_utf8_lossy(&output.stderr);
+    let mut said = String::from_utf8_lossy(&output.stdout).into_owned() + &String::from_utf8_lossy(&output.stderr);
     if !output.status.success() && said.trim().is_empty() {
         let _ = write!(said, "{}", output.status);
     }
@@ -166,14 +138,10 @@ mod tests {
         match promtool_check_metrics(clean) {
             Ok(said) => assert_eq!(said, ""),
             Err(reason) => {
-                return skip(
-                    "promtool_accepts_clean_metrics_and_names_what_is_wrong",
-                    reason,
-                );
+                return skip("promtool_accepts_clean_metrics_and_names_what_is_wrong", reason);
             }
         }
-        let said = promtool_check_metrics("# HELP a A.\n# TYPE a counter\na 1\n")
-            .expect("promtool ran a moment ago");
+        let said = promtool_check_metrics("# HELP a A.\n# TYPE a counter\na 1\n").expect("promtool ran a moment ago");
         assert!(said.contains("_total"), "{said}");
     }
 

@@ -45,26 +45,17 @@ struct Args {
 
 fn main() -> anyhow::Result<()> {
     let args = Args::parse();
-    let host = args
-        .target
-        .strip_prefix("http://")
-        .map(|rest| rest.trim_end_matches('/'));
-    let host =
-        host.with_context(|| format!("--target {}: must be http://HOST:PORT", args.target))?;
-    let mut addrs = host
-        .to_socket_addrs()
-        .with_context(|| format!("--target {}: must be http://HOST:PORT", args.target))?;
-    let addr = addrs
-        .next()
-        .with_context(|| format!("--target {}: the host has no address", args.target))?;
+    let host = args.target.strip_prefix("http://").map(|rest| rest.trim_end_matches('/'));
+    let host = host.with_context(|| format!("--target {}: must be http://HOST:PORT", args.target))?;
+    let mut addrs =
+        host.to_socket_addrs().with_context(|| format!("--target {}: must be http://HOST:PORT", args.target))?;
+    let addr = addrs.next().with_context(|| format!("--target {}: the host has no address", args.target))?;
     let unbounded = args.duration.is_none() && args.requests.is_none();
     let options = Options {
         addr,
         concurrency: args.concurrency,
         requests: args.requests,
-        duration: args
-            .duration
-            .or(unbounded.then_some(Duration::from_secs(10))),
+        duration: args.duration.or(unbounded.then_some(Duration::from_secs(10))),
         rate: args.rate,
         seed: args.seed,
         mix: args.mix,
@@ -87,10 +78,7 @@ fn duration(text: &str) -> Result<Duration, String> {
         "m" => 60.0,
         other => return Err(format!("unknown unit {other:?}: use ms, s or m")),
     };
-    let seconds = number
-        .parse::<f64>()
-        .map_err(|error| format!("{number:?}: {error}"))?
-        * unit;
+    let seconds = number.parse::<f64>().map_err(|error| format!("{number:?}: {error}"))? * unit;
     Duration::try_from_secs_f64(seconds).map_err(|error| error.to_string())
 }
 

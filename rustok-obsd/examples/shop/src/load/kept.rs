@@ -40,19 +40,13 @@ impl Kept {
     /// # Errors
     /// If that fails; the message names the address.
     pub async fn connect(addr: SocketAddr) -> anyhow::Result<Self> {
-        let stream = TcpStream::connect(addr)
-            .await
-            .with_context(|| format!("cannot connect to {addr}"))?;
+        let stream = TcpStream::connect(addr).await.with_context(|| format!("cannot connect to {addr}"))?;
         // As browsers and HTTP libraries do.
         stream.set_nodelay(true)?;
         let port = stream.local_addr()?.port();
         let (sender, connection) = handshake(TokioIo::new(stream)).await?;
         tokio::spawn(connection);
-        Ok(Self {
-            sender,
-            host: addr.to_string(),
-            port,
-        })
+        Ok(Self { sender, host: addr.to_string(), port })
     }
 
     /// Sends a request and reads the answer to its end.
@@ -65,10 +59,7 @@ impl Kept {
         headers: &[(&'static str, String)],
         close: bool,
     ) -> anyhow::Result<Answer> {
-        let mut request = Request::builder()
-            .method(&step.method)
-            .uri(&*step.target)
-            .header(header::HOST, &self.host);
+        let mut request = Request::builder().method(&step.method).uri(&*step.target).header(header::HOST, &self.host);
         for (name, value) in &step.headers {
             request = request.header(*name, &**value);
         }
@@ -81,13 +72,10 @@ impl Kept {
         let body = match &step.payload {
             Payload::None => Empty::new().boxed_unsync(),
             Payload::Sized(bytes) => Full::new(bytes.clone()).boxed_unsync(),
-            Payload::Chunked(chunks) => StreamBody::new(stream::iter(
-                chunks
-                    .clone()
-                    .into_iter()
-                    .map(|chunk| Ok(Frame::data(chunk))),
-            ))
-            .boxed_unsync(),
+            Payload::Chunked(chunks) => {
+                StreamBody::new(stream::iter(chunks.clone().into_iter().map(|chunk| Ok(Frame::data(chunk)))))
+                    .boxed_unsync()
+            }
         };
         self.sender.ready().await?;
         let response = self.sender.send_request(request.body(body)?).await?;
@@ -95,13 +83,7 @@ impl Kept {
         while let Some(frame) = body.frame().await {
             frame?;
         }
-        let location = head
-            .headers
-            .get(header::LOCATION)
-            .and_then(|value| Some(value.to_str().ok()?.to_owned()));
-        Ok(Answer {
-            status: head.status.as_u16(),
-            location,
-        })
+        let location = head.headers.get(header::LOCATION).and_then(|value| Some(value.to_str().ok()?.to_owned()));
+        Ok(Answer { status: head.status.as_u16(), location })
     }
 }

@@ -52,11 +52,7 @@ pub struct Options {
 /// # Errors
 /// If the server cannot be reached at the start, or the log not be written.
 pub async fn run(options: &Options, log: Option<Log>) -> anyhow::Result<Summary> {
-    drop(
-        Kept::connect(options.addr)
-            .await
-            .context("is the server running?")?,
-    );
+    drop(Kept::connect(options.addr).await.context("is the server running?")?);
     let left = Arc::new(AtomicU64::new(options.requests.unwrap_or(u64::MAX)));
     let start = Instant::now();
     let slots: Vec<_> = (0..options.concurrency)
@@ -73,14 +69,8 @@ pub async fn run(options: &Options, log: Option<Log>) -> anyhow::Result<Summary>
                 stats: Stats::default(),
                 kept: None,
             };
-            let pace = options
-                .rate
-                .map(|rate| Pace::new(start, rate, options.concurrency, number));
-            tokio::spawn(slot.run(
-                Arc::clone(&left),
-                options.duration.map(|duration| start + duration),
-                pace,
-            ))
+            let pace = options.rate.map(|rate| Pace::new(start, rate, options.concurrency, number));
+            tokio::spawn(slot.run(Arc::clone(&left), options.duration.map(|duration| start + duration), pace))
         })
         .collect();
     let mut stats = Stats::default();
@@ -103,10 +93,7 @@ struct Pace {
 impl Pace {
     fn new(start: Instant, rate: f64, slots: u32, slot: u32) -> Self {
         let interval = Duration::from_secs_f64(f64::from(slots) / rate);
-        Self {
-            next: start + interval * slot / slots,
-            interval,
-        }
+        Self { next: start + interval * slot / slots, interval }
     }
 
     async fn wait(&mut self, requests: u32) {
@@ -146,23 +133,12 @@ struct Outcome {
 }
 
 impl Slot {
-    async fn run(
-        mut self,
-        left: Arc<AtomicU64>,
-        end: Option<Instant>,
-        mut pace: Option<Pace>,
-    ) -> Stats {
+    async fn run(mut self, left: Arc<AtomicU64>, end: Option<Instant>, mut pace: Option<Pace>) -> Stats {
         while end.is_none_or(|end| Instant::now() < end) {
             let action = self.chooser.next();
-            let wanted = if let Action::Pipeline(steps) = &action {
-                steps.len() as u64
-            } else {
-                1
-            };
+            let wanted = if let Action::Pipeline(steps) = &action { steps.len() as u64 } else { 1 };
             let take = |left: u64| Some(left.saturating_sub(wanted));
-            let before = left
-                .fetch_update(Ordering::Relaxed, Ordering::Relaxed, take)
-                .unwrap_or(0);
+            let before = left.fetch_update(Ordering::Relaxed, Ordering::Relaxed, take).unwrap_or(0);
             let granted = before.min(wanted);
             if granted == 0 {
                 break;
@@ -184,22 +160,13 @@ impl Slot {
                 self.pipeline(&steps).await;
             }
             Action::Split(step) => {
-                self.special(&step, async |raw, tag, rng| {
-                    raw.split(&step, &tag.headers, rng).await
-                })
-                .await;
+                self.special(&step, async |raw, tag, rng| raw.split(&step, &tag.headers, rng).await).await;
             }
             Action::Http10(step) => {
-                self.special(&step, async |raw, tag, _| {
-                    raw.http10(&step, &tag.headers).await
-                })
-                .await;
+                self.special(&step, async |raw, tag, _| raw.http10(&step, &tag.headers).await).await;
             }
             Action::Expect(step) => {
-                self.special(&step, async |raw, tag, _| {
-                    raw.expect(&step, &tag.headers).await
-                })
-                .await;
+                self.special(&step, async |raw, tag, _| raw.expect(&step, &tag.headers).await).await;
             }
             Action::WebSocket(step) => self.web_socket(&step).await,
             Action::Abort(abort, step) => self.abort(abort, &step).await,
@@ -219,10 +186,7 @@ impl Slot {
             Ok(Ok(answer)) => {
                 status = Some(answer.status);
                 if answer.status == 201 {
-                    answer
-                        .location
-                        .into_iter()
-                        .for_each(|location| self.chooser.created(location));
+                    answer.location.into_iter().for_each(|location| self.chooser.created(location));
                 }
             }
             Ok(Err(error)) => self.failed(step, &error),
@@ -231,17 +195,7 @@ impl Slot {
         if status.is_none() || close || (!self.plain && self.rng.one_in(500)) {
             self.kept = None;
         }
-        self.note(
-            step,
-            tag,
-            &Outcome {
-                status,
-                start_ns,
-                end_ns,
-                port,
-                aborted: false,
-            },
-        );
+        self.note(step, tag, &Outcome { status, start_ns, end_ns, port, aborted: false });
     }
 
     async fn send(&mut self, step: &Step, tag: &Tag, close: bool) -> anyhow::Result<kept::Answer> {
@@ -257,44 +211,23 @@ impl Slot {
         let start_ns = now_ns();
         let written = async {
             let mut raw = Raw::connect(self.addr).await?;
-            let requests: Vec<_> = steps
-                .iter()
-                .zip(&tags)
-                .map(|(step, tag)| (step, &*tag.headers))
-                .collect();
+            let requests: Vec<_> = steps.iter().zip(&tags).map(|(step, tag)| (step, &*tag.headers)).collect();
             raw.write_all(&requests).await?;
             std::io::Result::Ok(raw)
         };
         let mut raw = written.await;
         for (step, tag) in steps.iter().zip(tags) {
             let read = match &mut raw {
-                Ok(raw) => timeout(PATIENCE, raw.read(&step.method))
-                    .await
-                    .map_err(std::io::Error::from)
-                    .flatten(),
+                Ok(raw) => timeout(PATIENCE, raw.read(&step.method)).await.map_err(std::io::Error::from).flatten(),
                 Err(error) => Err(std::io::Error::other(error.to_string())),
             };
             let port = raw.as_ref().map_or(0, |raw| raw.port);
             let status = read.inspect_err(|error| self.failed(step, error)).ok();
-            self.note(
-                step,
-                tag,
-                &Outcome {
-                    status,
-                    start_ns,
-                    end_ns: now_ns(),
-                    port,
-                    aborted: false,
-                },
-            );
+            self.note(step, tag, &Outcome { status, start_ns, end_ns: now_ns(), port, aborted: false });
         }
     }
 
-    async fn special(
-        &mut self,
-        step: &Step,
-        send: impl AsyncFnOnce(&mut Raw, &Tag, &mut Rng) -> std::io::Result<u16>,
-    ) {
+    async fn special(&mut self, step: &Step, send: impl AsyncFnOnce(&mut Raw, &Tag, &mut Rng) -> std::io::Result<u16>) {
         let tag = self.tag();
         let start_ns = now_ns();
         let mut port = 0;
@@ -303,23 +236,9 @@ impl Slot {
             port = raw.port;
             send(&mut raw, &tag, &mut self.rng).await
         });
-        let status = sent
-            .await
-            .map_err(std::io::Error::from)
-            .flatten()
-            .inspect_err(|error| self.failed(step, error))
-            .ok();
-        self.note(
-            step,
-            tag,
-            &Outcome {
-                status,
-                start_ns,
-                end_ns: now_ns(),
-                port,
-                aborted: false,
-            },
-        );
+        let status =
+            sent.await.map_err(std::io::Error::from).flatten().inspect_err(|error| self.failed(step, error)).ok();
+        self.note(step, tag, &Outcome { status, start_ns, end_ns: now_ns(), port, aborted: false });
     }
 
     async fn web_socket(&mut self, step: &Step) {
@@ -331,25 +250,10 @@ impl Slot {
             port = raw.port;
             raw.web_socket(step, &tag.headers, &mut self.rng).await
         });
-        let echo = echoed
-            .await
-            .map_err(std::io::Error::from)
-            .flatten()
-            .inspect_err(|error| self.failed(step, error))
-            .ok();
-        let (status, end_ns) =
-            echo.map_or((None, now_ns()), |echo| (Some(echo.status), echo.end_ns));
-        self.note(
-            step,
-            tag,
-            &Outcome {
-                status,
-                start_ns,
-                end_ns,
-                port,
-                aborted: false,
-            },
-        );
+        let echo =
+            echoed.await.map_err(std::io::Error::from).flatten().inspect_err(|error| self.failed(step, error)).ok();
+        let (status, end_ns) = echo.map_or((None, now_ns()), |echo| (Some(echo.status), echo.end_ns));
+        self.note(step, tag, &Outcome { status, start_ns, end_ns, port, aborted: false });
     }
 
     async fn abort(&mut self, abort: mix::Abort, step: &Step) {
@@ -362,75 +266,40 @@ impl Slot {
             raw.abort(abort, step, &tag.headers).await
         });
         let status = given_up.await.map_err(std::io::Error::from).flatten();
-        let status = status
-            .inspect_err(|error| self.failed(step, error))
-            .ok()
-            .flatten();
+        let status = status.inspect_err(|error| self.failed(step, error)).ok().flatten();
         let aborted = status.is_none();
         if aborted {
             self.stats.abort();
         }
-        self.note(
-            step,
-            tag,
-            &Outcome {
-                status,
-                start_ns,
-                end_ns: now_ns(),
-                port,
-                aborted,
-            },
-        );
+        self.note(step, tag, &Outcome { status, start_ns, end_ns: now_ns(), port, aborted });
     }
 
     fn tag(&mut self) -> Tag {
         let sent = self.sent;
         self.sent += 1;
         if self.plain {
-            return Tag {
-                headers: Vec::new(),
-                id: String::new(),
-                trace_id: None,
-            };
+            return Tag { headers: Vec::new(), id: String::new(), trace_id: None };
         }
         let id = format!("{:x}-{}-{sent}", self.seed, self.number);
         let mut headers = vec![("x-request-id", id.clone())];
         let trace_id = self.rng.one_in(4).then(|| {
             // Not all zero, as Trace Context demands.
-            let trace_id = format!(
-                "{:016x}{:016x}",
-                self.rng.next_u64() | 1,
-                self.rng.next_u64()
-            );
-            headers.push((
-                "traceparent",
-                format!("00-{trace_id}-{:016x}-01", self.rng.next_u64() | 1),
-            ));
+            let trace_id = format!("{:016x}{:016x}", self.rng.next_u64() | 1, self.rng.next_u64());
+            headers.push(("traceparent", format!("00-{trace_id}-{:016x}-01", self.rng.next_u64() | 1)));
             trace_id
         });
-        Tag {
-            headers,
-            id,
-            trace_id,
-        }
+        Tag { headers, id, trace_id }
     }
 
     fn failed(&mut self, step: &Step, error: &(impl std::fmt::Display + ?Sized)) {
-        self.stats
-            .error(|| format!("{} {}: {error:#}", step.method, step.target));
+        self.stats.error(|| format!("{} {}: {error:#}", step.method, step.target));
     }
 
     fn note(&mut self, step: &Step, tag: Tag, outcome: &Outcome) {
         if let Some(status) = outcome.status {
-            self.stats
-                .response(status, outcome.end_ns - outcome.start_ns);
+            self.stats.response(status, outcome.end_ns - outcome.start_ns);
             if status != step.status {
-                self.stats.error(|| {
-                    format!(
-                        "{} {}: {status} instead of {}",
-                        step.method, step.target, step.status
-                    )
-                });
+                self.stats.error(|| format!("{} {}: {status} instead of {}", step.method, step.target, step.status));
             }
         }
         if let Some(log) = &self.log {

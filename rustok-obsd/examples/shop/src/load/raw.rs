@@ -37,12 +37,7 @@ impl Raw {
         let stream = TcpStream::connect(addr).await?;
         stream.set_nodelay(true)?;
         let port = stream.local_addr()?.port();
-        Ok(Self {
-            stream,
-            buffer: Vec::new(),
-            port,
-            host: addr.to_string(),
-        })
+        Ok(Self { stream, buffer: Vec::new(), port, host: addr.to_string() })
     }
 
     /// Writes several requests in one go. The answers are read one by one with [`Raw::read`].
@@ -62,21 +57,10 @@ impl Raw {
     ///
     /// # Errors
     /// If the connection failed.
-    pub async fn split(
-        &mut self,
-        step: &Step,
-        headers: &Headers,
-        rng: &mut Rng,
-    ) -> io::Result<u16> {
-        let bytes = [
-            head(&self.host, step, headers, "HTTP/1.1").as_bytes(),
-            body(step),
-        ]
-        .concat();
+    pub async fn split(&mut self, step: &Step, headers: &Headers, rng: &mut Rng) -> io::Result<u16> {
+        let bytes = [head(&self.host, step, headers, "HTTP/1.1").as_bytes(), body(step)].concat();
         let head_len = bytes.len() - body(step).len();
-        let mut cuts: Vec<usize> = (0..=rng.below(5))
-            .map(|_| 1 + rng.below(head_len as u32 - 1) as usize)
-            .collect();
+        let mut cuts: Vec<usize> = (0..=rng.below(5)).map(|_| 1 + rng.below(head_len as u32 - 1) as usize).collect();
         cuts.push(0);
         cuts.push(bytes.len());
         cuts.sort_unstable();
@@ -92,15 +76,11 @@ impl Raw {
     /// # Errors
     /// If the connection failed or stays open.
     pub async fn http10(&mut self, step: &Step, headers: &Headers) -> io::Result<u16> {
-        self.stream
-            .write_all(head(&self.host, step, headers, "HTTP/1.0").as_bytes())
-            .await?;
+        self.stream.write_all(head(&self.host, step, headers, "HTTP/1.0").as_bytes()).await?;
         let status = self.read(&step.method).await?;
         match self.stream.read(&mut [0]).await? {
             0 => Ok(status),
-            _ => Err(io::Error::other(
-                "bytes after the answer to an HTTP/1.0 request",
-            )),
+            _ => Err(io::Error::other("bytes after the answer to an HTTP/1.0 request")),
         }
     }
 
@@ -111,9 +91,7 @@ impl Raw {
     pub async fn expect(&mut self, step: &Step, headers: &Headers) -> io::Result<u16> {
         let mut step = step.clone();
         step.headers.push(("expect", "100-continue".into()));
-        self.stream
-            .write_all(head(&self.host, &step, headers, "HTTP/1.1").as_bytes())
-            .await?;
+        self.stream.write_all(head(&self.host, &step, headers, "HTTP/1.1").as_bytes()).await?;
         // hyper asks for nothing where there is no body.
         if !body(&step).is_empty() {
             match self.read(&step.method).await? {
@@ -128,18 +106,9 @@ impl Raw {
     ///
     /// # Errors
     /// If the connection failed before we gave up.
-    pub async fn abort(
-        mut self,
-        abort: Abort,
-        step: &Step,
-        headers: &Headers,
-    ) -> io::Result<Option<u16>> {
+    pub async fn abort(mut self, abort: Abort, step: &Step, headers: &Headers) -> io::Result<Option<u16>> {
         let text = head(&self.host, step, headers, "HTTP/1.1");
-        let cut = if abort == Abort::Head {
-            text.len() - 10
-        } else {
-            text.len()
-        };
+        let cut = if abort == Abort::Head { text.len() - 10 } else { text.len() };
         self.stream.write_all(&text.as_bytes()[..cut]).await?;
         match abort {
             Abort::Waiting | Abort::Head => tokio::time::sleep(Duration::from_millis(15)).await,
@@ -163,30 +132,18 @@ impl Raw {
     ///
     /// # Errors
     /// If the connection failed or an echo differs.
-    pub async fn web_socket(
-        self,
-        step: &Step,
-        headers: &Headers,
-        rng: &mut Rng,
-    ) -> io::Result<WebSocketEcho> {
-        let mut request = format!("ws://{}{}", self.host, step.target)
-            .into_client_request()
-            .map_err(io::Error::other)?;
+    pub async fn web_socket(self, step: &Step, headers: &Headers, rng: &mut Rng) -> io::Result<WebSocketEcho> {
+        let mut request =
+            format!("ws://{}{}", self.host, step.target).into_client_request().map_err(io::Error::other)?;
         for (name, value) in headers {
-            request.headers_mut().insert(
-                *name,
-                HeaderValue::from_str(value).map_err(io::Error::other)?,
-            );
+            request.headers_mut().insert(*name, HeaderValue::from_str(value).map_err(io::Error::other)?);
         }
         let upgraded = tokio_tungstenite::client_async(request, self.stream).await;
         let end_ns = crate::clock::now_ns();
         let (mut socket, response) = match upgraded {
             Ok(upgraded) => upgraded,
             Err(WebSocketError::Http(response)) => {
-                return Ok(WebSocketEcho {
-                    status: response.status().as_u16(),
-                    end_ns,
-                });
+                return Ok(WebSocketEcho { status: response.status().as_u16(), end_ns });
             }
             Err(error) => return Err(io::Error::other(error)),
         };
@@ -198,10 +155,7 @@ impl Raw {
             }
         }
         socket.close(None).await.map_err(io::Error::other)?;
-        Ok(WebSocketEcho {
-            status: response.status().as_u16(),
-            end_ns,
-        })
+        Ok(WebSocketEcho { status: response.status().as_u16(), end_ns })
     }
 
     /// Reads one answer that has a length, or none by its nature.
@@ -210,21 +164,13 @@ impl Raw {
     /// If the connection failed or ended, or the answer has no length.
     pub async fn read(&mut self, method: &Method) -> io::Result<u16> {
         let end = loop {
-            if let Some(end) = self
-                .buffer
-                .windows(4)
-                .position(|window| window == b"\r\n\r\n")
-            {
+            if let Some(end) = self.buffer.windows(4).position(|window| window == b"\r\n\r\n") {
                 break end + 4;
             }
             self.fill().await?;
         };
         let (status, length) = parse_head(&self.buffer[..end])?;
-        let whole = if *method == Method::HEAD {
-            end
-        } else {
-            end + length
-        };
+        let whole = if *method == Method::HEAD { end } else { end + length };
         while self.buffer.len() < whole {
             self.fill().await?;
         }
@@ -256,10 +202,7 @@ fn body(step: &Step) -> &[u8] {
 }
 
 fn head(host: &str, step: &Step, headers: &Headers, version: &str) -> String {
-    let mut text = format!(
-        "{} {} {version}\r\nHost: {host}\r\n",
-        step.method, step.target
-    );
+    let mut text = format!("{} {} {version}\r\nHost: {host}\r\n", step.method, step.target);
     for (name, value) in &step.headers {
         let _ = write!(text, "{name}: {value}\r\n");
     }
@@ -275,21 +218,12 @@ fn head(host: &str, step: &Step, headers: &Headers, version: &str) -> String {
 
 /// Status and length of the body.
 fn parse_head(head: &[u8]) -> io::Result<(u16, usize)> {
-    let bad = || {
-        io::Error::new(
-            io::ErrorKind::InvalidData,
-            format!("bad answer: {}", String::from_utf8_lossy(head)),
-        )
-    };
+    let bad = || io::Error::new(io::ErrorKind::InvalidData, format!("bad answer: {}", String::from_utf8_lossy(head)));
     let text = std::str::from_utf8(head).map_err(|_| bad())?;
     let mut lines = text.split("\r\n");
-    let status = lines
-        .next()
-        .and_then(|line| line.strip_prefix("HTTP/1.")?.get(2..5)?.parse().ok())
-        .ok_or_else(bad)?;
-    let length = lines
-        .filter_map(|line| line.split_once(':'))
-        .find(|(name, _)| name.eq_ignore_ascii_case("content-length"));
+    let status = lines.next().and_then(|line| line.strip_prefix("HTTP/1.")?.get(2..5)?.parse().ok()).ok_or_else(bad)?;
+    let length =
+        lines.filter_map(|line| line.split_once(':')).find(|(name, _)| name.eq_ignore_ascii_case("content-length"));
     match length {
         Some((_, value)) => Ok((status, value.trim().parse().map_err(|_| bad())?)),
         None if status < 200 || status == 204 || status == 304 => Ok((status, 0)),
@@ -303,18 +237,9 @@ mod tests {
 
     #[test]
     fn a_head_yields_status_and_length() {
-        assert_eq!(
-            parse_head(b"HTTP/1.1 200 OK\r\nContent-Length: 12\r\n\r\n").expect("head"),
-            (200, 12)
-        );
-        assert_eq!(
-            parse_head(b"HTTP/1.1 204 No Content\r\n\r\n").expect("head"),
-            (204, 0)
-        );
-        assert_eq!(
-            parse_head(b"HTTP/1.1 100 Continue\r\n\r\n").expect("head"),
-            (100, 0)
-        );
+        assert_eq!(parse_head(b"HTTP/1.1 200 OK\r\nContent-Length: 12\r\n\r\n").expect("head"), (200, 12));
+        assert_eq!(parse_head(b"HTTP/1.1 204 No Content\r\n\r\n").expect("head"), (204, 0));
+        assert_eq!(parse_head(b"HTTP/1.1 100 Continue\r\n\r\n").expect("head"), (100, 0));
         assert!(parse_head(b"HTTP/1.1 200 OK\r\ntransfer-encoding: chunked\r\n\r\n").is_err());
         assert!(parse_head(b"SSH-2.0-OpenSSH\r\n\r\n").is_err());
     }

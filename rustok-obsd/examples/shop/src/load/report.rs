@@ -48,8 +48,7 @@ pub fn read(path: &Path) -> anyhow::Result<Vec<Logged>> {
     let lines = BufReader::new(file).lines().enumerate();
     lines
         .map(|(number, line)| {
-            serde_json::from_str(&line?)
-                .with_context(|| format!("{}:{}", path.display(), number + 1))
+            serde_json::from_str(&line?).with_context(|| format!("{}:{}", path.display(), number + 1))
         })
         .collect()
 }
@@ -66,8 +65,7 @@ impl Log {
     /// # Errors
     /// If that fails; the message names the file.
     pub fn create(path: &Path) -> anyhow::Result<Self> {
-        let file = File::create(path)
-            .with_context(|| format!("cannot create the log {}", path.display()))?;
+        let file = File::create(path).with_context(|| format!("cannot create the log {}", path.display()))?;
         let (sender, receiver) = channel::<Logged>();
         let thread = std::thread::spawn(move || {
             let mut file = BufWriter::with_capacity(1 << 18, file);
@@ -92,10 +90,7 @@ impl Log {
     /// If writing failed.
     pub fn finish(self) -> anyhow::Result<()> {
         drop(self.sender);
-        self.thread
-            .join()
-            .map_err(|_| anyhow::anyhow!("the log's writer panicked"))?
-            .context("cannot write the log")
+        self.thread.join().map_err(|_| anyhow::anyhow!("the log's writer panicked"))?.context("cannot write the log")
     }
 }
 
@@ -112,13 +107,7 @@ impl Default for Stats {
     fn default() -> Self {
         // 1 µs to 10 min at 1 %: bounds that the constructor accepts.
         let latency = Histogram::new_with_bounds(1_000, 600_000_000_000, 2).expect("valid bounds");
-        Self {
-            latency,
-            statuses: BTreeMap::new(),
-            errors: 0,
-            aborted: 0,
-            first_error: None,
-        }
+        Self { latency, statuses: BTreeMap::new(), errors: 0, aborted: 0, first_error: None }
     }
 }
 
@@ -221,16 +210,10 @@ mod tests {
             all.add(part);
         }
         let summary = all.summary(Duration::from_secs(2));
-        assert_eq!(
-            (summary.requests, summary.errors, summary.aborted),
-            (100, 2, 2)
-        );
+        assert_eq!((summary.requests, summary.errors, summary.aborted), (100, 2, 2));
         assert_eq!(summary.statuses, BTreeMap::from([(200, 50), (404, 50)]));
         assert!((summary.rate - 50.0).abs() < 1e-9);
-        assert!(
-            (summary.latency_seconds.p50 - 0.025).abs() < 0.001,
-            "{summary:?}"
-        );
+        assert!((summary.latency_seconds.p50 - 0.025).abs() < 0.001, "{summary:?}");
         assert_eq!(summary.first_error.as_deref(), Some("error 200"));
     }
 }

@@ -5,8 +5,8 @@ use axum::extract::{Path, Query, State};
 use axum::http::{HeaderMap, StatusCode, header};
 use axum::response::{IntoResponse, Redirect, Response};
 use sea_orm::{
-    ActiveModelTrait as _, ActiveValue::Set, ColumnTrait as _, EntityTrait as _,
-    IntoActiveModel as _, QueryFilter as _, QueryOrder as _, QuerySelect as _,
+    ActiveModelTrait as _, ActiveValue::Set, ColumnTrait as _, EntityTrait as _, IntoActiveModel as _,
+    QueryFilter as _, QueryOrder as _, QuerySelect as _,
 };
 use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
@@ -44,19 +44,9 @@ pub struct NodeInput {
 }
 
 /// `GET /api/content/nodes`
-pub async fn nodes(
-    db: Db,
-    tenant: Tenant,
-    Query(page): Query<Page>,
-) -> Answer<Json<Vec<node::Model>>> {
+pub async fn nodes(db: Db, tenant: Tenant, Query(page): Query<Page>) -> Answer<Json<Vec<node::Model>>> {
     let of_tenant = node::Entity::find().filter(node::Column::TenantId.eq(tenant.0));
-    Ok(Json(
-        of_tenant
-            .order_by_asc(node::Column::Id)
-            .limit(page.limit())
-            .all(&db)
-            .await?,
-    ))
+    Ok(Json(of_tenant.order_by_asc(node::Column::Id).limit(page.limit()).all(&db).await?))
 }
 
 /// `GET /api/content/nodes/{id}`
@@ -69,10 +59,7 @@ pub async fn node(db: Db, tenant: Tenant, Path(id): Path<Uuid>) -> Answer<Json<n
 /// # Errors
 /// 404, 500.
 pub async fn find_node(db: &Db, tenant: Tenant, id: Uuid) -> Answer<node::Model> {
-    let found = node::Entity::find_by_id(id)
-        .filter(node::Column::TenantId.eq(tenant.0))
-        .one(db)
-        .await?;
+    let found = node::Entity::find_by_id(id).filter(node::Column::TenantId.eq(tenant.0)).one(db).await?;
     found.ok_or(NOT_FOUND)
 }
 
@@ -85,24 +72,14 @@ pub async fn create_node(
 ) -> Answer<Response> {
     let model = insert_node(&app, &db, tenant, input).await?;
     let location = format!("/api/content/nodes/{}", model.id);
-    Ok((
-        StatusCode::CREATED,
-        [(header::LOCATION, location)],
-        Json(model),
-    )
-        .into_response())
+    Ok((StatusCode::CREATED, [(header::LOCATION, location)], Json(model)).into_response())
 }
 
 /// Inserts node and outbox row in one transaction, then tells the bus.
 ///
 /// # Errors
 /// 500.
-pub async fn insert_node(
-    app: &App,
-    db: &Db,
-    tenant: Tenant,
-    input: NodeInput,
-) -> Answer<node::Model> {
+pub async fn insert_node(app: &App, db: &Db, tenant: Tenant, input: NodeInput) -> Answer<node::Model> {
     let id = Uuid::new_v4();
     let transaction = db.begin().await?;
     let model = node::ActiveModel {
@@ -122,10 +99,7 @@ pub async fn insert_node(
     };
     outbox.insert(&transaction).await?;
     transaction.commit().await?;
-    app.events.publish(Event {
-        kind: "node.created",
-        id,
-    });
+    app.events.publish(Event { kind: "node.created", id });
     Ok(model)
 }
 
@@ -143,53 +117,29 @@ pub async fn update_node(
     changed.title = Set(input.title);
     changed.body = Set(input.body);
     let model = changed.update(&db).await?;
-    app.events.publish(Event {
-        kind: "node.updated",
-        id,
-    });
+    app.events.publish(Event { kind: "node.updated", id });
     Ok(Json(model))
 }
 
 /// `DELETE /api/content/nodes/{id}`
-pub async fn delete_node(
-    State(app): State<App>,
-    db: Db,
-    tenant: Tenant,
-    Path(id): Path<Uuid>,
-) -> Answer<StatusCode> {
+pub async fn delete_node(State(app): State<App>, db: Db, tenant: Tenant, Path(id): Path<Uuid>) -> Answer<StatusCode> {
     let of_tenant = node::Entity::delete_by_id(id).filter(node::Column::TenantId.eq(tenant.0));
     if of_tenant.exec(&db).await?.rows_affected == 0 {
         return Err(NOT_FOUND);
     }
-    app.events.publish(Event {
-        kind: "node.deleted",
-        id,
-    });
+    app.events.publish(Event { kind: "node.deleted", id });
     Ok(StatusCode::NO_CONTENT)
 }
 
 /// `GET /api/commerce/products`
-pub async fn products(
-    db: Db,
-    tenant: Tenant,
-    Query(page): Query<Page>,
-) -> Answer<Json<Vec<product::Model>>> {
+pub async fn products(db: Db, tenant: Tenant, Query(page): Query<Page>) -> Answer<Json<Vec<product::Model>>> {
     let of_tenant = product::Entity::find().filter(product::Column::TenantId.eq(tenant.0));
-    Ok(Json(
-        of_tenant
-            .order_by_asc(product::Column::Id)
-            .limit(page.limit())
-            .all(&db)
-            .await?,
-    ))
+    Ok(Json(of_tenant.order_by_asc(product::Column::Id).limit(page.limit()).all(&db).await?))
 }
 
 /// `GET /api/commerce/products/{id}`: two statements, the product and whether others are cheaper.
 pub async fn product(db: Db, tenant: Tenant, Path(id): Path<Uuid>) -> Answer<Json<Value>> {
-    let found = product::Entity::find_by_id(id)
-        .filter(product::Column::TenantId.eq(tenant.0))
-        .one(&db)
-        .await?;
+    let found = product::Entity::find_by_id(id).filter(product::Column::TenantId.eq(tenant.0)).one(&db).await?;
     let found = found.ok_or(NOT_FOUND)?;
     let cheaper = product::Entity::find()
         .filter(product::Column::TenantId.eq(tenant.0))
@@ -202,64 +152,30 @@ pub async fn product(db: Db, tenant: Tenant, Path(id): Path<Uuid>) -> Answer<Jso
 }
 
 /// `GET /api/blog/posts`
-pub async fn posts(
-    db: Db,
-    tenant: Tenant,
-    Query(page): Query<Page>,
-) -> Answer<Json<Vec<post::Model>>> {
+pub async fn posts(db: Db, tenant: Tenant, Query(page): Query<Page>) -> Answer<Json<Vec<post::Model>>> {
     let of_tenant = post::Entity::find().filter(post::Column::TenantId.eq(tenant.0));
-    Ok(Json(
-        of_tenant
-            .order_by_asc(post::Column::Slug)
-            .limit(page.limit())
-            .all(&db)
-            .await?,
-    ))
+    Ok(Json(of_tenant.order_by_asc(post::Column::Slug).limit(page.limit()).all(&db).await?))
 }
 
 /// `GET /api/blog/posts/{id}`: 304 where the client has it.
-pub async fn post(
-    db: Db,
-    tenant: Tenant,
-    Path(id): Path<Uuid>,
-    headers: HeaderMap,
-) -> Answer<Response> {
-    let found = post::Entity::find_by_id(id)
-        .filter(post::Column::TenantId.eq(tenant.0))
-        .one(&db)
-        .await?;
+pub async fn post(db: Db, tenant: Tenant, Path(id): Path<Uuid>, headers: HeaderMap) -> Answer<Response> {
+    let found = post::Entity::find_by_id(id).filter(post::Column::TenantId.eq(tenant.0)).one(&db).await?;
     let found = found.ok_or(NOT_FOUND)?;
     let etag = post_etag(id);
-    let unchanged = headers
-        .get(header::IF_NONE_MATCH)
-        .is_some_and(|known| known.as_bytes() == etag.as_bytes());
+    let unchanged = headers.get(header::IF_NONE_MATCH).is_some_and(|known| known.as_bytes() == etag.as_bytes());
     let etag = [(header::ETAG, etag)];
-    Ok(if unchanged {
-        (StatusCode::NOT_MODIFIED, etag).into_response()
-    } else {
-        (etag, Json(found)).into_response()
-    })
+    Ok(if unchanged { (StatusCode::NOT_MODIFIED, etag).into_response() } else { (etag, Json(found)).into_response() })
 }
 
 /// `GET /api/v1/{locale}/pages/{slug}`
-pub async fn page(
-    db: Db,
-    tenant: Tenant,
-    Path((locale, slug)): Path<(String, String)>,
-) -> Answer<Json<post::Model>> {
+pub async fn page(db: Db, tenant: Tenant, Path((locale, slug)): Path<(String, String)>) -> Answer<Json<post::Model>> {
     let of_tenant = post::Entity::find().filter(post::Column::TenantId.eq(tenant.0));
-    let found = of_tenant
-        .filter(post::Column::Locale.eq(locale))
-        .filter(post::Column::Slug.eq(slug))
-        .one(&db)
-        .await?;
+    let found = of_tenant.filter(post::Column::Locale.eq(locale)).filter(post::Column::Slug.eq(slug)).one(&db).await?;
     found.map(Json).ok_or(NOT_FOUND)
 }
 
 /// `GET /api/v1/{locale}/categories/{category}/pages/{slug}`: no database.
-pub async fn category(
-    Path((locale, category, slug)): Path<(String, String, String)>,
-) -> Json<Value> {
+pub async fn category(Path((locale, category, slug)): Path<(String, String, String)>) -> Json<Value> {
     Json(json!({ "locale": locale, "category": category, "slug": slug }))
 }
 
@@ -292,17 +208,12 @@ pub async fn dashboard(db: Db, tenant: Tenant) -> Answer<Json<Value>> {
         tasks.spawn(async move {
             use sea_orm::{ConnectionTrait as _, DbBackend, Statement};
             let sql = format!("SELECT count(*) AS n FROM shop.{table} WHERE tenant_id = $1");
-            let statement =
-                Statement::from_sql_and_values(DbBackend::Postgres, sql, [tenant.0.into()]);
+            let statement = Statement::from_sql_and_values(DbBackend::Postgres, sql, [tenant.0.into()]);
             let row = db.query_one(statement).await?.ok_or(NOT_FOUND)?;
             Ok::<_, super::error::ApiError>(row.try_get::<i64>("", "n")?)
         });
     }
-    let counts = tasks
-        .join_all()
-        .await
-        .into_iter()
-        .collect::<Answer<Vec<_>>>()?;
+    let counts = tasks.join_all().await.into_iter().collect::<Answer<Vec<_>>>()?;
     let rows = tokio::task::spawn_blocking(move || counts.iter().sum::<i64>()).await;
     Ok(Json(json!({ "rows": rows.unwrap_or_default() })))
 }

@@ -65,8 +65,7 @@ pub async fn unavailable() -> ApiError {
 
 /// `GET /api/fail/sql`: the database refuses the statement.
 pub async fn sql_error(db: Db) -> Answer<StatusCode> {
-    db.execute_unprepared("SELECT missing FROM shop.no_such_table")
-        .await?;
+    db.execute_unprepared("SELECT missing FROM shop.no_such_table").await?;
     Ok(StatusCode::OK)
 }
 
@@ -82,17 +81,10 @@ pub async fn export(Path(kib): Path<u64>) -> Answer<Response> {
     let frames = stream::unfold(size, |left| async move {
         // `left` is smaller than the frame where the conversion matters.
         let next = usize::try_from(left).unwrap_or(FRAME).min(FRAME);
-        (next > 0).then(|| {
-            (
-                Ok::<_, Infallible>(Bytes::from_static(&ZEROES[..next])),
-                left - next as u64,
-            )
-        })
+        (next > 0).then(|| (Ok::<_, Infallible>(Bytes::from_static(&ZEROES[..next])), left - next as u64))
     });
-    let headers = [
-        (header::CONTENT_LENGTH, size.to_string()),
-        (header::CONTENT_TYPE, "application/octet-stream".into()),
-    ];
+    let headers =
+        [(header::CONTENT_LENGTH, size.to_string()), (header::CONTENT_TYPE, "application/octet-stream".into())];
     Ok((headers, Body::from_stream(frames)).into_response())
 }
 
@@ -103,10 +95,7 @@ pub async fn chunks(Path(chunks): Path<u32>) -> Response {
             return None;
         }
         tokio::time::sleep(Duration::from_millis(1)).await;
-        Some((
-            Ok::<_, Infallible>(Bytes::from(format!("line {n}\n"))),
-            n + 1,
-        ))
+        Some((Ok::<_, Infallible>(Bytes::from(format!("line {n}\n"))), n + 1))
     });
     Body::from_stream(lines).into_response()
 }
@@ -135,11 +124,7 @@ pub async fn web_socket(upgrade: WebSocketUpgrade) -> Response {
 }
 
 /// `GET /api/relay/{id}`: asks the shop itself for a product, over a kept connection, behind a circuit breaker.
-pub async fn relay(
-    State(app): State<App>,
-    Path(id): Path<String>,
-    headers: HeaderMap,
-) -> Answer<Response> {
+pub async fn relay(State(app): State<App>, Path(id): Path<String>, headers: HeaderMap) -> Answer<Response> {
     if !app.breaker.admits(Instant::now()) {
         return Err(ApiError(StatusCode::SERVICE_UNAVAILABLE, "circuit open"));
     }
@@ -147,10 +132,7 @@ pub async fn relay(
     if let Some(tenant) = headers.get("x-tenant-id") {
         request = request.header("x-tenant-id", tenant);
     }
-    if let Some(client_id) = headers
-        .get("x-request-id")
-        .and_then(|client_id| client_id.to_str().ok())
-    {
+    if let Some(client_id) = headers.get("x-request-id").and_then(|client_id| client_id.to_str().ok()) {
         request = request.header("x-request-id", format!("{client_id}.relay"));
     }
     let request = request.body(Empty::<Bytes>::new()).map_err(|_| NOT_FOUND)?;
@@ -159,12 +141,7 @@ pub async fn relay(
     let answer = answer.map_err(|_| ApiError(StatusCode::BAD_GATEWAY, "no answer"))?;
     let (status, body) = (answer.status(), answer.into_body().collect().await);
     let body = body.map_err(|_| ApiError(StatusCode::BAD_GATEWAY, "the answer ended early"))?;
-    Ok((
-        status,
-        [(header::CONTENT_TYPE, "application/json")],
-        body.to_bytes(),
-    )
-        .into_response())
+    Ok((status, [(header::CONTENT_TYPE, "application/json")], body.to_bytes()).into_response())
 }
 
 /// Static files below `/assets`: a service that is no router, as `tower_http`'s `ServeDir` is none.

@@ -9,8 +9,8 @@ use async_trait::async_trait;
 use axum::extract::FromRequestParts;
 use axum::http::request::Parts;
 use sea_orm::{
-    ConnectionTrait, DatabaseConnection, DatabaseTransaction, DbBackend, DbErr, ExecResult,
-    QueryResult, Statement, TransactionTrait as _,
+    ConnectionTrait, DatabaseConnection, DatabaseTransaction, DbBackend, DbErr, ExecResult, QueryResult, Statement,
+    TransactionTrait as _,
 };
 use tracing::Instrument as _;
 
@@ -30,10 +30,7 @@ impl FromRequestParts<App> for Db {
     type Rejection = std::convert::Infallible;
 
     async fn from_request_parts(parts: &mut Parts, app: &App) -> Result<Self, Self::Rejection> {
-        Ok(Self {
-            inner: app.db.clone(),
-            entry: parts.extensions.get::<Arc<Entry>>().cloned(),
-        })
+        Ok(Self { inner: app.db.clone(), entry: parts.extensions.get::<Arc<Entry>>().cloned() })
     }
 }
 
@@ -44,10 +41,7 @@ impl Db {
     /// What the database says.
     pub async fn begin(&self) -> Result<Db<DatabaseTransaction>, DbErr> {
         let inner = self.noted("BEGIN", |_| 0, self.inner.begin()).await?;
-        Ok(Db {
-            inner,
-            entry: self.entry.clone(),
-        })
+        Ok(Db { inner, entry: self.entry.clone() })
     }
 }
 
@@ -58,9 +52,7 @@ impl Db<DatabaseTransaction> {
     /// What the database says.
     pub async fn commit(self) -> Result<(), DbErr> {
         let Self { inner, entry } = self;
-        Db { inner: (), entry }
-            .noted("COMMIT", |()| 0, inner.commit())
-            .await
+        Db { inner: (), entry }.noted("COMMIT", |()| 0, inner.commit()).await
     }
 }
 
@@ -71,12 +63,8 @@ impl<C> Db<C> {
         rows: impl Fn(&T) -> u64,
         call: impl Future<Output = Result<T, DbErr>>,
     ) -> Result<T, DbErr> {
-        let span = tracing::info_span!(
-            "db.query",
-            otel.kind = "client",
-            db.system.name = "postgresql",
-            db.query.text = sql
-        );
+        let span =
+            tracing::info_span!("db.query", otel.kind = "client", db.system.name = "postgresql", db.query.text = sql);
         let Some(entry) = &self.entry else {
             return call.instrument(span).await;
         };
@@ -85,14 +73,7 @@ impl<C> Db<C> {
         let result = call.instrument(span).await;
         let end_ns = now_ns();
         let rows = result.as_ref().map_or(0, rows);
-        entry.query(Query {
-            sql,
-            task: task_id(),
-            start_ns,
-            end_ns,
-            rows,
-            error: result.is_err(),
-        });
+        entry.query(Query { sql, task: task_id(), start_ns, end_ns, rows, error: result.is_err() });
         result
     }
 }
@@ -105,41 +86,21 @@ impl<C: ConnectionTrait> ConnectionTrait for Db<C> {
 
     async fn execute(&self, statement: Statement) -> Result<ExecResult, DbErr> {
         let sql = self.text(&statement);
-        self.noted(
-            &sql,
-            ExecResult::rows_affected,
-            self.inner.execute(statement),
-        )
-        .await
+        self.noted(&sql, ExecResult::rows_affected, self.inner.execute(statement)).await
     }
 
     async fn execute_unprepared(&self, sql: &str) -> Result<ExecResult, DbErr> {
-        self.noted(
-            sql,
-            ExecResult::rows_affected,
-            self.inner.execute_unprepared(sql),
-        )
-        .await
+        self.noted(sql, ExecResult::rows_affected, self.inner.execute_unprepared(sql)).await
     }
 
     async fn query_one(&self, statement: Statement) -> Result<Option<QueryResult>, DbErr> {
         let sql = self.text(&statement);
-        self.noted(
-            &sql,
-            |row| u64::from(row.is_some()),
-            self.inner.query_one(statement),
-        )
-        .await
+        self.noted(&sql, |row| u64::from(row.is_some()), self.inner.query_one(statement)).await
     }
 
     async fn query_all(&self, statement: Statement) -> Result<Vec<QueryResult>, DbErr> {
         let sql = self.text(&statement);
-        self.noted(
-            &sql,
-            |rows| rows.len() as u64,
-            self.inner.query_all(statement),
-        )
-        .await
+        self.noted(&sql, |rows| rows.len() as u64, self.inner.query_all(statement)).await
     }
 }
 

@@ -38,10 +38,7 @@ impl EventBus {
     /// A bus with one subscriber, the indexer, on a task of its own.
     #[must_use]
     pub fn start() -> Self {
-        let bus = Self {
-            sender: broadcast::Sender::new(128),
-            counts: Arc::default(),
-        };
+        let bus = Self { sender: broadcast::Sender::new(128), counts: Arc::default() };
         let (mut receiver, counts) = (bus.sender.subscribe(), Arc::clone(&bus.counts));
         tokio::spawn(async move {
             loop {
@@ -71,12 +68,8 @@ impl EventBus {
     /// Published, processed, dropped.
     #[must_use]
     pub fn counts(&self) -> [u64; 3] {
-        [
-            &self.counts.published,
-            &self.counts.processed,
-            &self.counts.dropped,
-        ]
-        .map(|count| count.load(Ordering::Relaxed))
+        [&self.counts.published, &self.counts.processed, &self.counts.dropped]
+            .map(|count| count.load(Ordering::Relaxed))
     }
 }
 
@@ -103,11 +96,7 @@ struct Inner {
 
 impl Default for Breaker {
     fn default() -> Self {
-        Self(Mutex::new(Inner {
-            state: State::Closed,
-            streak: 0,
-            opened: None,
-        }))
+        Self(Mutex::new(Inner { state: State::Closed, streak: 0, opened: None }))
     }
 }
 
@@ -119,11 +108,7 @@ impl Breaker {
     /// May a call be made now?
     pub fn admits(&self, now: Instant) -> bool {
         let mut inner = self.lock();
-        if inner.state == State::Open
-            && inner
-                .opened
-                .is_none_or(|opened| now - opened >= Self::TIMEOUT)
-        {
+        if inner.state == State::Open && inner.opened.is_none_or(|opened| now - opened >= Self::TIMEOUT) {
             (inner.state, inner.streak) = (State::HalfOpen, 0);
         }
         inner.state != State::Open
@@ -137,9 +122,7 @@ impl Breaker {
             (State::Closed, false) if inner.streak + 1 < Self::FAILURES => inner.streak += 1,
             (State::HalfOpen, true) if inner.streak + 1 < Self::SUCCESSES => inner.streak += 1,
             (State::HalfOpen, true) => (inner.state, inner.streak) = (State::Closed, 0),
-            (State::Closed | State::HalfOpen, false) => {
-                (inner.state, inner.opened) = (State::Open, Some(now))
-            }
+            (State::Closed | State::HalfOpen, false) => (inner.state, inner.opened) = (State::Open, Some(now)),
             (State::Open, _) => {}
         }
     }
@@ -190,19 +173,13 @@ mod tests {
     async fn every_published_event_is_processed_or_counted_as_dropped() {
         let bus = EventBus::start();
         for _ in 0..1000 {
-            bus.publish(Event {
-                kind: "node.created",
-                id: Uuid::nil(),
-            });
+            bus.publish(Event { kind: "node.created", id: Uuid::nil() });
         }
         for _ in 0..1000 {
             tokio::task::yield_now().await;
         }
         let [published, processed, dropped] = bus.counts();
         assert_eq!((published, processed + dropped), (1000, 1000));
-        assert!(
-            processed > 0 && dropped > 0,
-            "{processed} processed, {dropped} dropped"
-        );
+        assert!(processed > 0 && dropped > 0, "{processed} processed, {dropped} dropped");
     }
 }

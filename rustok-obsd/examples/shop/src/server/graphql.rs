@@ -1,13 +1,9 @@
 //! `POST /api/graphql`: async-graphql over the same tables.
 
-use async_graphql::{
-    Context, EmptySubscription, ID, Object, Request, Response, Schema, SimpleObject,
-};
+use async_graphql::{Context, EmptySubscription, ID, Object, Request, Response, Schema, SimpleObject};
 use axum::Json;
 use axum::extract::State;
-use sea_orm::{
-    ColumnTrait as _, EntityTrait as _, QueryFilter as _, QueryOrder as _, QuerySelect as _,
-};
+use sea_orm::{ColumnTrait as _, EntityTrait as _, QueryFilter as _, QueryOrder as _, QuerySelect as _};
 use uuid::Uuid;
 
 use super::App;
@@ -27,12 +23,7 @@ pub fn schema() -> ShopSchema {
 }
 
 /// The handler; GraphQL's own errors are answers with status 200.
-pub async fn graphql(
-    State(app): State<App>,
-    db: Db,
-    tenant: Tenant,
-    Json(request): Json<Request>,
-) -> Json<Response> {
+pub async fn graphql(State(app): State<App>, db: Db, tenant: Tenant, Json(request): Json<Request>) -> Json<Response> {
     let request = request.data(app.clone()).data(db).data(tenant);
     Json(app.schema.execute(request).await)
 }
@@ -47,12 +38,7 @@ struct Node {
 
 impl From<node::Model> for Node {
     fn from(row: node::Model) -> Self {
-        Self {
-            id: row.id.into(),
-            kind: row.kind,
-            title: row.title,
-            version: row.version,
-        }
+        Self { id: row.id.into(), kind: row.kind, title: row.title, version: row.version }
     }
 }
 
@@ -65,11 +51,7 @@ struct Product {
 
 impl From<product::Model> for Product {
     fn from(row: product::Model) -> Self {
-        Self {
-            id: row.id.into(),
-            title: row.title,
-            price: row.price,
-        }
+        Self { id: row.id.into(), title: row.title, price: row.price }
     }
 }
 
@@ -89,11 +71,7 @@ impl QueryRoot {
         Ok(find_node(db, *tenant, Uuid::parse_str(&id)?).await?.into())
     }
 
-    async fn products(
-        &self,
-        context: &Context<'_>,
-        limit: Option<u64>,
-    ) -> async_graphql::Result<Vec<Product>> {
+    async fn products(&self, context: &Context<'_>, limit: Option<u64>) -> async_graphql::Result<Vec<Product>> {
         let (db, tenant) = (context.data::<Db>()?, context.data::<Tenant>()?);
         let rows = product::Entity::find()
             .filter(product::Column::TenantId.eq(tenant.0))
@@ -111,22 +89,9 @@ pub struct MutationRoot;
 
 #[Object]
 impl MutationRoot {
-    async fn create_node(
-        &self,
-        context: &Context<'_>,
-        title: String,
-        body: String,
-    ) -> async_graphql::Result<Node> {
-        let (app, db, tenant) = (
-            context.data::<App>()?,
-            context.data::<Db>()?,
-            context.data::<Tenant>()?,
-        );
-        let input = NodeInput {
-            kind: "article".to_owned(),
-            title,
-            body,
-        };
+    async fn create_node(&self, context: &Context<'_>, title: String, body: String) -> async_graphql::Result<Node> {
+        let (app, db, tenant) = (context.data::<App>()?, context.data::<Db>()?, context.data::<Tenant>()?);
+        let input = NodeInput { kind: "article".to_owned(), title, body };
         Ok(insert_node(app, db, *tenant, input).await?.into())
     }
 }

@@ -5,8 +5,7 @@
 
 use sea_orm::sea_query::OnConflict;
 use sea_orm::{
-    ActiveValue::Set, ConnectionTrait, DatabaseConnection, DbErr, EntityTrait, IntoActiveModel,
-    TransactionTrait as _,
+    ActiveValue::Set, ConnectionTrait, DatabaseConnection, DbErr, EntityTrait, IntoActiveModel, TransactionTrait as _,
 };
 
 use super::entity::{node, post, product, tenant};
@@ -32,9 +31,7 @@ const STEPS: [&str; 2] = [
 /// What the database says, for instance that the role may not create a schema.
 pub async fn run(db: &DatabaseConnection) -> Result<(), DbErr> {
     let transaction = db.begin().await?;
-    transaction
-        .execute_unprepared("SELECT pg_advisory_xact_lock(7266786)")
-        .await?;
+    transaction.execute_unprepared("SELECT pg_advisory_xact_lock(7266786)").await?;
     transaction
         .execute_unprepared(
             "SET LOCAL client_min_messages = warning; CREATE SCHEMA IF NOT EXISTS shop;
@@ -55,10 +52,7 @@ async fn fill(db: &impl ConnectionTrait) -> Result<(), DbErr> {
     let tenants = seed::TENANTS
         .iter()
         .enumerate()
-        .map(|(n, slug)| tenant::ActiveModel {
-            id: Set(seed::tenant_id(n)),
-            slug: Set((*slug).to_owned()),
-        });
+        .map(|(n, slug)| tenant::ActiveModel { id: Set(seed::tenant_id(n)), slug: Set((*slug).to_owned()) });
     add::<tenant::Entity>(db, tenants.collect()).await?;
     for t in 0..seed::TENANTS.len() {
         let tenant_id = seed::tenant_id(t);
@@ -93,17 +87,10 @@ async fn fill(db: &impl ConnectionTrait) -> Result<(), DbErr> {
     Ok(())
 }
 
-async fn add<E: EntityTrait>(
-    db: &impl ConnectionTrait,
-    rows: Vec<E::ActiveModel>,
-) -> Result<(), DbErr>
+async fn add<E: EntityTrait>(db: &impl ConnectionTrait, rows: Vec<E::ActiveModel>) -> Result<(), DbErr>
 where
     E::Model: IntoActiveModel<E::ActiveModel>,
 {
     let nothing = OnConflict::new().do_nothing().to_owned();
-    E::insert_many(rows)
-        .on_conflict(nothing)
-        .exec_without_returning(db)
-        .await
-        .map(drop)
+    E::insert_many(rows).on_conflict(nothing).exec_without_returning(db).await.map(drop)
 }

@@ -40,10 +40,7 @@ impl Connected<IncomingStream<'_, TcpListener>> for Ends {
     fn connect_info(stream: IncomingStream<'_, TcpListener>) -> Self {
         let peer = *stream.remote_addr();
         // Fails only where the connection is gone already.
-        Self {
-            peer,
-            local: stream.io().local_addr().unwrap_or(peer),
-        }
+        Self { peer, local: stream.io().local_addr().unwrap_or(peer) }
     }
 }
 
@@ -88,18 +85,12 @@ pub async fn record(
     let start_ns = now_ns();
     let entry = Arc::new(Entry(Mutex::new(Some(Box::new(Record {
         id: sink.next_id(),
-        client_id: request
-            .headers()
-            .get("x-request-id")
-            .and_then(|id| Some(id.to_str().ok()?.to_owned())),
+        client_id: request.headers().get("x-request-id").and_then(|id| Some(id.to_str().ok()?.to_owned())),
         peer: ends.peer,
         local: ends.local,
         task: task_id(),
         method: request.method().to_string(),
-        route: request
-            .extensions()
-            .get::<MatchedPath>()
-            .map(|path| path.as_str().to_owned()),
+        route: request.extensions().get::<MatchedPath>().map(|path| path.as_str().to_owned()),
         path: request.uri().path().to_owned(),
         status: None,
         start_ns,
@@ -112,11 +103,7 @@ pub async fn record(
     let head_only = request.method() == Method::HEAD;
     request.extensions_mut().insert(Arc::clone(&entry));
     // Dropped with this future where the client goes away before the answer.
-    let guard = Guard {
-        entry,
-        sink,
-        complete: false,
-    };
+    let guard = Guard { entry, sink, complete: false };
     let response = next.run(request).await;
     guard.entry.with(|record| {
         record.status = Some(response.status().as_u16());
@@ -124,20 +111,13 @@ pub async fn record(
     });
     let (parts, body) = response.into_parts();
     let left = content_length(&parts.headers).or(body.size_hint().exact());
-    let bodiless = matches!(
-        parts.status,
-        StatusCode::NO_CONTENT | StatusCode::NOT_MODIFIED
-    );
+    let bodiless = matches!(parts.status, StatusCode::NO_CONTENT | StatusCode::NOT_MODIFIED);
     let left = if head_only || bodiless { Some(0) } else { left };
     Response::from_parts(parts, Body::new(Observed { body, left, guard }))
 }
 
 /// The layer for a router that is mounted by `nest_service` at `prefix`.
-pub async fn inner_route(
-    State(prefix): State<&'static str>,
-    request: Request,
-    next: Next,
-) -> Response {
+pub async fn inner_route(State(prefix): State<&'static str>, request: Request, next: Next) -> Response {
     note_inner_route(&request, prefix);
     next.run(request).await
 }
@@ -147,20 +127,13 @@ pub fn note_inner_route(request: &Request, prefix: &'static str) {
     if let Some(entry) = request.extensions().get::<Arc<Entry>>() {
         let matched = request.extensions().get::<MatchedPath>();
         entry.with(|record| {
-            record.route = Some(
-                matched.map_or_else(|| format!("{prefix}/*"), |path| path.as_str().to_owned()),
-            );
+            record.route = Some(matched.map_or_else(|| format!("{prefix}/*"), |path| path.as_str().to_owned()));
         });
     }
 }
 
 fn content_length(headers: &HeaderMap) -> Option<u64> {
-    headers
-        .get(header::CONTENT_LENGTH)?
-        .to_str()
-        .ok()?
-        .parse()
-        .ok()
+    headers.get(header::CONTENT_LENGTH)?.to_str().ok()?.parse().ok()
 }
 
 /// Sends the record when dropped.

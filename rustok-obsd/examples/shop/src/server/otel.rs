@@ -33,9 +33,7 @@ pub fn install(endpoint: &str) -> anyhow::Result<SdkTracerProvider> {
         .with_resource(Resource::builder().with_service_name("shop").build())
         .build();
     let layer = tracing_opentelemetry::layer().with_tracer(provider.tracer("shop"));
-    let subscriber = tracing_subscriber::registry()
-        .with(LevelFilter::from_level(Level::INFO))
-        .with(layer);
+    let subscriber = tracing_subscriber::registry().with(LevelFilter::from_level(Level::INFO)).with(layer);
     tracing::subscriber::set_global_default(subscriber)?;
     Ok(provider)
 }
@@ -54,10 +52,7 @@ impl Extractor for Headers<'_> {
 
 /// The layer: one server span per request.
 pub async fn span(request: Request, next: Next) -> Response {
-    let route = request
-        .extensions()
-        .get::<MatchedPath>()
-        .map(MatchedPath::as_str);
+    let route = request.extensions().get::<MatchedPath>().map(MatchedPath::as_str);
     let method = request.method().as_str();
     let span = tracing::info_span!(
         "request",

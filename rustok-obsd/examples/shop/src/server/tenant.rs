@@ -30,11 +30,7 @@ impl<S: Sync> FromRequestParts<S> for Tenant {
     type Rejection = std::convert::Infallible;
 
     async fn from_request_parts(parts: &mut Parts, _: &S) -> Result<Self, Self::Rejection> {
-        Ok(parts
-            .extensions
-            .get()
-            .copied()
-            .unwrap_or(Self(DEFAULT_TENANT)))
+        Ok(parts.extensions.get().copied().unwrap_or(Self(DEFAULT_TENANT)))
     }
 }
 
@@ -45,10 +41,7 @@ pub struct Cache(Mutex<HashMap<String, (Option<Uuid>, Instant)>>);
 impl Cache {
     fn get(&self, name: &str, now: Instant) -> Option<Option<Uuid>> {
         let known = self.0.lock().unwrap_or_else(PoisonError::into_inner);
-        known
-            .get(name)
-            .filter(|(_, until)| now < *until)
-            .map(|(id, _)| *id)
+        known.get(name).filter(|(_, until)| now < *until).map(|(id, _)| *id)
     }
 
     fn put(&self, name: String, id: Option<Uuid>, now: Instant) {
@@ -56,13 +49,7 @@ impl Cache {
         if known.len() >= KEPT {
             known.clear();
         }
-        known.insert(
-            name,
-            (
-                id,
-                now + Duration::from_secs(if id.is_some() { 300 } else { 60 }),
-            ),
-        );
+        known.insert(name, (id, now + Duration::from_secs(if id.is_some() { 300 } else { 60 })));
     }
 }
 
@@ -70,18 +57,11 @@ impl Cache {
 ///
 /// # Errors
 /// 404 for an unknown tenant, 400 for a header that is not text, 500 where the database fails.
-pub async fn resolve(
-    State(app): State<App>,
-    db: Db,
-    mut request: Request,
-    next: Next,
-) -> Answer<Response> {
+pub async fn resolve(State(app): State<App>, db: Db, mut request: Request, next: Next) -> Answer<Response> {
     let id = match request.headers().get("x-tenant-id") {
         None => DEFAULT_TENANT,
         Some(name) => {
-            let name = name
-                .to_str()
-                .map_err(|_| ApiError(StatusCode::BAD_REQUEST, "X-Tenant-ID is not text"))?;
+            let name = name.to_str().map_err(|_| ApiError(StatusCode::BAD_REQUEST, "X-Tenant-ID is not text"))?;
             let known = app.tenants.get(name, Instant::now());
             let found = match known {
                 Some(found) => found,
@@ -102,11 +82,7 @@ async fn look_up(app: &App, db: &Db, name: String) -> Answer<Option<Uuid>> {
         Ok(id) => tenant::Column::Id.eq(id),
         Err(_) => tenant::Column::Slug.eq(&*name),
     };
-    let id = tenant::Entity::find()
-        .filter(column)
-        .one(db)
-        .await?
-        .map(|row| row.id);
+    let id = tenant::Entity::find().filter(column).one(db).await?.map(|row| row.id);
     app.tenants.put(name, id, Instant::now());
     Ok(id)
 }

@@ -1,0 +1,226 @@
+//! The connections that are followed.
+//!
+//! Reads: announcements, closes, and the tasks that read. Yields: a connection by its id, and by the task that last read
+//! a request on it. Costs: about 400 bytes a connection; bounded, the longest idle ones go first.
+
+use std::net::SocketAddr;
+
+use rustc_hash::FxHashMap;
+use rustok_obsd_ebpf::{OPEN_MID_STREAM, Role, SocketIo, SocketOpen};
+
+use super::address;
+use crate::exchange::{HttpConnection, Side};
+
+/// A followed connection.
+pub struct Connection {
+    /// Process that it was announced for.
+    pub tgid: u32,
+    /// The target's end.
+    pub local: SocketAddr,
+    /// The other end.
+    pub remote: SocketAddr,
+    /// Pairing of its requests and responses.
+    pub http: HttpConnection,
+    /// The recorder counts it as an open HTTP connection.
+    pub counted: bool,
+    /// The programs were told to copy no payload.
+    pub muted: bool,
+    sock: u64,
+    /// Where the next record of each direction begins: sent, received.
+    next: [u64; 2],
+    /// Task that last read from it.
+    task: u64,
+    last_ns: u64,
+}
+
+impl Connection {
+    /// Bytes of this direction that were lost just before the record.
+    pub fn lost_before(&mut self, io: &SocketIo, received: bool) -> u64 {
+        let next = &mut self.next[usize::from(received)];
+        let lost = io.offset.saturating_sub(*next);
+        *next = io.offset + u64::try_from(io.result).unwrap_or(0);
+        self.last_ns = io.time_ns;
+        lost
+    }
+
+    /// The task has not read from it just before.
+    #[must_use]
+    pub const fn is_new_reader(&self, task: u64) -> bool {
+        task != 0 && task != self.task
+    }
+}
+
+/// All of them.
+#[derive(Default)]
+pub struct Connections {
+    by_id: FxHashMap<u64, Connection>,
+    by_sock: FxHashMap<u64, u64>,
+    by_task: FxHashMap<(u32, u64), u64>,
+}
+
+impl Connections {
+    /// How many there are.
+    #[must_use]
+    pub fn len(&self) -> usize {
+        self.by_id.len()
+    }
+
+    /// Whether there are none.
+    #[must_use]
+    pub fn is_empty(&self) -> bool {
+        self.by_id.is_empty()
+    }
+
+    /// Begins to follow. Yields a connection that this one replaces: the kernel's memory of its socket serves again, so
+    /// that it is gone although no close was seen.
+    pub fn open(&mut self, open: &SocketOpen, routes_exact: bool) -> Option<Connection> {
+        let (local, remote) = address::of(open);
+        let side = match open.role {
+            role if role == Role::Server as u8 => Some(Side::Server),
+            role if role == Role::Client as u8 => Some(Side::Client),
+            _ => None,
+        };
+        let connection = Connection {
+            tgid: open.tgid,
+            local,
+            remote,
+            http: HttpConnection::new(side, open.flags & OPEN_MID_STREAM != 0, routes_exact),
+            counted: false,
+            muted: false,
+            sock: open.sock,
+            next: [0; 2],
+            task: 0,
+            last_ns: open.time_ns,
+        };
+        let gone = self.by_sock.insert(open.sock, open.conn).filter(|old| *old != open.conn);
+        let replaced = self.by_id.insert(open.conn, connection);
+        gone.and_then(|old| self.by_id.remove(&old)).or(replaced).inspect(|gone| self.forget_task(gone))
+    }
+
+    /// A connection by its id.
+    pub fn get(&mut self, conn: u64) -> Option<&mut Connection> {
+        self.by_id.get_mut(&conn)
+    }
+
+    /// A task read from the connection; the next route that it matches belongs there.
+    pub fn read_by(&mut self, conn: u64, task: u64) {
+        let Some(connection) = self.by_id.get_mut(&conn) else { return };
+        if !connection.is_new_reader(task) {
+            return;
+        }
+        let before = std::mem::replace(&mut connection.task, task);
+        let tgid = connection.tgid;
+        if before != 0 && self.by_task.get(&(tgid, before)) == Some(&conn) {
+            self.by_task.remove(&(tgid, before));
+        }
+        self.by_task.insert((tgid, task), conn);
+    }
+
+    /// The server connection that a task serves.
+    pub fn of_task(&mut self, tgid: u32, task: u64) -> Option<&mut Connection> {
+        let conn = *self.by_task.get(&(tgid, task))?;
+        self.by_id.get_mut(&conn)
+    }
+
+    /// Ends following.
+    pub fn close(&mut self, conn: u64) -> Option<Connection> {
+        let connection = self.by_id.remove(&conn)?;
+        if self.by_sock.get(&connection.sock) == Some(&conn) {
+            self.by_sock.remove(&connection.sock);
+        }
+        self.forget_task(&connection);
+        Some(connection)
+    }
+
+    fn forget_task(&mut self, connection: &Connection) {
+        let key = (connection.tgid, connection.task);
+        // The task may serve another connection by now, whose entry stays.
+        if self.by_task.get(&key).is_some_and(|conn| !self.by_id.contains_key(conn)) {
+            self.by_task.remove(&key);
+        }
+    }
+
+    /// The connections of a process.
+    pub fn of_process(&self, tgid: u32) -> Vec<u64> {
+        self.by_id.iter().filter(|(_, connection)| connection.tgid == tgid).map(|(conn, _)| *conn).collect()
+    }
+
+    /// Each connection of a process.
+    pub fn each_of_process(&mut self, tgid: u32) -> impl Iterator<Item = &mut Connection> {
+        self.by_id.values_mut().filter(move |connection| connection.tgid == tgid)
+    }
+
+    /// The connections that were idle longest, to make room for `room` others.
+    #[must_use]
+    pub fn oldest(&self, room: usize) -> Vec<u64> {
+        let mut ages: Vec<(u64, u64)> =
+            self.by_id.iter().map(|(conn, connection)| (connection.last_ns, *conn)).collect();
+        let room = room.min(ages.len());
+        if room > 0 && room < ages.len() {
+            ages.select_nth_unstable(room - 1);
+        }
+        ages.truncate(room);
+        ages.into_iter().map(|(_, conn)| conn).collect()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use rustok_obsd_ebpf::Kind;
+
+    use super::*;
+
+    fn open(conn: u64, sock: u64) -> SocketOpen {
+        SocketOpen {
+            kind: Kind::Open as u8,
+            role: Role::Server as u8,
+            family: 2,
+            flags: 0,
+            tgid: 7,
+            conn,
+            time_ns: conn,
+            sock,
+            local_addr: [0; 16],
+            remote_addr: [0; 16],
+            local_port: 80,
+            remote_port: 81,
+            netns: 0,
+        }
+    }
+
+    #[test]
+    fn a_socket_whose_memory_serves_again_replaces_the_connection_before() {
+        let mut connections = Connections::default();
+        assert!(connections.open(&open(1, 100), false).is_none());
+        connections.read_by(1, 55);
+        assert!(connections.open(&open(2, 100), false).is_some(), "the first one is handed out to be ended");
+        assert_eq!(connections.len(), 1);
+        assert!(connections.of_task(7, 55).is_none(), "its task points nowhere");
+        assert!(connections.close(2).is_some() && connections.is_empty());
+    }
+
+    #[test]
+    fn a_task_that_moves_to_another_connection_keeps_its_entry_when_the_first_closes() {
+        let mut connections = Connections::default();
+        connections.open(&open(1, 100), false);
+        connections.open(&open(2, 200), false);
+        connections.read_by(1, 55);
+        connections.read_by(2, 55);
+        connections.close(1);
+        assert!(connections.of_task(7, 55).is_some());
+        connections.close(2);
+        assert!(connections.of_task(7, 55).is_none());
+    }
+
+    #[test]
+    fn the_longest_idle_connections_are_the_ones_to_go() {
+        let mut connections = Connections::default();
+        for conn in 1..=10 {
+            connections.open(&open(conn, conn * 100), false);
+        }
+        let mut oldest = connections.oldest(3);
+        oldest.sort_unstable();
+        assert_eq!(oldest, [1, 2, 3]);
+        assert_eq!(connections.oldest(100).len(), 10);
+    }
+}

@@ -1,0 +1,468 @@
+//! From records to metrics and spans: everything that happens to a record, in one thread.
+//!
+//! Reads: the ring's entries, and [`Command`]s of the room that finds targets. Yields: observations in the recorder,
+//! spans to the tracer, process events and calibration samples to that room. Costs: under a microsecond a record; no
+//! allocation in steady state.
+
+use std::{
+    sync::{
+        Arc,
+        atomic::Ordering,
+        mpsc::{Receiver, Sender},
+    },
+    time::{Duration, Instant},
+};
+
+use rustc_hash::FxHashMap;
+use rustok_obsd_ebpf::{Capture, RouteHit, SocketClose, SocketIo, SocketOpen, TaskProbe};
+
+use super::{
+    connections::{Connection, Connections},
+    record::{self, Record},
+};
+use crate::{
+    contract::{
+        own::{LossReason, Problem, RecordKind, SelfMetrics},
+        recorder::{Exemplar, HttpRecorder, TargetKey, TargetLabels},
+    },
+    exchange::{Exchange, Io, Shared, Side, Stats, Verdict},
+    probe::loader::CaptureMaps,
+    route::{Route, RouteNamer, Source, UNMATCHED},
+    target::{ProcessKey, RouteCache},
+    trace::{Addresses, TargetResource, Tracer},
+};
+
+/// What the room that finds targets tells the pipeline.
+pub enum Command {
+    /// Records of this process may come.
+    Add(Box<Added>),
+    /// axum's probe watches the process and its task ids are known, so that routes are exact.
+    RoutesExact {
+        /// Process.
+        tgid: u32,
+    },
+    /// The process ended or replaced its program.
+    Remove {
+        /// Process.
+        tgid: u32,
+        /// The target that it was.
+        key: TargetKey,
+    },
+}
+
+/// A new target.
+pub struct Added {
+    /// Process.
+    pub process: ProcessKey,
+    /// Number of the target.
+    pub key: TargetKey,
+    /// What its series say.
+    pub labels: TargetLabels,
+    /// What its spans say.
+    pub resource: Arc<TargetResource>,
+    /// Names its routes.
+    pub namer: RouteNamer,
+    /// See [`Command::RoutesExact`].
+    pub routes_exact: bool,
+}
+
+/// What the pipeline tells the room that finds targets.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Notice {
+    /// A process replaced its program, or a target forked it.
+    Started(u32),
+    /// A target's main thread ended.
+    Ended(u32),
+    /// What should be the task's id on the thread that matched routes is none, again and again.
+    SlotDoubtful(u32),
+    /// Calibration of Tokio's slot.
+    TaskEnter(TaskProbe),
+}
+
+/// A process that ended keeps its entry so long, for the closes of its sockets to arrive.
+const AFTERLIFE: Duration = Duration::from_secs(2);
+/// Between two looks at what has to go.
+const SWEEP: Duration = Duration::from_secs(1);
+
+struct Observed {
+    process: ProcessKey,
+    key: TargetKey,
+    namer: RouteNamer,
+    /// What client exchanges have for a route.
+    none: Route,
+    routes_exact: bool,
+    /// Routes matched where no task's id was found, as long as none ever was.
+    doubts: Option<u32>,
+    ended: Option<Instant>,
+}
+
+/// So many routes matched without a task: the slot is another one. axum serves every connection in a task.
+const DOUBTS: u32 = 256;
+
+/// Tokio counts tasks from 1: a larger number than any process spawns is none.
+const fn is_task_id(task: u64) -> bool {
+    task != 0 && task < 1 << 48
+}
+
+/// See the module's head.
+pub struct Pipeline {
+    targets: FxHashMap<u32, Observed>,
+    connections: Connections,
+    most_connections: usize,
+    shared: Shared,
+    told: Stats,
+    routes: RouteCache,
+    recorder: HttpRecorder,
+    tracer: Option<Tracer>,
+    own: Arc<SelfMetrics>,
+    maps: Option<Verdicts>,
+    commands: Receiver<Command>,
+    notices: Sender<Notice>,
+    swept: Instant,
+}
+
+/// Where verdicts on connections go.
+pub type Verdicts = aya::maps::HashMap<aya::maps::MapData, u64, u32>;
+
+/// Takes the ring out of the maps, and leaves the verdicts.
+#[must_use]
+pub fn split(maps: CaptureMaps) -> (super::ring::Ring, Verdicts) {
+    (super::ring::Ring::new(maps.ring), maps.verdicts)
+}
+
+impl Pipeline {
+    /// A pipeline without targets.
+    #[must_use]
+    pub fn new(
+        most_connections: usize,
+        recorder: HttpRecorder,
+        tracer: Option<Tracer>,
+        own: Arc<SelfMetrics>,
+        maps: Option<Verdicts>,
+        commands: Receiver<Command>,
+        notices: Sender<Notice>,
+    ) -> Self {
+        Self {
+            targets: FxHashMap::default(),
+            connections: Connections::default(),
+            most_connections,
+            shared: Shared::default(),
+            told: Stats::default(),
+            routes: RouteCache::default(),
+            recorder,
+            tracer,
+            own,
+            maps,
+            commands,
+            notices,
+            swept: Instant::now(),
+        }
+    }
+
+    /// Does what was asked for. Called before each batch of records: a target is announced here before the programs
+    /// follow it.
+    pub fn obey(&mut self) {
+        while let Ok(command) = self.commands.try_recv() {
+            match command {
+                Command::Add(added) => self.add(*added),
+                Command::RoutesExact { tgid } => {
+                    if let Some(target) = self.targets.get_mut(&tgid) {
+                        target.routes_exact = true;
+                        self.connections.each_of_process(tgid).for_each(|connection| {
+                            connection.http.set_routes_exact(true);
+                        });
+                    }
+                }
+                Command::Remove { tgid, key } => {
+                    if let Some(target) = self.targets.get_mut(&tgid).filter(|target| target.key == key) {
+                        target.ended = Some(Instant::now());
+                    }
+                }
+            }
+        }
+        self.publish();
+        if self.swept.elapsed() >= SWEEP {
+            self.sweep();
+        }
+    }
+
+    fn add(&mut self, added: Added) {
+        let Added { process, key, labels, resource, namer, routes_exact } = added;
+        // The pid serves again, or the process replaced its program.
+        self.forget(process.pid);
+        self.recorder.register_target(key, labels);
+        if let Some(tracer) = &mut self.tracer {
+            tracer.add_target(key, resource);
+        }
+        let none = Route { template: UNMATCHED.into(), source: Source::Unmatched };
+        self.targets
+            .insert(process.pid, Observed { process, key, namer, none, routes_exact, doubts: Some(0), ended: None });
+    }
+
+    fn forget(&mut self, tgid: u32) {
+        for conn in self.connections.of_process(tgid) {
+            if let Some(connection) = self.connections.close(conn) {
+                self.end(connection, monotonic_ns(), true);
+            }
+        }
+        if let Some(target) = self.targets.remove(&tgid) {
+            self.recorder.retire_target(target.key);
+            self.routes.forget(target.process.pid);
+            if let Some(tracer) = &mut self.tracer {
+                tracer.remove_target(target.key);
+            }
+        }
+    }
+
+    #[cold]
+    fn sweep(&mut self) {
+        self.swept = Instant::now();
+        let over = |target: &Observed| target.ended.is_some_and(|ended| ended.elapsed() >= AFTERLIFE);
+        let ended: Vec<u32> = self.targets.iter().filter(|(_, target)| over(target)).map(|(tgid, _)| *tgid).collect();
+        for tgid in ended {
+            self.forget(tgid);
+        }
+        let excess = self.connections.len().saturating_sub(self.most_connections);
+        if excess > 0 {
+            for conn in self.connections.oldest(excess + self.most_connections / 16) {
+                if let Some(connection) = self.connections.close(conn) {
+                    self.own.problems.add(Problem::Evicted, 1);
+                    self.end(connection, monotonic_ns(), false);
+                }
+            }
+        }
+    }
+
+    /// Takes one entry of the ring.
+    pub fn take(&mut self, entry: &[u8]) {
+        let record = match Record::parse(entry) {
+            Ok(record) => record,
+            Err(error) => {
+                self.own.lost.add(LossReason::Malformed, 1);
+                tracing::debug!("{error}");
+                return;
+            }
+        };
+        match record {
+            Record::Send(io, data) => {
+                self.own.records.add(RecordKind::Send, 1);
+                self.on_io(&io, data, false);
+            }
+            Record::Receive(io, data) => {
+                self.own.records.add(RecordKind::Receive, 1);
+                self.on_io(&io, data, true);
+            }
+            Record::Open(open) => {
+                self.own.records.add(RecordKind::Open, 1);
+                self.on_open(&open);
+            }
+            Record::Close(close) => {
+                self.own.records.add(RecordKind::Close, 1);
+                self.on_close(&close);
+            }
+            Record::Route(hit) => {
+                self.own.records.add(RecordKind::Route, 1);
+                self.on_route(&hit);
+            }
+            Record::Exec(event) => self.notify(RecordKind::Exec, Notice::Started(event.pid)),
+            Record::Fork(event) => self.notify(RecordKind::Fork, Notice::Started(event.pid)),
+            Record::Exit(event) => self.notify(RecordKind::Exit, Notice::Ended(event.pid)),
+            Record::TaskEnter(probe) => self.notify(RecordKind::TaskEnter, Notice::TaskEnter(probe)),
+        }
+    }
+
+    fn notify(&mut self, kind: RecordKind, notice: Notice) {
+        self.own.records.add(kind, 1);
+        // The receiver goes only when the daemon ends.
+        let _ = self.notices.send(notice);
+    }
+
+    fn on_open(&mut self, open: &SocketOpen) {
+        // The command came before the programs followed the process, but perhaps after this batch began.
+        if !self.targets.contains_key(&open.tgid) {
+            self.obey();
+        }
+        let routes_exact = self.targets.get(&open.tgid).is_some_and(|target| target.routes_exact);
+        if let Some(replaced) = self.connections.open(open, routes_exact) {
+            self.end(replaced, open.time_ns, true);
+        }
+    }
+
+    fn on_close(&mut self, close: &SocketClose) {
+        match self.connections.close(close.conn) {
+            Some(connection) => self.end(connection, close.time_ns, true),
+            None => self.own.lost.add(LossReason::UnknownConnection, 1),
+        }
+    }
+
+    /// `closed`: by the target; else we stop following.
+    fn end(&mut self, mut connection: Connection, time_ns: u64, closed: bool) {
+        let Some(target) = self.targets.get_mut(&connection.tgid) else { return };
+        let addresses = Addresses { local: connection.local, remote: connection.remote };
+        let (recorder, tracer) = (&mut self.recorder, &mut self.tracer);
+        let mut sink = |exchange: &Exchange<'_>| emit(target, recorder, tracer.as_mut(), addresses, exchange);
+        if closed {
+            connection.http.on_close(time_ns, &mut self.shared, &mut sink);
+        } else {
+            connection.http.on_abandon(time_ns, &mut self.shared, &mut sink);
+        }
+        if connection.counted {
+            self.recorder.connection_closed(target.key);
+        }
+    }
+
+    fn on_io(&mut self, record: &SocketIo, data: &[u8], received: bool) {
+        let Some(connection) = self.connections.get(record.conn) else {
+            self.own.lost.add(LossReason::UnknownConnection, 1);
+            return;
+        };
+        let lost = connection.lost_before(record, received);
+        let Some(target) = self.targets.get_mut(&connection.tgid) else {
+            self.own.lost.add(LossReason::UnknownConnection, 1);
+            return;
+        };
+        let addresses = Addresses { local: connection.local, remote: connection.remote };
+        let (recorder, tracer) = (&mut self.recorder, &mut self.tracer);
+        let mut sink = |exchange: &Exchange<'_>| emit(target, recorder, tracer.as_mut(), addresses, exchange);
+        let http = &mut connection.http;
+        match usize::try_from(record.result) {
+            Err(_) => http.on_error(-record.result),
+            Ok(0) if received => http.on_end_of_stream(record.time_ns, &mut self.shared, &mut sink),
+            Ok(len) => {
+                let io = Io {
+                    time_ns: record.time_ns,
+                    ready_ns: record.ready_ns,
+                    task: record.task,
+                    tid: record.tid,
+                    len,
+                    data,
+                    tail: record::tail(record),
+                    lost,
+                };
+                if received {
+                    http.on_receive(&io, &mut self.shared, &mut sink);
+                } else {
+                    http.on_send(&io, &mut self.shared, &mut sink);
+                }
+            }
+        }
+        let serves = http.side() == Some(Side::Server);
+        for method in http.take_started().filter(|_| serves) {
+            recorder.request_started(target.key, method);
+        }
+        match http.verdict() {
+            Verdict::Http1 if serves && !connection.counted => {
+                connection.counted = true;
+                recorder.connection_opened(target.key);
+            }
+            Verdict::Opaque(_) if !connection.muted => {
+                connection.muted = true;
+                mute(self.maps.as_mut(), record.conn);
+            }
+            _ => {}
+        }
+        if received && serves && connection.is_new_reader(record.task) {
+            self.connections.read_by(record.conn, record.task);
+        }
+    }
+
+    fn on_route(&mut self, hit: &RouteHit) {
+        let Some(target) = self.targets.get_mut(&hit.tgid) else { return };
+        if is_task_id(hit.task) {
+            target.doubts = None;
+        } else if let Some(doubts) = target.doubts.as_mut().filter(|_| target.routes_exact) {
+            *doubts += 1;
+            if *doubts == DOUBTS {
+                target.doubts = None;
+                target.routes_exact = false;
+                self.connections.each_of_process(hit.tgid).for_each(|connection| {
+                    connection.http.set_routes_exact(false);
+                });
+                let _ = self.notices.send(Notice::SlotDoubtful(hit.tgid));
+            }
+        }
+        let connection = if hit.task == 0 { None } else { self.connections.of_task(hit.tgid, hit.task) };
+        let Some(connection) = connection else {
+            self.own.problems.add(Problem::RouteUnassigned, 1);
+            return;
+        };
+        match self.routes.lookup(target.process, hit.map, hit.route, Instant::now()) {
+            Some(path) => connection.http.on_route(&path, &mut self.shared),
+            None => self.own.problems.add(Problem::RouteUnassigned, 1),
+        }
+    }
+
+    /// Adds what pairing counted since the last time to the daemon's own metrics.
+    fn publish(&mut self) {
+        let (now, told) = (self.shared.stats, std::mem::replace(&mut self.told, self.shared.stats));
+        if now == told {
+            return;
+        }
+        let problems = &self.own.problems;
+        problems.add(Problem::UnmatchedResponse, now.unmatched_responses - told.unmatched_responses);
+        problems.add(
+            Problem::Malformed,
+            now.malformed_requests + now.malformed_responses - told.malformed_requests - told.malformed_responses,
+        );
+        problems.add(Problem::HeadTooLong, now.truncated_heads - told.truncated_heads);
+        problems.add(Problem::LostSync, now.lost_sync - told.lost_sync);
+        problems.add(Problem::PartialRequest, now.partial_requests - told.partial_requests);
+        problems.add(Problem::OtherProtocol, now.opaque_connections - told.opaque_connections);
+        problems.add(Problem::PipelineTooDeep, now.pipeline_overflow - told.pipeline_overflow);
+        problems.add(Problem::RouteUnassigned, now.unmatched_routes - told.unmatched_routes);
+        self.own.lost_bytes.fetch_add(now.lost_bytes - told.lost_bytes, Ordering::Relaxed);
+    }
+
+    /// Ends all connections, for the daemon ends.
+    pub fn finish(&mut self) {
+        let targets: Vec<u32> = self.targets.keys().copied().collect();
+        for tgid in targets {
+            for conn in self.connections.of_process(tgid) {
+                if let Some(connection) = self.connections.close(conn) {
+                    self.end(connection, monotonic_ns(), false);
+                }
+            }
+        }
+        self.publish();
+    }
+}
+
+/// Names the route, samples the trace, records.
+fn emit(
+    target: &mut Observed,
+    recorder: &mut HttpRecorder,
+    tracer: Option<&mut Tracer>,
+    addresses: Addresses,
+    exchange: &Exchange<'_>,
+) {
+    // A client's path belongs to another service: its route is not known, and its path is never a label.
+    let route = match exchange.side {
+        Side::Server => target.namer.name(exchange),
+        Side::Client => target.none.clone(),
+    };
+    let named = matches!(route.source, Source::Axum | Source::Pattern | Source::Learned).then_some(&route);
+    let ids = tracer.and_then(|tracer| tracer.offer(target.key, exchange, named, addresses));
+    let exemplar = ids.map(|ids| Exemplar { trace_id: ids.trace_id, span_id: ids.span_id });
+    recorder.observe(target.key, exchange, &route, exemplar);
+    if exchange.told && exchange.side == Side::Server {
+        recorder.request_ended(target.key, exchange.method);
+    }
+}
+
+/// The connection's bytes mean nothing to us: the programs need not copy them.
+#[cold]
+fn mute(verdicts: Option<&mut Verdicts>, conn: u64) {
+    if let Some(verdicts) = verdicts {
+        // A full LRU map evicts; an error leaves the connection on full copying, which is only dearer.
+        let _ = verdicts.insert(conn, u32::from(Capture::Counts as u8), 0);
+    }
+}
+
+/// `CLOCK_MONOTONIC`, the clock of the records.
+#[must_use]
+pub fn monotonic_ns() -> u64 {
+    let mut time = libc::timespec { tv_sec: 0, tv_nsec: 0 };
+    // SAFETY: writes one timespec that lives here; cannot fail for this clock.
+    unsafe { libc::clock_gettime(libc::CLOCK_MONOTONIC, &raw mut time) };
+    u64::try_from(time.tv_sec).unwrap_or(0) * 1_000_000_000 + u64::try_from(time.tv_nsec).unwrap_or(0)
+}

@@ -1,0 +1,48 @@
+//! Drains the ring buffer.
+//!
+//! Reads: the programs' ring. Yields: its entries, in order, as bytes. Costs: a `poll(2)` when it is empty; the programs
+//! wake us only when a part of the ring is used, so that a busy server does not wake us per record. What waits below
+//! that is taken when the pause ends.
+
+use std::{os::fd::AsRawFd as _, time::Duration};
+
+use aya::maps::{MapData, RingBuf};
+
+/// Shortest pause between two looks at a ring that is not full enough to wake us: bounds how old a record gets.
+const SHORTEST: Duration = Duration::from_millis(5);
+/// Longest pause, on an idle host.
+const LONGEST: Duration = Duration::from_millis(80);
+
+/// The reading end of the ring.
+pub struct Ring {
+    ring: RingBuf<MapData>,
+    pause: Duration,
+}
+
+impl Ring {
+    /// Takes the ring.
+    #[must_use]
+    pub const fn new(ring: RingBuf<MapData>) -> Self {
+        Self { ring, pause: SHORTEST }
+    }
+
+    /// Hands at most `most` waiting entries to `take`. Returns how many there were.
+    pub fn drain(&mut self, most: usize, mut take: impl FnMut(&[u8])) -> usize {
+        let mut taken = 0;
+        while taken < most {
+            let Some(entry) = self.ring.next() else { break };
+            take(&entry);
+            taken += 1;
+        }
+        self.pause = if taken > 0 { SHORTEST } else { (self.pause * 2).min(LONGEST) };
+        taken
+    }
+
+    /// Waits until the programs wake us or the pause is over.
+    pub fn wait(&self) {
+        let mut fd = libc::pollfd { fd: self.ring.as_raw_fd(), events: libc::POLLIN, revents: 0 };
+        let timeout = i32::try_from(self.pause.as_millis()).unwrap_or(i32::MAX);
+        // SAFETY: one valid pollfd for the duration of the call. An error or a signal is a wake-up without entries.
+        unsafe { libc::poll(&raw mut fd, 1, timeout) };
+    }
+}

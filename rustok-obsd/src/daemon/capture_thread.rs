@@ -1,0 +1,38 @@
+//! The capture thread: drains the ring into the pipeline.
+//!
+//! Reads: the ring. Yields: nothing of its own. Costs: see [`crate::capture::ring`].
+
+use std::{
+    sync::atomic::{AtomicBool, Ordering},
+    time::{Duration, Instant},
+};
+
+use crate::capture::{Pipeline, ring::Ring};
+
+/// Entries between two looks at the commands.
+const BATCH: usize = 4096;
+/// At the end, the ring is drained for at most this long: a busy target never lets it run empty.
+const LAST_LOOK: Duration = Duration::from_millis(300);
+/// Without programs there is no ring, but there are commands.
+const WITHOUT_RING: Duration = Duration::from_millis(200);
+
+/// Runs until `stop`.
+pub(super) fn run(ring: Option<Ring>, mut pipeline: Pipeline, stop: &AtomicBool) {
+    let Some(mut ring) = ring else {
+        while !stop.load(Ordering::Relaxed) {
+            pipeline.obey();
+            std::thread::sleep(WITHOUT_RING);
+        }
+        return;
+    };
+    while !stop.load(Ordering::Relaxed) {
+        pipeline.obey();
+        if ring.drain(BATCH, |entry| pipeline.take(entry)) < BATCH {
+            ring.wait();
+        }
+    }
+    let end = Instant::now() + LAST_LOOK;
+    pipeline.obey();
+    while ring.drain(BATCH, |entry| pipeline.take(entry)) == BATCH && Instant::now() < end {}
+    pipeline.finish();
+}

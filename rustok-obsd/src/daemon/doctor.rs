@@ -1,0 +1,193 @@
+//! `rustok-obsd doctor`: what would work on this host for each target, and why the rest would not.
+//!
+//! Reads: the kernel, the process table, the targets' binaries; loads and attaches the kernel programs for a moment.
+//! Yields: a [`Diagnosis`], printable and as JSON. Costs: about a second; nothing is left attached.
+
+use std::fmt;
+
+use serde::Serialize;
+
+use super::{DaemonError, rules::rules, settings};
+use crate::{
+    config::Config,
+    probe::{Kernel, ProbeBoard, Programs, State, loader},
+    target::{BinaryCache, ProbePoint, Scanner, Selector, Target, TaskSlot},
+};
+
+/// One line of the diagnosis.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+pub struct Check {
+    /// What was looked at.
+    pub what: String,
+    /// It would work.
+    pub ok: bool,
+    /// It is needed; else the daemon does without, and says so.
+    pub required: bool,
+    /// What was found, or why it would not work and what to do.
+    pub detail: String,
+}
+
+/// What was found.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+pub struct Diagnosis {
+    /// Kernel and permissions.
+    pub host: Vec<Check>,
+    /// Each process that the configuration selects.
+    pub targets: Vec<TargetDiagnosis>,
+}
+
+/// One process.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+pub struct TargetDiagnosis {
+    /// Process id.
+    pub pid: u32,
+    /// Executable.
+    pub exe: String,
+    /// `service.name`.
+    pub service_name: String,
+    /// Each probe.
+    pub checks: Vec<Check>,
+}
+
+impl Diagnosis {
+    /// Everything that was asked for would work.
+    #[must_use]
+    pub fn is_ok(&self) -> bool {
+        let mut checks = self.host.iter().chain(self.targets.iter().flat_map(|target| &target.checks));
+        checks.all(|check| check.ok || !check.required)
+    }
+}
+
+/// Looks.
+///
+/// # Errors
+/// The rules or the process table cannot be read.
+pub fn diagnose(config: &Config) -> Result<Diagnosis, DaemonError> {
+    let scanner = Scanner::new(&config.path.procfs, Selector::new(&rules(&config.targets))?);
+    let kernel = Kernel::inspect();
+    let mut host = host_checks(&kernel);
+    host.extend(load_checks(config, &kernel));
+    let scan = scanner.scan()?;
+    let mut cache = BinaryCache::default();
+    let mut targets = Vec::new();
+    for process in scan.targets {
+        let (pid, exe, service_name) = (process.key.pid, process.exe.display().to_string(), process.service_name());
+        let checks = match Target::new(process, &mut cache) {
+            Ok(target) => target_checks(&target),
+            Err(error) => vec![required("executable", Err(error.to_string()))],
+        };
+        targets.push(TargetDiagnosis { pid, exe, service_name, checks });
+    }
+    host.push(match (config.targets.is_empty(), targets.len()) {
+        (true, _) => required(
+            "targets",
+            Err("none configured: give --exe NAME, or [[targets]] in the file of --config.file".into()),
+        ),
+        (false, 0) => optional(
+            "targets",
+            Err(format!(
+                "no running process matches; {} processes were looked at{}; one that starts later is seen at once",
+                scan.seen,
+                if scan.denied > 0 { format!(", {} may not be read", scan.denied) } else { String::new() }
+            )),
+        ),
+        (false, found) => required("targets", Ok(format!("{found} running"))),
+    });
+    Ok(Diagnosis { host, targets })
+}
+
+fn check(what: &str, required: bool, result: Result<String, String>) -> Check {
+    let ok = result.is_ok();
+    let (Ok(detail) | Err(detail)) = result;
+    Check { what: what.into(), ok, required, detail }
+}
+
+fn required(what: &str, result: Result<String, String>) -> Check {
+    check(what, true, result)
+}
+
+fn optional(what: &str, result: Result<String, String>) -> Check {
+    check(what, false, result)
+}
+
+fn host_checks(kernel: &Kernel) -> Vec<Check> {
+    let mut checks = vec![required("kernel", Ok(kernel.release.clone()))];
+    checks.push(required(
+        "capabilities",
+        if kernel.missing.is_empty() { Ok("all there".into()) } else { Err(kernel.refusal().unwrap_or_default()) },
+    ));
+    checks.push(match kernel.lockdown.as_deref() {
+        Some("confidentiality") => required("lockdown", Err(kernel.refusal().unwrap_or_default())),
+        mode => required("lockdown", Ok(mode.unwrap_or("not built in").into())),
+    });
+    checks.push(optional(
+        "pid namespace",
+        if kernel.host_pids {
+            Ok("the host's".into())
+        } else {
+            Err("not the host's, while the kernel tells host pids: run with hostPID: true (Kubernetes) or --pid=host"
+                .into())
+        },
+    ));
+    checks.push(required("kernel types", kernel.offsets.as_ref().map(|_| "BTF read".into()).map_err(Clone::clone)));
+    checks
+}
+
+/// Loads and attaches for real, for a moment: nothing else tells as well whether it would work.
+fn load_checks(config: &Config, kernel: &Kernel) -> Vec<Check> {
+    let board = ProbeBoard::default();
+    match Programs::load(loader::OBJECT, kernel, settings(config), board.clone()) {
+        Ok(loaded) => {
+            let mut checks: Vec<Check> = board
+                .all()
+                .into_iter()
+                .map(|probe| {
+                    let ok = probe.state == State::Attached;
+                    required(&probe.probe, if ok { Ok("attaches".into()) } else { Err(probe.reason) })
+                })
+                .collect();
+            drop(loaded);
+            checks.sort_by(|a, b| a.what.cmp(&b.what));
+            checks
+        }
+        Err(error) => vec![required("kernel programs", Err(error.to_string()))],
+    }
+}
+
+fn target_checks(target: &Target) -> Vec<Check> {
+    let mut checks: Vec<Check> = [ProbePoint::AxumRoute]
+        .into_iter()
+        .map(|point| {
+            let presence = target.binary.presence_of(point);
+            optional(point.path(), if target.binary.places(point).is_empty() { Err(presence) } else { Ok(presence) })
+        })
+        .collect();
+    checks.push(optional(
+        "tokio task id",
+        match &target.binary.task_slot {
+            slot @ (TaskSlot::Known(_) | TaskSlot::NeedsCalibration { .. }) => Ok(slot.to_string()),
+            slot @ TaskSlot::Absent { .. } => Err(slot.to_string()),
+        },
+    ));
+    checks
+}
+
+impl fmt::Display for Diagnosis {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let line = |f: &mut fmt::Formatter<'_>, check: &Check| {
+            let verdict = match (check.ok, check.required) {
+                (true, _) => "ok",
+                (false, true) => "FAIL",
+                (false, false) => "without",
+            };
+            writeln!(f, "  {verdict:<8} {:<24} {}", check.what, check.detail)
+        };
+        writeln!(f, "host")?;
+        self.host.iter().try_for_each(|check| line(f, check))?;
+        for target in &self.targets {
+            writeln!(f, "process {} {} ({})", target.pid, target.exe, target.service_name)?;
+            target.checks.iter().try_for_each(|check| line(f, check))?;
+        }
+        Ok(())
+    }
+}

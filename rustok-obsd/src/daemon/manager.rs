@@ -1,0 +1,373 @@
+//! Finds targets and attaches to them.
+//!
+//! Reads: `/proc` at the start, process events afterwards. Yields: attached uprobes, entries in the programs' maps, and
+//! [`Command`]s to the pipeline. Costs: one thread that sleeps; an analysis per binary, some ms per attachment.
+
+use std::{
+    collections::BTreeMap,
+    sync::{
+        Arc, Mutex, MutexGuard, PoisonError,
+        atomic::{AtomicBool, Ordering},
+        mpsc::{Receiver, RecvTimeoutError, Sender},
+    },
+    time::{Duration, Instant},
+};
+
+use rustok_obsd_ebpf::TaskProbe;
+
+use super::{DaemonError, rules::rules, status::TargetBoard};
+use crate::{
+    capture::pipeline::{Added, Command, Notice},
+    config::Config,
+    contract::recorder::{TargetKey, TargetLabels},
+    probe::{ProbeBoard, Programs, State, uprobe::Uprobes},
+    route::{Patterns, RouteNamer},
+    target::{
+        BinaryCache, Calibrator, ProbePoint, Process, ProcessMemory, Progress, Scanner, Selector, Target, TaskSlot,
+    },
+    trace::Resources,
+};
+
+/// Programs behind the uprobes.
+const AXUM: &str = "axum_matched_path";
+const TOKIO: &str = "tokio_task_enter";
+/// Name of the slot among the probes.
+const SLOT: &str = "tokio_task_slot";
+
+/// Between two looks at processes that end, and at the stop flag.
+const TICK: Duration = Duration::from_millis(100);
+/// Between two scans where events do not tell enough: a rule names a port, or the events are not to be had.
+const RESCAN: Duration = Duration::from_secs(5);
+/// A target that was told to have ended and has not after this time goes on (its main thread ended before the others).
+const LINGER: Duration = Duration::from_secs(5);
+
+struct Live {
+    target: Target,
+    key: TargetKey,
+    ending: Option<Instant>,
+    calibrator: Option<Calibrator>,
+}
+
+/// See the module's head.
+pub(super) struct Manager {
+    config: Arc<Config>,
+    scanner: Scanner,
+    cache: BinaryCache,
+    programs: Option<Arc<Mutex<Programs>>>,
+    uprobes: Uprobes,
+    probes: ProbeBoard,
+    board: TargetBoard,
+    resources: Resources,
+    commands: Sender<Command>,
+    notices: Receiver<Notice>,
+    live: BTreeMap<u32, Live>,
+    next_key: u32,
+    scanned: Instant,
+}
+
+impl Manager {
+    pub(super) fn new(
+        config: Arc<Config>,
+        programs: Option<Arc<Mutex<Programs>>>,
+        probes: ProbeBoard,
+        resources: Resources,
+        commands: Sender<Command>,
+        notices: Receiver<Notice>,
+    ) -> Result<Self, DaemonError> {
+        let scanner = Scanner::new(&config.path.procfs, Selector::new(&rules(&config.targets))?);
+        // A process table that cannot be read is an error of the configuration: say so before anything runs.
+        scanner.scan()?;
+        Ok(Self {
+            config,
+            scanner,
+            cache: BinaryCache::default(),
+            programs,
+            uprobes: Uprobes::default(),
+            probes,
+            board: TargetBoard::default(),
+            resources,
+            commands,
+            notices,
+            live: BTreeMap::new(),
+            next_key: 0,
+            scanned: Instant::now(),
+        })
+    }
+
+    pub(super) fn board(&self) -> TargetBoard {
+        self.board.clone()
+    }
+
+    pub(super) fn run(mut self, stop: &AtomicBool) -> Self {
+        self.scan();
+        if self.live.is_empty() {
+            tracing::info!("no process matches the targets yet; new ones are seen when they start");
+        }
+        while !stop.load(Ordering::Relaxed) {
+            match self.notices.recv_timeout(TICK) {
+                Ok(notice) => self.on_notice(notice),
+                Err(RecvTimeoutError::Timeout) => {}
+                Err(RecvTimeoutError::Disconnected) => break,
+            }
+            self.bury();
+            if self.scanned.elapsed() >= RESCAN && self.must_rescan() {
+                self.scan();
+            }
+        }
+        self
+    }
+
+    /// Detaches all uprobes; returns how many could not be until `deadline`.
+    pub(super) fn detach(&mut self, deadline: Instant) -> usize {
+        self.uprobes.detach_all(deadline)
+    }
+
+    fn must_rescan(&self) -> bool {
+        let events = self
+            .probes
+            .all()
+            .iter()
+            .filter(|probe| matches!(probe.probe.as_str(), "sched_process_exec" | "sched_process_exit"))
+            .all(|probe| probe.state == State::Attached);
+        !events || self.scanner.selector().wants_ports()
+    }
+
+    fn scan(&mut self) {
+        self.scanned = Instant::now();
+        match self.scanner.scan() {
+            Ok(scan) => {
+                if scan.denied > 0 {
+                    tracing::debug!("{} processes may not be read", scan.denied);
+                }
+                for process in scan.targets {
+                    let known = self.live.get(&process.key.pid);
+                    if known.is_none_or(|live| live.target.process.key != process.key) {
+                        self.start(process);
+                    }
+                }
+                let gone: Vec<u32> = self
+                    .live
+                    .values()
+                    .filter(|live| !self.scanner.is_alive(live.target.process.key))
+                    .map(|live| live.target.process.key.pid)
+                    .collect();
+                gone.into_iter().for_each(|pid| self.end(pid));
+            }
+            Err(error) => tracing::warn!("{error}"),
+        }
+    }
+
+    fn on_notice(&mut self, notice: Notice) {
+        match notice {
+            Notice::Started(pid) => {
+                let process = self.scanner.inspect(pid);
+                // The same process with another program is another target.
+                if self.live.contains_key(&pid) {
+                    self.end(pid);
+                }
+                if let Some(process) = process {
+                    self.start(process);
+                }
+            }
+            Notice::Ended(pid) => {
+                if let Some(live) = self.live.get_mut(&pid) {
+                    live.ending = Some(Instant::now());
+                }
+            }
+            Notice::TaskEnter(probe) => self.calibrate(&probe),
+            Notice::SlotDoubtful(pid) => self.give_up_slot(pid, "the word that should hold the task's id holds none"),
+        }
+    }
+
+    /// Ends the targets whose processes are gone: the event comes while they still end.
+    fn bury(&mut self) {
+        let mut gone = Vec::new();
+        for (pid, live) in &mut self.live {
+            let Some(since) = live.ending else { continue };
+            if !self.scanner.is_alive(live.target.process.key) {
+                gone.push(*pid);
+            } else if since.elapsed() > LINGER {
+                live.ending = None;
+            }
+        }
+        gone.into_iter().for_each(|pid| self.end(pid));
+    }
+
+    fn start(&mut self, process: Process) {
+        let pid = process.key.pid;
+        if self.live.contains_key(&pid) {
+            self.end(pid);
+        }
+        let target = match Target::new(process, &mut self.cache) {
+            Ok(target) => target,
+            Err(error) => {
+                tracing::warn!("process {pid} is not observed: {error}");
+                return;
+            }
+        };
+        let key = TargetKey(self.next_key);
+        self.next_key += 1;
+        tracing::info!("observing process {pid}, {} ({})", target.process.exe.display(), target.process.service_name());
+        let slot = match &target.binary.task_slot {
+            TaskSlot::Known(offset) => Some(*offset),
+            TaskSlot::NeedsCalibration { .. } | TaskSlot::Absent { .. } => None,
+        };
+        let routed = self.attach_axum(&target);
+        self.announce(&target, key, routed && slot.is_some());
+        self.follow(&target, slot.unwrap_or(0));
+        let calibrator = self.start_calibration(&target);
+        self.live.insert(pid, Live { target, key, ending: None, calibrator });
+        self.publish();
+    }
+
+    fn announce(&self, target: &Target, key: TargetKey, routes_exact: bool) {
+        let configured = self.config.targets.get(target.process.entry).cloned().unwrap_or_default();
+        let resource = Arc::new(self.resources.describe(&configured, target.process.key.pid));
+        let text = |key: &str| resource.get(key).unwrap_or_default();
+        let labels = TargetLabels {
+            service_name: resource.service_name.clone(),
+            service_version: text("service.version"),
+            service_namespace: text("service.namespace"),
+            deployment_environment_name: text("deployment.environment.name"),
+            host_name: text("host.name"),
+        };
+        let patterns = Patterns::new(&configured.routes).unwrap_or_else(|error| {
+            // The configuration was checked at the start.
+            tracing::warn!("route patterns of {}: {error}", labels.service_name);
+            Patterns::default()
+        });
+        let namer = RouteNamer::new(patterns, self.config.routes.limit);
+        let process = target.process.key;
+        let added = Added { process, key, labels, resource, namer, routes_exact };
+        // The pipeline goes only when the daemon ends.
+        let _ = self.commands.send(Command::Add(Box::new(added)));
+    }
+
+    /// Lets the programs follow the process.
+    fn follow(&self, target: &Target, slot: i64) {
+        let Some(mut programs) = self.lock() else { return };
+        let pid = target.process.key.pid;
+        let words = rustok_obsd_ebpf::Target { task_slot: slot, flags: 0 }.words();
+        if let Err(error) = programs.targets.insert(pid, words, 0) {
+            tracing::error!("process {pid} is not followed: the programs' map of targets: {error}");
+        }
+        for port in self.scanner.listening_ports(pid).unwrap_or_default() {
+            if let Err(error) = programs.ports.insert(port, 1, 0) {
+                tracing::debug!("port {port}: {error}");
+            }
+        }
+    }
+
+    fn lock(&self) -> Option<MutexGuard<'_, Programs>> {
+        Some(self.programs.as_ref()?.lock().unwrap_or_else(PoisonError::into_inner))
+    }
+
+    /// Attaches to axum's router; true if it tells routes from now on.
+    fn attach_axum(&mut self, target: &Target) -> bool {
+        let name = target.process.exe.display().to_string();
+        let places: Vec<u64> =
+            target.binary.places(ProbePoint::AxumRoute).iter().map(|place| place.file_offset).collect();
+        if places.is_empty() {
+            let reason = target.binary.presence_of(ProbePoint::AxumRoute);
+            self.probes.set(AXUM, &name, State::Disabled, reason);
+            return false;
+        }
+        self.attach(AXUM, target, &places)
+    }
+
+    fn attach(&mut self, program: &'static str, target: &Target, places: &[u64]) -> bool {
+        let Some(programs) = self.programs.clone() else { return false };
+        let mut programs = programs.lock().unwrap_or_else(PoisonError::into_inner);
+        let name = target.process.exe.display().to_string();
+        let binary = (target.file.device, target.file.inode);
+        let pid = target.process.key.pid;
+        let started = Instant::now();
+        match self.uprobes.attach(&mut programs, program, binary, &target.process.exe_file, places, pid) {
+            Ok(()) => {
+                tracing::debug!("{program} attached to {name} in {:?}", started.elapsed());
+                self.probes.set(program, &name, State::Attached, "");
+                true
+            }
+            Err(error) => {
+                tracing::warn!("{error}");
+                self.probes.set(program, &name, State::Failed, error.to_string());
+                false
+            }
+        }
+    }
+
+    fn start_calibration(&mut self, target: &Target) -> Option<Calibrator> {
+        let name = target.process.exe.display().to_string();
+        match &target.binary.task_slot {
+            TaskSlot::Known(_) => {
+                self.probes.set(SLOT, &name, State::Attached, "");
+                None
+            }
+            TaskSlot::Absent { reason } => {
+                self.probes.set(SLOT, &name, State::Disabled, reason.as_str());
+                None
+            }
+            TaskSlot::NeedsCalibration { enter_offsets, areas, reason } => {
+                if !self.attach(TOKIO, target, enter_offsets) {
+                    return None;
+                }
+                self.probes.set(SLOT, &name, State::Disabled, format!("calibrating: {reason}"));
+                Some(Calibrator::new(areas))
+            }
+        }
+    }
+
+    fn calibrate(&mut self, probe: &TaskProbe) {
+        let Some(live) = self.live.get_mut(&probe.tgid) else { return };
+        let Some(calibrator) = &mut live.calibrator else { return };
+        let memory = ProcessMemory::new(probe.tgid);
+        match calibrator.sample(&memory, probe.thread_pointer, probe.task) {
+            Progress::Searching => {}
+            Progress::Found(offset) => {
+                live.calibrator = None;
+                let target = live.target.clone();
+                let name = target.process.exe.display().to_string();
+                tracing::info!("{name}: Tokio's task id is at {offset:#x} from the thread pointer");
+                self.uprobes.release(probe.tgid, Some(TOKIO));
+                self.probes.set(TOKIO, &name, State::Disabled, "calibration is done");
+                self.probes.set(SLOT, &name, State::Attached, "");
+                self.follow(&target, offset);
+                if self.uprobes.is_attached(AXUM, probe.tgid) {
+                    let _ = self.commands.send(Command::RoutesExact { tgid: probe.tgid });
+                }
+            }
+            Progress::GaveUp { reason } => self.give_up_slot(probe.tgid, &reason),
+        }
+    }
+
+    fn give_up_slot(&mut self, pid: u32, reason: &str) {
+        let Some(live) = self.live.get_mut(&pid) else { return };
+        live.calibrator = None;
+        let target = live.target.clone();
+        let name = target.process.exe.display().to_string();
+        tracing::warn!("{name}: Tokio's task ids are not known: {reason}");
+        self.uprobes.release(pid, Some(TOKIO));
+        self.probes.set(SLOT, &name, State::Failed, reason);
+        self.follow(&target, 0);
+    }
+
+    fn end(&mut self, pid: u32) {
+        let Some(live) = self.live.remove(&pid) else { return };
+        tracing::info!("process {pid}, {} has ended", live.target.process.exe.display());
+        if let Some(mut programs) = self.lock() {
+            // It may be gone already, by a replacement.
+            let _ = programs.targets.remove(&pid);
+        }
+        self.uprobes.release(pid, None);
+        let _ = self.commands.send(Command::Remove { tgid: pid, key: live.key });
+        let exe = &live.target.process.exe;
+        if !self.live.values().any(|other| other.target.process.exe == *exe) {
+            self.probes.forget(&exe.display().to_string());
+        }
+        self.publish();
+    }
+
+    fn publish(&self) {
+        self.board.set(self.live.values().map(|live| live.target.info()).collect());
+    }
+}

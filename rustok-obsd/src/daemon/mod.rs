@@ -1,0 +1,261 @@
+//! Runs everything: loads the programs, starts the threads, serves, and ends in bounded time.
+//!
+//! Reads: the configuration. Yields: nothing; `run` returns when the daemon was told to end. Costs: three threads (capture,
+//! targets, span export) and a small runtime for the exposition.
+
+mod capture_thread;
+pub mod doctor;
+pub mod logging;
+mod manager;
+mod rules;
+mod status;
+
+use std::{
+    sync::{
+        Arc, Mutex, PoisonError,
+        atomic::{AtomicBool, Ordering},
+        mpsc,
+    },
+    thread,
+    time::{Duration, Instant},
+};
+
+use thiserror::Error;
+
+use crate::{
+    capture::pipeline::{self, Pipeline},
+    config::{Backend, Config},
+    contract::{own::SelfMetrics, recorder::HttpRecorder},
+    exposition::{self, BindError, Exposition, server},
+    probe::{Kernel, LoadError, ProbeBoard, Programs, Settings, State, loader, stats::ProbeCollector},
+    target::{RuleError, ScanError},
+    trace::{Resources, TraceError, Tracing},
+};
+
+pub use rules::rules;
+
+/// The daemon ends within this time of SIGTERM.
+const SHUTDOWN: Duration = Duration::from_secs(3);
+
+/// Why the daemon does not start.
+#[derive(Debug, Error)]
+pub enum DaemonError {
+    /// The address of the exposition.
+    #[error(transparent)]
+    Bind(#[from] BindError),
+    /// The rules of the targets.
+    #[error("targets: {0}")]
+    Rules(#[from] RuleError),
+    /// The process table.
+    #[error(transparent)]
+    Scan(#[from] ScanError),
+    /// Span export.
+    #[error(transparent)]
+    Trace(#[from] TraceError),
+    /// A thread, the runtime, or signals.
+    #[error("cannot start {what}: {source}; raise the limit of processes (ulimit -u) or free memory")]
+    Thread {
+        /// What.
+        what: &'static str,
+        /// Why not.
+        source: std::io::Error,
+    },
+    /// The kernel programs were asked for by name and cannot run.
+    #[error("ebpf.backend = \"{backend}\" was asked for: {source}; leave it at \"auto\" to go on without")]
+    Backend {
+        /// Backend.
+        backend: &'static str,
+        /// Why not.
+        source: LoadError,
+    },
+}
+
+/// Runs until SIGTERM or SIGINT.
+///
+/// # Errors
+/// The daemon cannot start. What can be missing (kernel programs, a collector that is down) is no error: it is told in
+/// the log, `/status` and the metrics.
+pub fn run(config: Config) -> Result<(), DaemonError> {
+    let runtime = tokio::runtime::Builder::new_current_thread()
+        .max_blocking_threads(8)
+        .thread_name("exposition")
+        .enable_all()
+        .build()
+        .map_err(|source| DaemonError::Thread { what: "the runtime", source })?;
+    // Before anything is attached: a taken port must leave no trace.
+    let listener = runtime.block_on(exposition::bind(&config.web.listen_address.to_string()))?;
+    let address = listener.local_addr().unwrap_or(config.web.listen_address);
+    let daemon = Daemon::start(config)?;
+    tracing::info!("serving http://{address}/metrics");
+    let shutdown = daemon.serve(&runtime, listener)?;
+    daemon.stop(shutdown);
+    Ok(())
+}
+
+struct Daemon {
+    exposition: Arc<Exposition>,
+    status: Arc<status::DaemonStatus>,
+    stop: Arc<AtomicBool>,
+    programs: Option<Arc<Mutex<Programs>>>,
+    manager: thread::JoinHandle<manager::Manager>,
+    capture: thread::JoinHandle<()>,
+    tracing: Option<Tracing>,
+}
+
+impl Daemon {
+    fn start(config: Config) -> Result<Self, DaemonError> {
+        let kernel = Kernel::inspect();
+        let board = ProbeBoard::default();
+        let own = Arc::new(SelfMetrics::new(status::BUILD));
+        let loaded = load(&config, &kernel, &board)?;
+        let (programs, maps, counts) = match loaded {
+            Some((programs, maps, counts)) => {
+                (Some(Arc::new(Mutex::new(programs))), Some(pipeline::split(maps)), Some(Arc::new(counts)))
+            }
+            None => (None, None, None),
+        };
+        let spans = Tracing::start(&config.traces)?;
+        let (recorder, metrics) = HttpRecorder::new(rules::recorder_limits(&config));
+        let exposition = Arc::new(Exposition::new());
+        exposition.register(Arc::new(ProbeCollector::new(programs.clone(), counts, board.clone(), Arc::clone(&own))));
+        exposition.register(Arc::clone(&own) as _);
+        exposition.register(metrics);
+        if let Some(spans) = &spans {
+            let _ = own.spans.set(spans.counters());
+        }
+
+        let stop = Arc::new(AtomicBool::new(false));
+        let (commands, obeyed) = mpsc::channel();
+        let (noticed, notices) = mpsc::channel();
+        let (ring, verdicts) = maps.map_or((None, None), |(ring, verdicts)| (Some(ring), Some(verdicts)));
+        let pipeline = Pipeline::new(
+            config.capture.sockets,
+            recorder,
+            spans.as_ref().map(Tracing::tracer),
+            Arc::clone(&own),
+            verdicts,
+            obeyed,
+            noticed,
+        );
+        let config = Arc::new(config);
+        let manager = manager::Manager::new(
+            Arc::clone(&config),
+            programs.clone(),
+            board.clone(),
+            Resources::new(&config),
+            commands,
+            notices,
+        )?;
+        let status = Arc::new(status::DaemonStatus::new(kernel, board, manager.board(), Arc::clone(&config)));
+        let thread = |what, source| DaemonError::Thread { what, source };
+        let manager = {
+            let stop = Arc::clone(&stop);
+            let run = move || manager.run(&stop);
+            thread::Builder::new()
+                .name("targets".into())
+                .spawn(run)
+                .map_err(|e| thread("the thread that finds targets", e))?
+        };
+        let capture = {
+            let stop = Arc::clone(&stop);
+            let run = move || capture_thread::run(ring, pipeline, &stop);
+            thread::Builder::new().name("capture".into()).spawn(run).map_err(|e| thread("the capture thread", e))?
+        };
+        Ok(Self { exposition, status, stop, programs, manager, capture, tracing: spans })
+    }
+
+    /// Serves until a signal comes. Yields the deadline of the shutdown.
+    fn serve(
+        &self,
+        runtime: &tokio::runtime::Runtime,
+        listener: tokio::net::TcpListener,
+    ) -> Result<Instant, DaemonError> {
+        use tokio::signal::unix::{SignalKind, signal};
+        let server = server::Server::new(
+            Arc::clone(&self.exposition),
+            Arc::clone(&self.status) as Arc<dyn server::Status>,
+            server::Limits { shutdown_timeout: Duration::from_millis(500), ..server::Limits::default() },
+        );
+        runtime.block_on(async {
+            let signals = |source| DaemonError::Thread { what: "signal handling", source };
+            let mut terminate = signal(SignalKind::terminate()).map_err(signals)?;
+            let mut interrupt = signal(SignalKind::interrupt()).map_err(signals)?;
+            server::serve(listener, server, async {
+                tokio::select! {
+                    _ = terminate.recv() => tracing::info!("SIGTERM: detaching"),
+                    _ = interrupt.recv() => tracing::info!("SIGINT: detaching"),
+                }
+                // What is left of the time counts from the signal, not from the last answer.
+                self.stop.store(true, Ordering::Relaxed);
+            })
+            .await;
+            Ok(Instant::now() + SHUTDOWN - Duration::from_millis(700))
+        })
+    }
+
+    fn stop(self, deadline: Instant) {
+        let Self { exposition: _, status: _, stop: _, programs, manager, capture, tracing } = self;
+        // The capture thread takes what the ring still holds; spans of that are exported below.
+        let _ = capture.join();
+        let left = |most: Duration| deadline.saturating_duration_since(Instant::now()).min(most);
+        let flushed = tracing.is_none_or(|spans| spans.shutdown(left(Duration::from_millis(1200))));
+        if !flushed {
+            tracing::warn!("the collector did not take all spans in time; the rest is lost");
+        }
+        if let Ok(mut manager) = manager.join() {
+            let open = manager.detach(deadline);
+            if open > 0 {
+                tracing::info!("{open} uprobes are left to the kernel to detach");
+            }
+        }
+        if let Some(programs) = programs {
+            programs.lock().unwrap_or_else(PoisonError::into_inner).detach();
+        }
+    }
+}
+
+/// Loads the kernel programs; `None`, and told, if they cannot run and were not asked for by name.
+fn load(
+    config: &Config,
+    kernel: &Kernel,
+    board: &ProbeBoard,
+) -> Result<Option<(Programs, loader::CaptureMaps, loader::Counts)>, DaemonError> {
+    match Programs::load(loader::OBJECT, kernel, settings(config), board.clone()) {
+        Ok(loaded) => {
+            for probe in board.all().iter().filter(|probe| probe.state == State::Failed) {
+                tracing::warn!("probe {} is not attached: {}", probe.probe, probe.reason);
+            }
+            Ok(Some(loaded))
+        }
+        Err(source) if config.ebpf.backend == Backend::Sock => Err(DaemonError::Backend { backend: "sock", source }),
+        Err(error) => {
+            tracing::error!("no kernel programs, hence no HTTP metrics and no spans: {error}");
+            for tracepoint in crate::probe::offsets::TRACEPOINTS {
+                board.set(tracepoint.name, "", State::Failed, error.to_string());
+            }
+            Ok(None)
+        }
+    }
+}
+
+/// The programs' bounds of the configuration.
+fn settings(config: &Config) -> Settings {
+    let small = |value: usize| u32::try_from(value).unwrap_or(u32::MAX);
+    let payload = small(config.capture.payload_bytes).min(rustok_obsd_ebpf::MAX_PAYLOAD as u32 - 1);
+    Settings {
+        ring_bytes: small(config.capture.ring_bytes),
+        sockets: small(config.capture.sockets),
+        receive_limit: payload,
+        // A response's head is what matters of a send.
+        send_limit: payload.min(2048),
+        run_stats: config.ebpf.run_stats,
+    }
+}
+
+/// What `rustok-obsd version` prints.
+#[must_use]
+pub fn version() -> String {
+    let kernel = if loader::OBJECT.is_some() { "with" } else { "without" };
+    let crate::contract::own::Build { version, revision, rustc } = status::BUILD;
+    format!("rustok-obsd {version} ({revision}), {rustc}, {kernel} kernel programs\n")
+}

@@ -1,0 +1,74 @@
+//! From the configuration to what the rooms take.
+//!
+//! Reads: [`Config`]. Yields: selection rules, caps. Costs: once at start.
+
+use crate::{
+    config::{Config, Target},
+    contract::recorder::Limits,
+    target::Rule,
+};
+
+/// One rule for each combination of an entry's alternatives: within an entry every kind of criterion must hold, in one
+/// of its values.
+#[must_use]
+pub fn rules(targets: &[Target]) -> Vec<Rule> {
+    fn each<T: Clone>(values: &[T]) -> Vec<Option<T>> {
+        if values.is_empty() { vec![None] } else { values.iter().cloned().map(Some).collect() }
+    }
+    let mut rules = Vec::new();
+    for (entry, target) in targets.iter().enumerate() {
+        for exe in each(&target.exe) {
+            for cmdline in each(&target.command_line) {
+                for port in each(&target.port) {
+                    for cgroup in each(&target.cgroup) {
+                        for pid in each(&target.pid) {
+                            rules.push(Rule {
+                                exe: exe.clone(),
+                                cmdline: cmdline.clone(),
+                                port: port.and_then(|port| port.try_into().ok()),
+                                cgroup: cgroup.clone(),
+                                pid,
+                                entry,
+                                service_name: target.service_name.clone(),
+                                service_version: target.service_version.clone(),
+                            });
+                        }
+                    }
+                }
+            }
+        }
+    }
+    rules
+}
+
+/// Caps of the recorder: each route may be seen with some methods and statuses.
+#[must_use]
+pub fn recorder_limits(config: &Config) -> Limits {
+    Limits { server_series: config.routes.limit.saturating_mul(8), ..Limits::default() }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn alternatives_of_one_entry_become_a_rule_each_and_keep_its_number() {
+        let targets = [
+            Target { exe: vec!["a".into(), "b".into()], port: vec![80, 81], ..Target::default() },
+            Target { cgroup: vec!["/c".into()], ..Target::default() },
+        ];
+        let rules = rules(&targets);
+        let told: Vec<_> =
+            rules.iter().map(|rule| (rule.entry, rule.exe.as_deref(), rule.port.map(u16::from))).collect();
+        assert_eq!(
+            told,
+            [
+                (0, Some("a"), Some(80)),
+                (0, Some("a"), Some(81)),
+                (0, Some("b"), Some(80)),
+                (0, Some("b"), Some(81)),
+                (1, None, None)
+            ]
+        );
+    }
+}

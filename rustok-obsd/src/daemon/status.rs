@@ -1,0 +1,76 @@
+//! What `/status` and `/readyz` tell.
+//!
+//! Reads: the boards of the rooms. Yields: JSON. Costs: when asked.
+
+use std::sync::{Arc, Mutex, PoisonError};
+
+use serde_json::{Value, json};
+
+use crate::{
+    config::Config,
+    contract::own::Build,
+    exposition::server::Status,
+    probe::{Kernel, ProbeBoard, State},
+    target::TargetInfo,
+};
+
+/// What was built.
+pub(super) const BUILD: Build = Build {
+    version: env!("CARGO_PKG_VERSION"),
+    revision: env!("RUSTOK_OBSD_GIT_REVISION"),
+    rustc: env!("RUSTOK_OBSD_RUSTC_VERSION"),
+};
+
+/// The targets, shared with the thread that finds them.
+#[derive(Clone, Debug, Default)]
+pub(super) struct TargetBoard(Arc<Mutex<Vec<TargetInfo>>>);
+
+impl TargetBoard {
+    pub(super) fn set(&self, targets: Vec<TargetInfo>) {
+        *self.0.lock().unwrap_or_else(PoisonError::into_inner) = targets;
+    }
+
+    fn all(&self) -> Vec<TargetInfo> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+}
+
+/// The daemon's state for people and for probes of an orchestrator.
+pub(super) struct DaemonStatus {
+    kernel: Kernel,
+    probes: ProbeBoard,
+    targets: TargetBoard,
+    config: Arc<Config>,
+}
+
+impl DaemonStatus {
+    pub(super) const fn new(kernel: Kernel, probes: ProbeBoard, targets: TargetBoard, config: Arc<Config>) -> Self {
+        Self { kernel, probes, targets, config }
+    }
+}
+
+impl Status for DaemonStatus {
+    /// Ready once every probe that should run does. A target that is not there yet is no reason to wait: it is found
+    /// when it starts.
+    fn ready(&self) -> Result<(), String> {
+        let failed = self.probes.all().into_iter().find(|probe| probe.state == State::Failed);
+        failed.map_or(Ok(()), |probe| Err(format!("probe {} is not attached: {}", probe.probe, probe.reason)))
+    }
+
+    fn status(&self) -> Value {
+        json!({
+            "version": BUILD.version,
+            "revision": BUILD.revision,
+            "kernel": {
+                "release": self.kernel.release,
+                "lockdown": self.kernel.lockdown,
+                "host_pids": self.kernel.host_pids,
+                "refusal": self.kernel.refusal(),
+            },
+            "ready": self.ready().is_ok(),
+            "targets_configured": self.config.targets.len(),
+            "targets": self.targets.all(),
+            "probes": self.probes.all(),
+        })
+    }
+}
