@@ -320,7 +320,8 @@ impl Chooser {
             ),
             7 => match self.rng.below(4) {
                 0 => Step::get("/store", "/store/"),
-                1 => Step::get("/store/", "/store/"),
+                // What axum's MatchedPath says: the route "/store/" of `nest_service`, then "/" of the inner router.
+                1 => Step::get("/store/", "/store//"),
                 2 => Step::get("/store/no/such/page/here", "/store/*").status(404),
                 _ => Step::get("/assets", "/assets"),
             },
@@ -366,8 +367,7 @@ impl Chooser {
             2 => Step::new(Method::POST, "/nothing", None, 404).json("{}"),
             3 => Step::get(format!("/api/commerce/products/{unknown}"), PRODUCT).status(404),
             4 => Step::get("/api/content/nodes/not-a-uuid", NODE).status(400),
-            5 => self
-                .product(Method::GET)
+            5 => Step::get("/api/commerce/products", "/api/commerce/products")
                 .status(404)
                 .header("x-tenant-id", "nobody"),
             6 => Step::new(
@@ -483,7 +483,7 @@ mod tests {
             }
         }
         assert_eq!(specials.len(), 7, "{specials:?}");
-        assert_eq!(routes.len(), 31, "{routes:?}");
+        assert_eq!(routes.len(), 32, "{routes:?}");
         let all = [200, 201, 204, 304, 308, 400, 404, 405, 422, 500, 503];
         assert_eq!(statuses, BTreeSet::from(all));
     }

@@ -39,6 +39,9 @@ pub(crate) use observe::note_inner_route as note_nested;
 /// How long open requests may take after a signal.
 const DRAIN: Duration = Duration::from_secs(10);
 
+/// How long a database may be unreachable before we give up.
+const CONNECT: Duration = Duration::from_secs(5);
+
 /// What handlers share. Cheap to clone.
 #[derive(Clone)]
 pub struct App(Arc<Shared>);
@@ -79,6 +82,7 @@ impl App {
         options
             .min_connections(1)
             .max_connections(pool)
+            .connect_timeout(CONNECT)
             .sqlx_logging(false);
         let db = Database::connect(options)
             .await
