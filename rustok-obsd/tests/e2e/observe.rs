@@ -1,0 +1,215 @@
+//! Observes a process from inside the test: the same programs, the same parsers, and every record kept.
+
+use std::{
+    collections::HashMap,
+    path::Path,
+    sync::{
+        Arc,
+        atomic::{AtomicBool, Ordering},
+    },
+    thread::{self, JoinHandle},
+    time::Instant,
+};
+
+use rustok_obsd::{
+    capture::{pipeline, record::Record},
+    exchange::{Exchange, HttpConnection, Io, Outcome, Shared, Side},
+    probe::{Kernel, ProbeBoard, Programs, Settings, State, loader, uprobe::Uprobes},
+    target::{BinaryCache, ProbePoint, ProcessKey, RouteCache, Rule, Scanner, Selector, Target, TaskSlot},
+};
+use rustok_obsd_ebpf::{Counter, SocketOpen};
+use test_support::Skip;
+
+/// Everything that came out of the ring, in order.
+pub struct Recorded {
+    pub entries: Vec<Vec<u8>>,
+    /// Paths of (router, route id), read while the process lived.
+    pub routes: HashMap<(u64, u32), Arc<str>>,
+    pub lost: u64,
+}
+
+pub struct Observer {
+    programs: Programs,
+    uprobes: Uprobes,
+    target: Target,
+    counts: loader::Counts,
+    stop: Arc<AtomicBool>,
+    thread: JoinHandle<Vec<Vec<u8>>>,
+}
+
+impl Observer {
+    /// Observes the process of this id.
+    pub fn attach(pid: u32) -> Result<Self, Skip> {
+        let kernel = Kernel::inspect();
+        let board = ProbeBoard::default();
+        let settings = Settings { ring_bytes: 64 << 20, ..Settings::default() };
+        let (mut programs, maps, counts) = Programs::load(loader::OBJECT, &kernel, settings, board.clone())
+            .map_err(|error| Skip::new(error.to_string()))?;
+        for probe in board.all() {
+            if probe.state != State::Attached {
+                return Err(Skip::new(format!("{}: {}", probe.probe, probe.reason)));
+            }
+        }
+        let selector = Selector::new(&[Rule { pid: Some(pid), ..Rule::default() }]).expect("a rule");
+        let process = Scanner::new(Path::new("/proc"), selector).inspect(pid).expect("the process");
+        let target = Target::new(process, &mut BinaryCache::default()).expect("its binary");
+        let TaskSlot::Known(slot) = target.binary.task_slot else {
+            panic!("the shop's slot is not known: {}", target.binary.task_slot)
+        };
+        let places: Vec<u64> =
+            target.binary.places(ProbePoint::AxumRoute).iter().map(|place| place.file_offset).collect();
+        let mut uprobes = Uprobes::default();
+        let binary = (target.file.device, target.file.inode);
+        uprobes
+            .attach(&mut programs, "axum_matched_path", binary, &target.process.exe_file, &places, pid)
+            .expect("attach to axum");
+
+        let stop = Arc::new(AtomicBool::new(false));
+        let (mut ring, _) = pipeline::split(maps);
+        let stopped = Arc::clone(&stop);
+        let thread = thread::spawn(move || {
+            let mut entries = Vec::new();
+            loop {
+                let last = stopped.load(Ordering::Relaxed);
+                while ring.drain(4096, |entry| entries.push(entry.to_vec())) > 0 {}
+                if last {
+                    return entries;
+                }
+                ring.wait();
+            }
+        });
+        let words = rustok_obsd_ebpf::Target { task_slot: slot, flags: 0 }.words();
+        programs.targets.insert(pid, words, 0).expect("follow the process");
+        Ok(Self { programs, uprobes, target, counts, stop, thread })
+    }
+
+    /// Reads the routes that were matched; to be called while the process lives.
+    pub fn finish(mut self, end_process: impl FnOnce()) -> Recorded {
+        // What was sent is in the ring when the system call returned; what the target does after its end is not.
+        thread::sleep(std::time::Duration::from_millis(200));
+        let process: ProcessKey = self.target.process.key;
+        let mut cache = RouteCache::default();
+        let mut probe = |entries: &[Vec<u8>]| {
+            let mut routes = HashMap::new();
+            for entry in entries {
+                if let Ok(Record::Route(hit)) = Record::parse(entry) {
+                    routes.entry((hit.map, hit.route)).or_insert_with(|| {
+                        cache.lookup(process, hit.map, hit.route, Instant::now()).expect("the matched route's path")
+                    });
+                }
+            }
+            routes
+        };
+        // The ring belongs to the thread: look at the routes before the process ends, take the records after.
+        self.stop.store(true, Ordering::Relaxed);
+        let entries = self.thread.join().expect("the capture thread");
+        let routes = probe(&entries);
+        let lost = self.counts.get(Counter::RingFull);
+        end_process();
+        self.uprobes.detach_all(Instant::now() + std::time::Duration::from_secs(5));
+        self.programs.detach();
+        Recorded { entries, routes, lost }
+    }
+}
+
+/// An exchange with what it borrows copied.
+#[derive(Clone, Debug)]
+pub struct Seen {
+    pub side: Side,
+    pub task: u64,
+    pub start_ns: u64,
+    pub first_io_ns: u64,
+    pub end_ns: u64,
+    pub method: String,
+    pub path: String,
+    pub status: u16,
+    pub outcome: Outcome,
+    pub route: Option<String>,
+}
+
+impl From<&Exchange<'_>> for Seen {
+    fn from(exchange: &Exchange<'_>) -> Self {
+        Self {
+            side: exchange.side,
+            task: exchange.task,
+            start_ns: exchange.start_ns,
+            first_io_ns: exchange.first_io_ns,
+            end_ns: exchange.end_ns,
+            method: format!("{:?}", exchange.method).to_uppercase(),
+            path: String::from_utf8_lossy(exchange.path).into_owned(),
+            status: exchange.status,
+            outcome: exchange.outcome,
+            route: exchange.route.map(|route| route.template.to_string()),
+        }
+    }
+}
+
+/// One connection, replayed.
+pub struct Replayed {
+    pub open: SocketOpen,
+    pub seen: Vec<Seen>,
+}
+
+/// Feeds the records to the parsers as the daemon does, and keeps every exchange.
+pub fn replay(recorded: &Recorded) -> (Vec<Replayed>, rustok_obsd::exchange::Stats) {
+    struct Live {
+        open: SocketOpen,
+        http: HttpConnection,
+        seen: Vec<Seen>,
+    }
+    let mut shared = Shared::default();
+    let mut live: HashMap<u64, Live> = HashMap::new();
+    let mut by_task: HashMap<u64, u64> = HashMap::new();
+    let mut done = Vec::new();
+    for entry in &recorded.entries {
+        match Record::parse(entry).expect("a record") {
+            Record::Open(open) => {
+                let side = match open.role {
+                    1 => Some(Side::Server),
+                    2 => Some(Side::Client),
+                    _ => None,
+                };
+                let http = HttpConnection::new(side, open.flags != 0, true);
+                live.insert(open.conn, Live { open, http, seen: Vec::new() });
+            }
+            Record::Send(io, data) | Record::Receive(io, data) => {
+                let connection = live.get_mut(&io.conn).expect("announced before");
+                let received = matches!(Record::parse(entry), Ok(Record::Receive(..)));
+                let Live { http, seen, .. } = connection;
+                let mut sink = |exchange: &Exchange<'_>| seen.push(exchange.into());
+                match usize::try_from(io.result) {
+                    Err(_) => http.on_error(-io.result),
+                    Ok(0) => http.on_end_of_stream(io.time_ns, &mut shared, &mut sink),
+                    Ok(len) => {
+                        let tail = rustok_obsd::capture::record::tail(&io);
+                        let (time_ns, ready_ns, task, tid) = (io.time_ns, io.ready_ns, io.task, io.tid);
+                        let io = Io { time_ns, ready_ns, task, tid, len, data, tail, lost: 0 };
+                        if received {
+                            http.on_receive(&io, &mut shared, &mut sink);
+                        } else {
+                            http.on_send(&io, &mut shared, &mut sink);
+                        }
+                    }
+                }
+                if received && http.side() == Some(Side::Server) && io.task != 0 {
+                    by_task.insert(io.task, io.conn);
+                }
+            }
+            Record::Route(hit) => {
+                let conn = by_task.get(&hit.task).expect("the task reads from a connection");
+                let path = &recorded.routes[&(hit.map, hit.route)];
+                live.get_mut(conn).expect("that lives").http.on_route(path, &mut shared);
+            }
+            Record::Close(close) => {
+                if let Some(mut connection) = live.remove(&close.conn) {
+                    let seen = &mut connection.seen;
+                    connection.http.on_close(close.time_ns, &mut shared, &mut |exchange| seen.push(exchange.into()));
+                    done.push(Replayed { open: connection.open, seen: connection.seen });
+                }
+            }
+            Record::Exec(_) | Record::Exit(_) | Record::Fork(_) | Record::TaskEnter(_) => {}
+        }
+    }
+    done.extend(live.into_values().map(|connection| Replayed { open: connection.open, seen: connection.seen }));
+    (done, shared.stats)
+}

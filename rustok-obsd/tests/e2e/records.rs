@@ -1,0 +1,131 @@
+//! On the raw records: every record of a request carries the request's task, on its own socket and on the pool's.
+
+use std::collections::{HashMap, HashSet};
+
+use rustok_obsd::{capture::record::Record, exchange::Outcome, exchange::Side};
+use rustok_obsd_ebpf::SocketIo;
+use test_support::{Tls, skip};
+
+use super::{
+    observe::{Observer, Recorded, replay},
+    scene::Scene,
+    truth::{Request, percentiles},
+};
+
+#[test]
+fn every_record_of_a_request_carries_its_task_and_every_request_its_route() {
+    let name = "every_record_of_a_request_carries_its_task_and_every_request_its_route";
+    let mut scene = match Scene::start(Tls::Off) {
+        Ok(scene) => scene,
+        Err(reason) => return skip(name, reason),
+    };
+    let observer = match Observer::attach(scene.shop.id()) {
+        Ok(observer) => observer,
+        Err(reason) => return skip(name, reason),
+    };
+    if let Err(reason) = scene.load(&["--requests", "6000", "--concurrency", "64", "--seed", "5"]) {
+        return skip(name, reason);
+    }
+    let mut requests = Vec::new();
+    let recorded = observer.finish(|| requests = scene.finish());
+    assert_eq!(recorded.lost, 0, "the ring was large enough for everything");
+    assert!(requests.len() >= 6000);
+    let aborted: HashSet<String> =
+        scene.client_log().into_iter().filter(|sent| sent.aborted).map(|sent| sent.id).collect();
+
+    assert_tasks(&recorded, &requests, scene.postgres.port());
+    assert_exchanges(&recorded, &requests, &aborted);
+}
+
+/// Sends and receives by connection, with the remote port of each.
+fn transfers(recorded: &Recorded) -> (HashMap<u64, u16>, Vec<(bool, SocketIo)>) {
+    let (mut ports, mut transfers) = (HashMap::new(), Vec::new());
+    for entry in &recorded.entries {
+        match Record::parse(entry).expect("a record") {
+            Record::Open(open) => drop(ports.insert(open.conn, open.remote_port)),
+            Record::Send(io, _) => transfers.push((false, io)),
+            Record::Receive(io, _) => transfers.push((true, io)),
+            _ => {}
+        }
+    }
+    (ports, transfers)
+}
+
+fn assert_tasks(recorded: &Recorded, requests: &[Request], database: u16) {
+    let (ports, transfers) = transfers(recorded);
+    // Every record on the request's own socket.
+    let mut by_peer: HashMap<u16, Vec<&Request>> = HashMap::new();
+    for request in requests {
+        by_peer.entry(request.peer.port()).or_default().push(request);
+    }
+    let mut own = 0;
+    for (_, io) in transfers.iter().filter(|(_, io)| io.result > 0) {
+        let Some(served) = by_peer.get(&ports[&io.conn]) else { continue };
+        let tasks: HashSet<u64> = served.iter().filter_map(|request| request.task).collect();
+        assert!(tasks.contains(&io.task), "record {io:?} on a socket that tasks {tasks:?} served");
+        own += 1;
+    }
+    assert!(own >= 2 * requests.len(), "{own} records on the sockets of {} requests", requests.len());
+    // Every query: it was sent in the task that made the call, during the call.
+    let mut sends: HashMap<u64, Vec<u64>> = HashMap::new();
+    for (_, io) in transfers.iter().filter(|(received, io)| !received && ports[&io.conn] == database) {
+        sends.entry(io.task).or_default().push(io.time_ns);
+    }
+    let mut queries = 0;
+    for query in requests.iter().filter(|request| !request.aborted).flat_map(|request| &request.queries) {
+        let task = query.task.expect("the application runs in tasks");
+        let during = |time: &&u64| (query.start_ns..=query.end_ns).contains(time);
+        let found = sends.get(&task).is_some_and(|times| times.iter().any(|time| during(&time)));
+        assert!(found, "task {task} sent nothing during {query:?}");
+        queries += 1;
+    }
+    eprintln!("{own} records on {} connections, {queries} queries: every one in its task", by_peer.len());
+    assert!(queries > requests.len() / 2);
+}
+
+/// Every request once, with its route and status, at its time.
+fn assert_exchanges(recorded: &Recorded, requests: &[Request], aborted: &HashSet<String>) {
+    let (connections, stats) = replay(recorded);
+    eprintln!("{stats:?}");
+    let mut seen: HashMap<u16, Vec<_>> = HashMap::new();
+    for connection in connections {
+        let served = connection.seen.into_iter().filter(|exchange| exchange.side == Side::Server);
+        seen.entry(connection.open.remote_port).or_default().extend(served);
+    }
+    let mut by_peer: HashMap<u16, Vec<&Request>> = HashMap::new();
+    for request in requests {
+        by_peer.entry(request.peer.port()).or_default().push(request);
+    }
+    let (mut wrong, mut starts, mut durations) = (Vec::new(), Vec::new(), Vec::new());
+    for (peer, mut requests) in by_peer {
+        requests.sort_by_key(|request| request.start_ns);
+        let mut exchanges = seen.remove(&peer).unwrap_or_default();
+        exchanges.sort_by_key(|exchange| exchange.first_io_ns);
+        // A request that the client gave up before its head was whole never reached the application.
+        exchanges.retain(|exchange| !(exchange.path.is_empty() && exchange.outcome != Outcome::Complete));
+        if exchanges.len() != requests.len() {
+            wrong.push(format!("port {peer}: {} requests, {} seen\n{requests:#?}\n{exchanges:#?}", requests.len(), exchanges.len()));
+            continue;
+        }
+        for (request, exchange) in requests.into_iter().zip(exchanges) {
+            let gone = request.aborted || request.client_id.as_ref().is_some_and(|id| aborted.contains(id));
+            let path = request.path.split('?').next().unwrap_or_default();
+            let same = request.method == exchange.method
+                && path == exchange.path
+                && request.route == exchange.route
+                && request.task == Some(exchange.task)
+                && if gone { exchange.outcome != Outcome::Incomplete } else { request.status == Some(exchange.status) };
+            if !same {
+                wrong.push(format!("{request:?}\n{exchange:?}"));
+            } else if !gone {
+                starts.push(request.start_ns as i64 - exchange.start_ns as i64);
+                durations.push(
+                    (exchange.end_ns - exchange.start_ns) as i64 - (request.end_ns - request.start_ns) as i64,
+                );
+            }
+        }
+    }
+    eprintln!("start, ours before the application's: {}", percentiles(starts));
+    eprintln!("duration, ours over the application's: {}", percentiles(durations));
+    assert!(wrong.is_empty(), "{} of {} wrong:\n{}", wrong.len(), requests.len(), wrong.join("\n"));
+}
