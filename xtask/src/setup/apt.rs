@@ -71,7 +71,7 @@ pub fn update() -> Result<()> {
 pub fn install_command(packages: &[&str]) -> Command {
     let mut command = Command::new("apt-get");
     command.env("DEBIAN_FRONTEND", "noninteractive");
-    // --no-remove: a package of the user's that conflicts stays, and the error says so.
+    // --no-remove, --no-upgrade: what the user has stays as it is; where that conflicts, the error says so.
     command
         .args([
             "install",
@@ -79,6 +79,7 @@ pub fn install_command(packages: &[&str]) -> Command {
             "-qq",
             "--no-install-recommends",
             "--no-remove",
+            "--no-upgrade",
         ])
         .args(packages);
     command
