@@ -12,6 +12,9 @@ mod setup;
 mod test;
 mod workspace;
 
+use std::io::{self, Write as _};
+use std::process::ExitCode;
+
 use anyhow::Result;
 use clap::{Parser, Subcommand};
 
@@ -49,15 +52,24 @@ enum Command {
     Bench(bench::Args),
 }
 
-fn main() -> Result<()> {
-    let cli = Cli::parse();
-    let workspace = Workspace::find()?;
-    match cli.command {
+fn main() -> ExitCode {
+    match run(Cli::parse().command) {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            // Not `Debug`: with RUST_BACKTRACE set that buries the message under frames of ours.
+            let _ = writeln!(io::stderr(), "error: {error:#}");
+            ExitCode::FAILURE
+        }
+    }
+}
+
+fn run(command: Command) -> Result<()> {
+    match command {
         Command::Setup { tests } => setup::setup(tests).complete(),
-        Command::BuildEbpf => build_ebpf::build(&workspace).map(drop),
-        Command::Demo(args) => demo::demo(&workspace, &args),
-        Command::Test { filter } => test::test(&workspace, &filter),
-        Command::Lint => lint::lint(&workspace),
-        Command::Bench(args) => bench::bench(&workspace, &args),
+        Command::BuildEbpf => build_ebpf::build(&Workspace::find()?).map(drop),
+        Command::Demo(args) => demo::demo(&Workspace::find()?, &args),
+        Command::Test { filter } => test::test(&filter),
+        Command::Lint => lint::lint(&Workspace::find()?),
+        Command::Bench(args) => bench::bench(&Workspace::find()?, &args),
     }
 }

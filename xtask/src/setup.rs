@@ -152,7 +152,7 @@ fn ebpf(outcome: &mut Outcome, cause: &dyn Fn(anyhow::Error) -> anyhow::Error) {
             };
             bpf_linker::install(major, prefix.as_deref()).and_then(|mut command| {
                 println!("setup: {}", shown(&command));
-                run(&mut command).with_context(|| shown(&command))?;
+                run(&mut command)?;
                 bpf_linker::find()
             })
         }

@@ -28,9 +28,9 @@ struct Summary {
 }
 
 /// Runs it, and prints the line whatever happens.
-pub fn test(workspace: &Workspace, filter: &[String]) -> Result<()> {
+pub fn test(filter: &[String]) -> Result<()> {
     let mut summary = Summary::default();
-    let result = all(workspace, filter, &mut summary);
+    let result = Workspace::find().and_then(|workspace| all(&workspace, filter, &mut summary));
     if let Err(error) = &result {
         println!("test: {error:#}");
     }

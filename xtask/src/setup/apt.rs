@@ -61,8 +61,17 @@ pub fn update() -> Result<()> {
 pub fn install_command(packages: &[&str]) -> Command {
     let mut command = Command::new("apt-get");
     command.env("DEBIAN_FRONTEND", "noninteractive");
-    // --no-remove: a package of the user's that conflicts stays, and the error says so.
-    command.args(["install", "-y", "-qq", "--no-install-recommends", "--no-remove"]).args(packages);
+    // --no-remove, --no-upgrade: what the user has stays as it is; where that conflicts, the error says so.
+    command
+        .args([
+            "install",
+            "-y",
+            "-qq",
+            "--no-install-recommends",
+            "--no-remove",
+            "--no-upgrade",
+        ])
+        .args(packages);
     command
 }
 
@@ -81,6 +90,14 @@ pub fn install(packages: &[&str]) -> Result<()> {
     result
 }
 
+/// Says no (101) to whatever would start one of these services, as long as the process `pid` is there.
+fn policy(pid: u32) -> String {
+    format!(
+        "#!/bin/sh\n{MARK}\n# Nothing of postgresql or prometheus is started while that command runs.\n\
+         [ -e /proc/{pid} ] || exit 0\ncase \"$*\" in *postgresql*|*prometheus*) exit 101 ;; esac\nexit 0\n"
+    )
+}
+
 /// A file (and the folders made for it) that goes when this is dropped.
 struct Temporary {
     file: Option<PathBuf>,
@@ -89,12 +106,7 @@ struct Temporary {
 
 impl Temporary {
     fn policy() -> Result<Self> {
-        let pid = std::process::id();
-        let text = format!(
-            "#!/bin/sh\n{MARK}\n# Nothing of postgresql or prometheus is started while that command runs.\n\
-             [ -e /proc/{pid} ] || exit 0\ncase \"$*\" in *postgresql*|*prometheus*) exit 101 ;; esac\nexit 0\n"
-        );
-        Self::create(Path::new(POLICY), &text, 0o755)
+        Self::create(Path::new(POLICY), &policy(std::process::id()), 0o755)
     }
 
     fn no_cluster() -> Result<Self> {
@@ -151,6 +163,27 @@ mod tests {
         assert_eq!(candidate("rustc-web:\n  Installed: (none)\n  Candidate: 1.96.0\n"), Some("1.96.0"));
         assert_eq!(candidate("rustc-web:\n  Installed: (none)\n  Candidate: (none)\n"), None);
         assert_eq!(candidate(""), None);
+    }
+
+    #[test]
+    fn only_our_services_are_kept_from_starting_and_only_while_we_run() {
+        let answer = |pid, arguments: &[&str]| {
+            let script = policy(pid);
+            let status = Command::new("sh")
+                .args(["-c", &script, "policy-rc.d"])
+                .args(arguments)
+                .status();
+            status.expect("sh").code()
+        };
+        let ours = std::process::id();
+        assert_eq!(answer(ours, &["prometheus", "start", "unknown"]), Some(101));
+        assert_eq!(
+            answer(ours, &["--quiet", "postgresql.service", "restart"]),
+            Some(101)
+        );
+        assert_eq!(answer(ours, &["ssh", "restart"]), Some(0));
+        // Above the largest pid that Linux gives (PID_MAX_LIMIT, 2^22).
+        assert_eq!(answer(1 << 23, &["prometheus", "start"]), Some(0));
     }
 
     #[test]
