@@ -1,10 +1,10 @@
 //! Collectors that are not there, or never answer.
 
-use crate::{addresses, exchange};
+use crate::{accept_export, addresses, exchange};
 use rustok_obsd::config::parse_pairs;
 use rustok_obsd::config::{Endpoint, Protocol, Traces};
 use rustok_obsd::trace::{SpanCounts, TargetKey, Tracing};
-use std::io::{Read, Write};
+use std::io::Write;
 use std::net::TcpListener;
 use std::sync::mpsc::channel;
 use std::sync::{Arc, Mutex};
@@ -129,38 +129,6 @@ fn what_is_offered_after_the_end_is_counted_too() {
         (5000, 5000),
         "{counts:?}"
     );
-}
-
-/// Reads one HTTP request and accepts it; yields its head.
-fn accept_export(listener: &TcpListener) -> String {
-    let (mut stream, _) = listener.accept().unwrap();
-    let mut request = Vec::new();
-    let mut buffer = [0; 4096];
-    loop {
-        let read = stream.read(&mut buffer).unwrap();
-        request.extend_from_slice(&buffer[..read]);
-        let text = String::from_utf8_lossy(&request).to_lowercase();
-        let Some((head, _)) = text.split_once("\r\n\r\n") else {
-            continue;
-        };
-        let length = head
-            .split("content-length: ")
-            .nth(1)
-            .unwrap()
-            .lines()
-            .next()
-            .unwrap();
-        let start = request
-            .windows(4)
-            .position(|bytes| bytes == b"\r\n\r\n")
-            .unwrap()
-            + 4;
-        if request.len() - start == length.parse::<usize>().unwrap() {
-            let answer = "HTTP/1.1 200 OK\r\ncontent-length: 0\r\nconnection: close\r\n\r\n";
-            stream.write_all(answer.as_bytes()).unwrap();
-            return head.to_owned();
-        }
-    }
 }
 
 #[test]
