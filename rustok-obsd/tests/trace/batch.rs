@@ -64,7 +64,11 @@ fn a_full_batch_leaves_at_once_also_after_the_queue_was_full() {
         std::thread::sleep(Duration::from_millis(2));
     };
     assert!(counts.dropped_queue_full > 0, "{counts:?}");
-    offer(50 - waiting);
+    // One short of a batch: it has to wait for the last.
+    offer(49_u64.saturating_sub(waiting));
+    std::thread::sleep(Duration::from_millis(100));
+    assert_eq!(tracing.counters().read().exported, counts.exported);
+    offer(1);
     assert_eq!(
         exported(&tracing, counts.exported + 50).dropped(),
         counts.dropped()

@@ -35,23 +35,25 @@ fn offer_all(endpoint: &str, protocol: Protocol, within: Duration) -> SpanCounts
     let counters = tracing.counters();
     let mut tracer = tracing.tracer();
     let before = resident();
-    let mut slowest = Duration::ZERO;
+    let mut slow = 0;
     for number in 0..OFFERS {
         let start = Instant::now();
         tracer.offer(TargetKey(1), &exchange(), None, addresses());
-        slowest = slowest.max(start.elapsed());
+        slow += u32::from(start.elapsed() > Duration::from_millis(100));
         if number % 100 == 0 {
             std::thread::sleep(Duration::from_millis(1));
         }
     }
     let grown = resident().saturating_sub(before);
-    // All the records together would be 25 MB; the queue is 0.6.
-    assert!(grown < 12 << 20, "{grown} bytes more");
-    // Nothing on the way waits for the collector; a busy machine may still take the thread away.
-    assert!(slowest < Duration::from_millis(250), "{slowest:?}");
+    // All the records together would be 23 MB; the queue is 0.5.
+    assert!(grown < 16 << 20, "{grown} bytes more");
+    // An offer that waited for the collector would do so for 300 ms and once per batch, 200 times; a busy machine takes
+    // the thread away now and then.
+    assert!(slow < 5, "{slow} offers took more than 100 ms");
     let start = Instant::now();
     assert!(tracing.shutdown(within), "not ended in time");
-    assert!(start.elapsed() <= within, "{:?}", start.elapsed());
+    let late = start.elapsed().saturating_sub(within);
+    assert!(late < Duration::from_millis(100), "{late:?} late");
     drop(tracer);
     let counts = counters.read();
     assert_eq!(counts.offered, OFFERS);
@@ -95,7 +97,7 @@ fn a_collector_that_never_answers_costs_the_same_and_never_holds_up_the_end() {
     let endpoint = format!("http://{}", listener.local_addr().unwrap());
     // Connections are taken by the kernel's backlog and never served.
     for protocol in [Protocol::Grpc, Protocol::HttpProtobuf] {
-        let counts = offer_all(&endpoint, protocol, Duration::from_millis(500));
+        let counts = offer_all(&endpoint, protocol, Duration::from_secs(1));
         assert_eq!(counts.exported, 0, "{counts:?}");
         assert!(
             counts.dropped_export_timeout > 0 && counts.dropped_queue_full > 0,
