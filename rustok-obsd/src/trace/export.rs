@@ -87,8 +87,8 @@ pub(super) struct Handle {
 
 impl Handle {
     pub(super) fn shutdown(self, within: Duration) -> bool {
-        // The rest is for the thread to end.
-        let margin = Duration::from_millis(50).min(within / 4);
+        // The rest is for the thread to end, also where the machine is busy.
+        let margin = Duration::from_millis(200).min(within / 4);
         let _ = self.stop.send(Some(Instant::now() + within - margin));
         self.done.recv_timeout(within).is_ok()
     }

@@ -1,10 +1,10 @@
 //! Collectors that are not there, or never answer.
 
-use crate::{addresses, exchange};
+use crate::{accept_export, addresses, exchange};
 use rustok_obsd::config::parse_pairs;
 use rustok_obsd::config::{Endpoint, Protocol, Traces};
 use rustok_obsd::trace::{SpanCounts, TargetKey, Tracing};
-use std::io::{Read, Write};
+use std::io::Write;
 use std::net::TcpListener;
 use std::sync::mpsc::channel;
 use std::sync::{Arc, Mutex};
@@ -32,23 +32,25 @@ fn offer_all(endpoint: &str, protocol: Protocol, within: Duration) -> SpanCounts
     let counters = tracing.counters();
     let mut tracer = tracing.tracer();
     let before = resident();
-    let mut slowest = Duration::ZERO;
+    let mut slow = 0;
     for number in 0..OFFERS {
         let start = Instant::now();
         tracer.offer(TargetKey(1), &exchange(), None, addresses());
-        slowest = slowest.max(start.elapsed());
+        slow += u32::from(start.elapsed() > Duration::from_millis(100));
         if number % 100 == 0 {
             std::thread::sleep(Duration::from_millis(1));
         }
     }
     let grown = resident().saturating_sub(before);
-    // All the records together would be 25 MB; the queue is 0.6.
-    assert!(grown < 12 << 20, "{grown} bytes more");
-    // Nothing on the way waits for the collector; a busy machine may still take the thread away.
-    assert!(slowest < Duration::from_millis(250), "{slowest:?}");
+    // All the records together would be 23 MB; the queue is 0.5.
+    assert!(grown < 16 << 20, "{grown} bytes more");
+    // An offer that waited for the collector would do so for 300 ms and once per batch, 200 times; a busy machine takes
+    // the thread away now and then.
+    assert!(slow < 5, "{slow} offers took more than 100 ms");
     let start = Instant::now();
     assert!(tracing.shutdown(within), "not ended in time");
-    assert!(start.elapsed() <= within, "{:?}", start.elapsed());
+    let late = start.elapsed().saturating_sub(within);
+    assert!(late < Duration::from_millis(100), "{late:?} late");
     drop(tracer);
     let counts = counters.read();
     assert_eq!(counts.offered, OFFERS);
@@ -74,7 +76,7 @@ fn a_collector_that_never_answers_costs_the_same_and_never_holds_up_the_end() {
     let endpoint = format!("http://{}", listener.local_addr().unwrap());
     // Connections are taken by the kernel's backlog and never served.
     for protocol in [Protocol::Grpc, Protocol::HttpProtobuf] {
-        let counts = offer_all(&endpoint, protocol, Duration::from_millis(500));
+        let counts = offer_all(&endpoint, protocol, Duration::from_secs(1));
         assert_eq!(counts.exported, 0, "{counts:?}");
         assert!(counts.dropped_export_timeout > 0 && counts.dropped_queue_full > 0, "{counts:?}");
     }
@@ -93,28 +95,6 @@ fn what_is_offered_after_the_end_is_counted_too() {
     drop(tracer);
     let counts = counters.read();
     assert_eq!((counts.offered, counts.dropped()), (5000, 5000), "{counts:?}");
-}
-
-/// Reads one HTTP request and accepts it; yields its head.
-fn accept_export(listener: &TcpListener) -> String {
-    let (mut stream, _) = listener.accept().unwrap();
-    let mut request = Vec::new();
-    let mut buffer = [0; 4096];
-    loop {
-        let read = stream.read(&mut buffer).unwrap();
-        request.extend_from_slice(&buffer[..read]);
-        let text = String::from_utf8_lossy(&request).to_lowercase();
-        let Some((head, _)) = text.split_once("\r\n\r\n") else {
-            continue;
-        };
-        let length = head.split("content-length: ").nth(1).unwrap().lines().next().unwrap();
-        let start = request.windows(4).position(|bytes| bytes == b"\r\n\r\n").unwrap() + 4;
-        if request.len() - start == length.parse::<usize>().unwrap() {
-            let answer = "HTTP/1.1 200 OK\r\ncontent-length: 0\r\nconnection: close\r\n\r\n";
-            stream.write_all(answer.as_bytes()).unwrap();
-            return head.to_owned();
-        }
-    }
 }
 
 #[test]

@@ -2,12 +2,14 @@
 #![expect(clippy::unwrap_used, reason = "a test may fail")]
 
 mod alloc;
+mod batch;
 mod down;
 mod jaeger;
 
 use rustok_obsd::exchange::{Exchange, Method, Outcome, Side};
 use rustok_obsd::trace::Addresses;
-use std::io::Write;
+use std::io::{Read, Write};
+use std::net::TcpListener;
 
 /// Says that a test could not run, and why.
 fn skip(name: &str, reason: &str) {
@@ -56,4 +58,36 @@ fn monotonic_ns() -> u64 {
     // SAFETY: `time` is valid for the call; the clock always exists.
     unsafe { libc::clock_gettime(libc::CLOCK_MONOTONIC, &raw mut time) };
     time.tv_sec.unsigned_abs() * 1_000_000_000 + time.tv_nsec.unsigned_abs()
+}
+
+/// Reads one HTTP request and accepts it; yields its head.
+fn accept_export(listener: &TcpListener) -> String {
+    let (mut stream, _) = listener.accept().unwrap();
+    let mut request = Vec::new();
+    let mut buffer = [0; 4096];
+    loop {
+        let read = stream.read(&mut buffer).unwrap();
+        request.extend_from_slice(&buffer[..read]);
+        let text = String::from_utf8_lossy(&request).to_lowercase();
+        let Some((head, _)) = text.split_once("\r\n\r\n") else {
+            continue;
+        };
+        let length = head
+            .split("content-length: ")
+            .nth(1)
+            .unwrap()
+            .lines()
+            .next()
+            .unwrap();
+        let start = request
+            .windows(4)
+            .position(|bytes| bytes == b"\r\n\r\n")
+            .unwrap()
+            + 4;
+        if request.len() - start == length.parse::<usize>().unwrap() {
+            let answer = "HTTP/1.1 200 OK\r\ncontent-length: 0\r\nconnection: close\r\n\r\n";
+            stream.write_all(answer.as_bytes()).unwrap();
+            return head.to_owned();
+        }
+    }
 }
