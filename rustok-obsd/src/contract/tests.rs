@@ -1,7 +1,7 @@
 //! The HTTP recorder as a scrape sees it.
 
 use super::recorder::{Exemplar, HttpRecorder, Limits, TargetKey, TargetLabels};
-use super::series::HttpMetrics;
+use super::series::{HttpMetrics, METHODS, SOURCES, method_text, source_index};
 use crate::exchange::{Exchange, Method, Outcome, Side};
 use crate::exposition::parse::{Parsed, parse};
 use crate::exposition::{Format, to_text};
@@ -91,6 +91,24 @@ pub(crate) fn fill(recorder: &mut HttpRecorder) {
         &node,
         None,
     );
+}
+
+#[test]
+fn methods_and_sources_are_listed_in_the_order_of_their_variants() {
+    for (index, method) in METHODS.into_iter().enumerate() {
+        assert_eq!(method as usize, index, "{}", method_text(method));
+    }
+    let sources = [
+        Source::Axum,
+        Source::Pattern,
+        Source::Learned,
+        Source::Unmatched,
+        Source::Overflow,
+    ];
+    for (source, text) in sources.into_iter().zip(SOURCES) {
+        assert_eq!(SOURCES[source_index(source)], text);
+        assert_eq!(format!("{source:?}").to_lowercase(), text);
+    }
 }
 
 #[test]
