@@ -1,7 +1,6 @@
 //! What recording an exchange costs the capture thread, and what a scrape of some 10 000 samples costs.
 //!
 //! `cargo bench -p rustok-obsd --bench exposition`; throughput of the renderings is in samples.
-#![expect(missing_docs, reason = "criterion's macros make public items")]
 
 use criterion::{BatchSize, Criterion, Throughput, criterion_group, criterion_main};
 use rustok_obsd::contract::recorder::{Exemplar, HttpRecorder, Limits, TargetKey, TargetLabels};
