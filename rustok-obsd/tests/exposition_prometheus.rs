@@ -182,11 +182,18 @@ fn a_real_prometheus_takes_every_sample_and_exemplar() {
         (&target["health"], &target["lastError"]),
         (&"up".into(), &"".into())
     );
-    let number = |query: &str| {
-        let answer = api(port, &format!("query?query={query}")).unwrap();
-        answer["data"]["result"][0]["value"][1]
-            .as_str()
-            .map(str::to_owned)
+    // A target is up a moment before its samples can be queried.
+    let number = |query: &str| loop {
+        let answer = api(port, &format!("query?query={query}"));
+        let value = answer.and_then(|answer| {
+            answer["data"]["result"][0]["value"][1]
+                .as_str()
+                .map(str::to_owned)
+        });
+        if value.is_some() || Instant::now() > deadline {
+            break value;
+        }
+        std::thread::sleep(Duration::from_millis(50));
     };
     assert_eq!(
         number("scrape_samples_scraped").unwrap(),
