@@ -1,1 +1,137 @@
-fn main() {}
+//! What recording an exchange costs the capture thread, and what a scrape of some 10 000 samples costs.
+//!
+//! `cargo bench -p rustok-obsd --bench exposition`; throughput of the renderings is in samples.
+
+use criterion::{BatchSize, Criterion, Throughput, criterion_group, criterion_main};
+use rustok_obsd::contract::recorder::{Exemplar, HttpRecorder, Limits, TargetKey, TargetLabels};
+use rustok_obsd::exchange::{Exchange, Method, Outcome, Side};
+use rustok_obsd::exposition::{Exposition, Format, Scratch};
+use rustok_obsd::route::{Route, Source};
+use std::hint::black_box;
+use std::sync::Arc;
+
+const TARGET: TargetKey = TargetKey(1);
+
+fn exchange(side: Side, i: u64) -> Exchange<'static> {
+    Exchange {
+        side,
+        task: 1,
+        tid: 1,
+        start_ns: 1_000_000_000,
+        first_io_ns: 1_000_000_000,
+        request_end_ns: 1_000_000_000,
+        response_start_ns: 1_000_000_000,
+        end_ns: 1_000_000_000 + i * 7_919 % 100_000_000,
+        method: Method::Get,
+        path: b"/",
+        host: b"api.example.com:8080",
+        version: 1,
+        status: 200,
+        outcome: Outcome::Complete,
+        request_bytes: 0,
+        response_bytes: 0,
+        request_body: 0,
+        response_body: i * 100 % 2_000_000,
+        traceparent: None,
+        route: None,
+        routes_exact: true,
+    }
+}
+
+fn recorder(routes: &[Route], trace: Option<Exemplar>) -> (HttpRecorder, Exposition) {
+    let (mut recorder, metrics) = HttpRecorder::new(Limits::default());
+    recorder.register_target(
+        TARGET,
+        TargetLabels {
+            service_name: "shop".into(),
+            ..TargetLabels::default()
+        },
+    );
+    for i in 0..100_000u64 {
+        recorder.observe(
+            TARGET,
+            &exchange(Side::Server, i),
+            &routes[i as usize % routes.len()],
+            trace,
+        );
+    }
+    let exposition = Exposition::new();
+    exposition.register(metrics);
+    (recorder, exposition)
+}
+
+fn routes() -> Vec<Route> {
+    let template = |i| Arc::from(format!("/api/content/section-{i}/nodes/{{id}}").as_str());
+    (0..140)
+        .map(|i| Route {
+            template: template(i),
+            source: Source::Axum,
+        })
+        .collect()
+}
+
+fn observe(criterion: &mut Criterion) {
+    let routes = routes();
+    let trace = Exemplar {
+        trace_id: [1; 16],
+        span_id: [2; 8],
+    };
+    let mut group = criterion.benchmark_group("observe");
+    group.throughput(Throughput::Elements(1));
+    for (name, side, trace) in [
+        ("server", Side::Server, None),
+        ("server, traced", Side::Server, Some(trace)),
+        ("client", Side::Client, None),
+    ] {
+        let (mut recorder, _exposition) = recorder(&routes, trace);
+        let mut i = 0u64;
+        group.bench_function(name, |bencher| {
+            bencher.iter_batched_ref(
+                || (),
+                |()| {
+                    i += 1;
+                    // A step that hits every route in an order that a cache cannot foresee.
+                    let route = &routes[i as usize * 37 % routes.len()];
+                    recorder.observe(TARGET, black_box(&exchange(side, i)), route, trace);
+                },
+                BatchSize::NumIterations(10_000),
+            );
+        });
+    }
+    group.finish();
+}
+
+fn render(criterion: &mut Criterion) {
+    let trace = Some(Exemplar {
+        trace_id: [1; 16],
+        span_id: [2; 8],
+    });
+    let (_recorder, exposition) = recorder(&routes(), trace);
+    let mut scratch = Scratch::default();
+    let text = exposition.render_into(&mut scratch, Format::Text, false);
+    let samples = text
+        .split(|byte| *byte == b'\n')
+        .filter(|line| !line.is_empty() && line[0] != b'#')
+        .count();
+    let mut group = criterion.benchmark_group("render");
+    group.throughput(Throughput::Elements(samples as u64));
+    for (name, format, gzip) in [
+        ("text", Format::Text, false),
+        ("openmetrics", Format::OpenMetrics, false),
+        ("text, gzip", Format::Text, true),
+        ("openmetrics, gzip", Format::OpenMetrics, true),
+    ] {
+        let bytes = exposition.render_into(&mut scratch, format, gzip).len();
+        group.bench_function(
+            format!("{name}: {samples} samples, {bytes} bytes"),
+            |bencher| {
+                bencher
+                    .iter(|| black_box(exposition.render_into(&mut scratch, format, gzip).len()));
+            },
+        );
+    }
+    group.finish();
+}
+
+criterion_group!(benches, observe, render);
+criterion_main!(benches);

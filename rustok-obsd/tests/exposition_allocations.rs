@@ -1,6 +1,7 @@
 //! Nothing is allocated per exchange recorded, nor per sample rendered, once buffers have grown.
 //!
 //! One test, for the counter is the whole process's.
+#![allow(clippy::unwrap_used, reason = "helpers of tests are tests too")]
 
 use rustok_obsd::contract::HttpMetrics;
 use rustok_obsd::contract::recorder::{Exemplar, HttpRecorder, Limits, TargetKey, TargetLabels};

@@ -1,4 +1,5 @@
 //! The metrics server over real sockets: answers, negotiation, clients that misbehave, shutdown.
+#![allow(clippy::unwrap_used, reason = "helpers of tests are tests too")]
 
 use rustok_obsd::contract::{Family, Kind, Origin, Stability};
 use rustok_obsd::exposition::server::{Limits, Server, Status, serve};

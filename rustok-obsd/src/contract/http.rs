@@ -1,7 +1,7 @@
 //! HTTP families: RusToK's published names and OpenTelemetry's, from the same observation.
 //!
-//! Sources: RusToK `crates/rustok-telemetry/src/lib.rs`; OpenTelemetry semantic conventions "HTTP metrics" (stable) under
-//! the names that the OpenTelemetry-to-Prometheus compatibility specification gives them.
+//! Sources: RusToK `crates/rustok-telemetry/src/lib.rs`; OpenTelemetry semantic conventions "HTTP metrics" under the
+//! names that the OpenTelemetry-to-Prometheus compatibility specification gives them.
 
 use super::{Bounds, Family, Kind, Origin, Stability, bounds};
 
@@ -44,6 +44,25 @@ const fn otel(
     help: &'static str,
 ) -> Family<'static> {
     Family { name, kind, unit, help, labels, origin: Origin::Ebpf, stability: Stability::Stable }
+}
+
+/// As [`otel`], of a convention that is still in development.
+const fn developing(
+    name: &'static str,
+    kind: Kind,
+    unit: &'static str,
+    labels: &'static [&'static str],
+    help: &'static str,
+) -> Family<'static> {
+    Family {
+        name,
+        kind,
+        unit,
+        help,
+        labels,
+        origin: Origin::Ebpf,
+        stability: Stability::Development,
+    }
 }
 
 /// Requests that ended.
@@ -104,7 +123,7 @@ pub const SERVER_REQUEST_DURATION: Family<'static> = otel(
 );
 
 /// `http.server.active_requests`.
-pub const SERVER_ACTIVE_REQUESTS: Family<'static> = otel(
+pub const SERVER_ACTIVE_REQUESTS: Family<'static> = developing(
     "http_server_active_requests",
     Kind::Gauge,
     "",
@@ -113,7 +132,7 @@ pub const SERVER_ACTIVE_REQUESTS: Family<'static> = otel(
 );
 
 /// `http.server.request.body.size`.
-pub const SERVER_REQUEST_BODY_SIZE: Family<'static> = otel(
+pub const SERVER_REQUEST_BODY_SIZE: Family<'static> = developing(
     "http_server_request_body_size_bytes",
     Kind::Histogram,
     "bytes",
@@ -122,7 +141,7 @@ pub const SERVER_REQUEST_BODY_SIZE: Family<'static> = otel(
 );
 
 /// `http.server.response.body.size`.
-pub const SERVER_RESPONSE_BODY_SIZE: Family<'static> = otel(
+pub const SERVER_RESPONSE_BODY_SIZE: Family<'static> = developing(
     "http_server_response_body_size_bytes",
     Kind::Histogram,
     "bytes",

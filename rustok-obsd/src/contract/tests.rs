@@ -1,12 +1,13 @@
 //! The HTTP recorder as a scrape sees it.
 
 use super::recorder::{Exemplar, HttpRecorder, Limits, TargetKey, TargetLabels};
-use super::series::HttpMetrics;
+use super::series::{HttpMetrics, METHODS, SOURCES, method_text, source_index};
 use crate::exchange::{Exchange, Method, Outcome, Side};
 use crate::exposition::parse::{Parsed, parse};
 use crate::exposition::{Format, to_text};
 use crate::route::{Route, Source};
-use std::sync::atomic::{AtomicBool, Ordering};
+
+mod load;
 
 const A: TargetKey = TargetKey(7);
 const B: TargetKey = TargetKey(8);
@@ -64,6 +65,24 @@ pub(crate) fn fill(recorder: &mut HttpRecorder) {
     let trace = Exemplar { trace_id: [1; 16], span_id: [2; 8] };
     recorder.observe(A, &server(Method::Get, 200, 700_000), &node, Some(trace));
     recorder.observe(A, &exchange(Side::Client, Method::Post, 503, Outcome::Complete, 2_000_000), &node, None);
+}
+
+#[test]
+fn methods_and_sources_are_listed_in_the_order_of_their_variants() {
+    for (index, method) in METHODS.into_iter().enumerate() {
+        assert_eq!(method as usize, index, "{}", method_text(method));
+    }
+    let sources = [
+        Source::Axum,
+        Source::Pattern,
+        Source::Learned,
+        Source::Unmatched,
+        Source::Overflow,
+    ];
+    for (source, text) in sources.into_iter().zip(SOURCES) {
+        assert_eq!(SOURCES[source_index(source)], text);
+        assert_eq!(format!("{source:?}").to_lowercase(), text);
+    }
 }
 
 #[test]
@@ -200,61 +219,6 @@ fn a_key_that_is_given_to_another_service_takes_no_shortcut_to_the_first() {
 }
 
 #[test]
-fn routes_that_are_not_interned_share_their_series() {
-    let (mut recorder, metrics) = HttpRecorder::new(Limits { server_series: 4, ..Limits::default() });
-    recorder.register_target(A, labels("shop", ""));
-    for _ in 0..100_000 {
-        recorder.observe(A, &server(Method::Get, 200, 1), &route("/x", Source::Learned), None);
-    }
-    let parsed = scrape(&metrics);
-    assert_eq!(parsed.sum("rustok_http_requests_total", &[("path", "/x")]), 100_000.0);
-    assert_eq!(parsed.sum("rustok_obsd_routes", &[("source", "learned")]), 1.0);
-}
-
-#[test]
-fn beyond_the_caps_totals_stay_exact_and_the_loss_of_detail_is_counted() {
-    let limits = Limits { server_series: 10, client_series: 10, services: 3, peers: 5 };
-    let (mut recorder, metrics) = HttpRecorder::new(limits);
-    let mut sent = 0;
-    for service in 0..6 {
-        recorder.register_target(TargetKey(service), labels(&format!("service-{service}"), ""));
-        for i in 0..200u16 {
-            let host = format!("host-{i}.example");
-            let template = route(&format!("/{i}"), Source::Learned);
-            for status in [200, 300 + i] {
-                recorder.observe(TargetKey(service), &server(Method::Get, status, 1), &template, None);
-                let client = exchange(Side::Client, Method::Get, status, Outcome::Complete, 1);
-                recorder.observe(TargetKey(service), &Exchange { host: host.as_bytes(), ..client }, &template, None);
-                sent += 1;
-            }
-        }
-    }
-    let parsed = scrape(&metrics);
-    let sent = f64::from(sent);
-    assert_eq!(parsed.sum("rustok_http_requests_total", &[]), sent);
-    assert_eq!(parsed.sum("http_server_request_duration_seconds_count", &[]), sent);
-    assert_eq!(parsed.sum("http_client_request_duration_seconds_count", &[]), sent);
-    assert_eq!(parsed.sum("rustok_obsd_exchanges_total", &[("side", "server")]), sent);
-    let exact = parsed
-        .find("http_server_request_duration_seconds_count", &[])
-        .filter(|sample| sample.labels["http_route"] != "~other")
-        .count();
-    assert_eq!(exact, 10);
-    let other = parsed.sum("rustok_http_requests_total", &[("path", "~other")]);
-    assert!(other > 0.0);
-    assert_eq!(parsed.sum("rustok_obsd_routes_overflow_total", &[]), other);
-    let server_family = [("family", "http_server_request_duration_seconds")];
-    assert_eq!(parsed.sum("rustok_obsd_series_overflow_total", &server_family), other);
-    let series = parsed.sum("rustok_obsd_series", &server_family);
-    assert!(series <= limits.server_capacity() as f64, "{series}");
-    assert_eq!(parsed.find("rustok_obsd_routes_overflow_total", &[]).count(), 4, "three services and ~other");
-    assert!(
-        parsed.sum("rustok_http_requests_total", &[("method", "_OTHER"), ("status", "000")]) > 0.0,
-        "the last resort was reached"
-    );
-}
-
-#[test]
 fn an_exemplar_stands_at_the_bucket_of_its_observation_in_both_names() {
     let (mut recorder, metrics) = HttpRecorder::new(Limits::default());
     recorder.register_target(A, labels("shop", ""));
@@ -286,53 +250,4 @@ fn an_exemplar_stands_at_the_bucket_of_its_observation_in_both_names() {
     let error = parsed.find("rustok_http_requests_total", &[("status", "500")]).next().unwrap();
     assert_eq!(error.exemplar.as_ref().unwrap().0["trace_id"], "03".repeat(16));
     assert!(!to_text(&*metrics, Format::Text).contains(" # {"), "text format 0.0.4 has no exemplars");
-}
-
-#[test]
-fn scrapes_during_recording_agree_with_themselves_and_never_fall() {
-    const EXCHANGES: u64 = 300_000;
-    let (mut recorder, metrics) = HttpRecorder::new(Limits::default());
-    let done = AtomicBool::new(false);
-    std::thread::scope(|scope| {
-        for _ in 0..2 {
-            scope.spawn(|| {
-                let mut before: Vec<((String, _), f64)> = Vec::new();
-                loop {
-                    let last = done.load(Ordering::Acquire);
-                    let parsed = scrape(&metrics);
-                    let total = parsed.sum("rustok_http_requests_total", &[]);
-                    assert_eq!(total, parsed.sum("rustok_http_request_duration_seconds_count", &[]));
-                    assert_eq!(total, parsed.sum("http_server_request_duration_seconds_count", &[]));
-                    assert_eq!(total, parsed.sum("rustok_obsd_exchanges_total", &[]));
-                    let now: std::collections::HashMap<_, _> = parsed
-                        .samples
-                        .into_iter()
-                        .filter(|sample| {
-                            ["_total", "_bucket", "_count", "_sum"].iter().any(|end| sample.name.ends_with(end))
-                        })
-                        .map(|sample| ((sample.name, sample.labels), sample.value))
-                        .collect();
-                    for (series, value) in before {
-                        assert!(now.get(&series).is_some_and(|now| *now >= value), "{series:?} fell from {value}");
-                    }
-                    before = now.into_iter().collect();
-                    if last {
-                        assert_eq!(total, EXCHANGES as f64);
-                        break;
-                    }
-                }
-            });
-        }
-        let routes: Vec<_> = (0..20).map(|i| route(&format!("/{i}/{{id}}"), Source::Axum)).collect();
-        for i in 0..EXCHANGES {
-            if i % 1000 == 0 {
-                recorder.retire_target(A);
-                recorder.register_target(A, labels(if i % 3000 == 0 { "shop" } else { "blog" }, ""));
-            }
-            let trace = (i % 3 == 0).then_some(Exemplar { trace_id: [1; 16], span_id: [1; 8] });
-            let exchange = server(Method::Get, if i % 7 == 0 { 500 } else { 200 }, i * 997 % 20_000_000_000);
-            recorder.observe(A, &exchange, &routes[(i % 20) as usize], trace);
-        }
-        done.store(true, Ordering::Release);
-    });
 }

@@ -81,7 +81,12 @@ pub async fn bind(address: &str) -> Result<TcpListener, BindError> {
     let mut last = unresolved(io::Error::new(io::ErrorKind::NotFound, "no address"));
     for address in candidates {
         match TcpListener::bind(address).await {
-            Ok(listener) => return Ok(listener),
+            Ok(listener) => {
+                if !address.ip().is_loopback() {
+                    tracing::warn!(%address, "metrics and status are open to whoever reaches this address: there is no authentication");
+                }
+                return Ok(listener);
+            }
             Err(source) => last = explain(address, source),
         }
     }
