@@ -3,7 +3,7 @@
 //! Reads: the map at the address that `set_matched_path_for_request` is given. Yields: [`RouteTable`]. Costs: three
 //! reads (head, table, strings), once per router. Layout: hashbrown's `RawTableInner` (`ctrl`, `bucket_mask`,
 //! `growth_left`, `items`) beside `RandomState`'s two keys; control bytes from `ctrl` up, a full one has its top bit
-//! clear; buckets of 24 bytes from `ctrl` down. rustc orders the fields as it likes, so that they are told apart by
+//! clear; buckets of 24 bytes from `ctrl` down. rustc orders fields as it likes, so that they are told apart by
 //! what they hold. Everything is checked, and a table that fails any check is an error: no route is ever guessed.
 
 use std::sync::Arc;
@@ -202,17 +202,11 @@ fn read_table<M: Memory + ?Sized>(
         .filter(|&index| control[index] & DELETED == 0)
         .map(|index| &data[below - (index + 1) * BUCKET..below - index * BUCKET]);
     debug_assert!(items + growth_left <= shape.capacity());
-    let mut result = Err(error("its buckets hold no strings"));
-    // (id, pointer, length) at these offsets.
-    for layout in [(16, 0, 8), (0, 8, 16), (16, 8, 0), (0, 16, 8)] {
-        if let Some(entries) = decode(entries.clone(), layout) {
-            if result.is_ok() {
-                return Err(error("its buckets can be read in two ways"));
-            }
-            result = Ok(entries);
-        }
-    }
-    read_paths(memory, address, &result?)
+    // (id, pointer, length) at these offsets. A wide pointer is always pointer, then length; with the other order an
+    // id could pass for a length.
+    let layouts = [(16, 0, 8), (0, 8, 16)];
+    let entries = layouts.into_iter().find_map(|layout| decode(entries.clone(), layout));
+    read_paths(memory, address, &entries.ok_or_else(|| error("its buckets hold no strings"))?)
 }
 
 fn check_control(control: &[u8], shape: Shape) -> Result<(), &'static str> {

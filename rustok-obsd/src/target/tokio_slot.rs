@@ -252,7 +252,7 @@ impl<S: Source + ?Sized> Run<'_, '_, S> {
             Value::Stack => {}
             _ => {
                 self.unclear =
-                    Some("TaskIdGuard::enter stores its argument at an address that the code hides".to_owned())
+                    Some("TaskIdGuard::enter stores its argument at an address that the code hides".to_owned());
             }
         }
     }
