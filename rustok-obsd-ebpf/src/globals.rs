@@ -22,6 +22,10 @@ globals! {
     SK_PROTOCOL: u32 = 0, sk_protocol;
     /// Size of `sock.sk_protocol` in bits: 8 before Linux 5.6, 16 since.
     SK_PROTOCOL_BITS: u32 = 16, sk_protocol_bits;
+    /// Offset of `sock.sk_err`.
+    SK_ERR: u32 = 0, sk_err;
+    /// Offset of `sock_common.skc_state`.
+    SKC_STATE: u32 = 0, skc_state;
     /// Offset of `sock_common.skc_daddr`.
     SKC_DADDR: u32 = 0, skc_daddr;
     /// Offset of `sock_common.skc_rcv_saddr`.

@@ -129,7 +129,9 @@ pub struct SocketClose {
     /// [`Kind::Close`].
     pub kind: u8,
     /// Zero.
-    pub pad: [u8; 7],
+    pub pad: [u8; 3],
+    /// Errno if the connection broke (reset, timed out) rather than being closed, else 0.
+    pub error: u32,
     /// Connection.
     pub conn: u64,
     /// When.

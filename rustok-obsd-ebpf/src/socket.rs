@@ -120,6 +120,10 @@ pub fn of(sk: u64) -> Option<*mut SocketState> {
         count(Counter::OtherSocket, 1);
         return None;
     }
+    // The last receive on a connection that broke comes after its close was told.
+    if i32::from(field::<u8>(sk, globals::skc_state())) == TCP_CLOSE {
+        return None;
+    }
     follow(sk, Role::Unknown, OPEN_MID_STREAM)
 }
 
@@ -209,6 +213,12 @@ pub fn on_state(sk: u64, old: i32, new: i32) {
     }
 }
 
+/// The socket's memory is given back; its state was CLOSE before.
+#[inline(always)]
+pub fn on_destroy(sk: u64) {
+    on_close(sk);
+}
+
 #[inline(always)]
 fn on_close(sk: u64) {
     let Some(state) = SOCKETS.get_ptr(&sk) else { return };
@@ -220,7 +230,8 @@ fn on_close(sk: u64) {
     }
     let close = SocketClose {
         kind: Kind::Close as u8,
-        pad: [0; 7],
+        pad: [0; 3],
+        error: field(sk, globals::sk_err()),
         conn: state.conn,
         // SAFETY: a helper without arguments.
         time_ns: unsafe { bpf_ktime_get_ns() },

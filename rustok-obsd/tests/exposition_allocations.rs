@@ -64,6 +64,7 @@ fn exchange(side: Side, status: u16, i: u64) -> Exchange<'static> {
         traceparent: None,
         route: None,
         routes_exact: true,
+        told: false,
     }
 }
 

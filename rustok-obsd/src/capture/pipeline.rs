@@ -290,7 +290,12 @@ impl Pipeline {
 
     fn on_close(&mut self, close: &SocketClose) {
         match self.connections.close(close.conn) {
-            Some(connection) => self.end(connection, close.time_ns, true),
+            Some(mut connection) => {
+                if let Ok(errno @ 1..) = i32::try_from(close.error) {
+                    connection.http.on_error(errno);
+                }
+                self.end(connection, close.time_ns, true);
+            }
             None => self.own.lost.add(LossReason::UnknownConnection, 1),
         }
     }

@@ -35,6 +35,7 @@ fn exchange(side: Side, method: Method, status: u16, outcome: Outcome, duration_
         traceparent: None,
         route: None,
         routes_exact: true,
+        told: false,
     }
 }
 

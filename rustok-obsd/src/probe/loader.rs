@@ -234,6 +234,8 @@ fn load(object: &[u8], offsets: &Offsets, settings: Settings) -> Result<Ebpf, Lo
     let Offsets {
         sk_protocol,
         sk_protocol_bits,
+        sk_err,
+        skc_state,
         skc_daddr,
         skc_rcv_saddr,
         skc_v6_daddr,
@@ -256,6 +258,8 @@ fn load(object: &[u8], offsets: &Offsets, settings: Settings) -> Result<Ebpf, Lo
         .override_global("ABI_1", &rustok_obsd_ebpf::ABI, true)
         .override_global("SK_PROTOCOL", sk_protocol, true)
         .override_global("SK_PROTOCOL_BITS", sk_protocol_bits, true)
+        .override_global("SK_ERR", sk_err, true)
+        .override_global("SKC_STATE", skc_state, true)
         .override_global("SKC_DADDR", skc_daddr, true)
         .override_global("SKC_RCV_SADDR", skc_rcv_saddr, true)
         .override_global("SKC_V6_DADDR", skc_v6_daddr, true)

@@ -3,6 +3,7 @@
 //! All attaching sits here, so that a newer aya changes one room. The rest of the daemon sees [`Programs`], their maps
 //! and a [`ProbeBoard`].
 
+pub mod btf;
 pub mod kernel;
 pub mod loader;
 pub mod offsets;

@@ -1,12 +1,13 @@
 //! Offsets of kernel structures, and the arguments of raw tracepoints, from the kernel's own BTF.
 //!
-//! Reads: `/sys/kernel/btf/vmlinux` (mapped, not copied). Yields: [`Offsets`], which the loader passes to the programs as
+//! Reads: `/sys/kernel/btf/vmlinux` . Yields: [`Offsets`], which the loader passes to the programs as
 //! globals, since Rust has no CO-RE relocations. Costs: some 10 ms once at start; nothing is kept.
 
 use std::path::{Path, PathBuf};
 
-use btf_rs::{Backend, Btf, BtfType, Type};
 use thiserror::Error;
+
+use super::btf::{Btf, Kind, Type};
 
 /// Where the kernel shows its BTF.
 pub const VMLINUX_BTF: &str = "/sys/kernel/btf/vmlinux";
@@ -22,7 +23,7 @@ pub enum OffsetError {
         /// The file.
         path: PathBuf,
         /// Why it could not be read.
-        source: btf_rs::Error,
+        source: std::io::Error,
     },
     /// The kernel lacks a structure or a field.
     #[error("this kernel's BTF has no {structure}.{field}; please report the kernel's version")]
@@ -60,6 +61,8 @@ pub enum OffsetError {
 pub struct Offsets {
     pub sk_protocol: u32,
     pub sk_protocol_bits: u32,
+    pub sk_err: u32,
+    pub skc_state: u32,
     pub skc_daddr: u32,
     pub skc_rcv_saddr: u32,
     pub skc_v6_daddr: u32,
@@ -102,6 +105,7 @@ pub const TRACEPOINTS: &[Tracepoint] = &[
         arguments: &["*sock", "int", "int"],
         hint: " (Linux 4.16 and later have it)",
     },
+    Tracepoint { name: "tcp_destroy_sock", arguments: &["*sock"], hint: " (Linux 4.16 and later have it)" },
     Tracepoint { name: "sched_process_exec", arguments: &["*task_struct"], hint: "" },
     Tracepoint { name: "sched_process_exit", arguments: &["*task_struct"], hint: "" },
     Tracepoint { name: "sched_process_fork", arguments: &["*task_struct", "*task_struct"], hint: "" },
@@ -113,16 +117,12 @@ pub struct KernelTypes {
 }
 
 impl KernelTypes {
-    /// Maps the BTF of the running kernel.
+    /// Reads the BTF of the running kernel.
     ///
     /// # Errors
     /// There is none, or it cannot be parsed.
     pub fn open(path: &Path) -> Result<Self, OffsetError> {
-        // The mapped form keeps no copy of the 5 MB of types; the cached one is for files that cannot be mapped, as
-        // sysfs on older kernels.
-        let btf = Btf::from_file_with_backend(path, Backend::Mmap)
-            .or_else(|_| Btf::from_file(path))
-            .map_err(|source| OffsetError::NoBtf { path: path.into(), source })?;
+        let btf = Btf::read(path).map_err(|source| OffsetError::NoBtf { path: path.into(), source })?;
         Ok(Self { btf })
     }
 
@@ -137,6 +137,8 @@ impl KernelTypes {
         Ok(Offsets {
             sk_protocol,
             sk_protocol_bits,
+            sk_err: self.offset("sock", "sk_err")?.0,
+            skc_state: common("skc_state")?,
             skc_daddr: common("skc_daddr")?,
             skc_rcv_saddr: common("skc_rcv_saddr")?,
             skc_v6_daddr: common("skc_v6_daddr").unwrap_or(0),
@@ -154,67 +156,30 @@ impl KernelTypes {
     /// Byte offset and width in bits of a field; anonymous structs and unions are looked through.
     fn offset(&self, structure: &'static str, field: &'static str) -> Result<(u32, u32), OffsetError> {
         let missing = || OffsetError::Missing { structure, field };
-        let types = self.btf.resolve_types_by_name(structure).map_err(|_| missing())?;
-        let mut current = types
-            .into_iter()
-            .find_map(|found| match found {
-                Type::Struct(found) => Some(found),
-                _ => None,
-            })
-            .ok_or_else(missing)?;
-        let mut bits = 0;
-        let mut parts = field.split('.').peekable();
-        while let Some(part) = parts.next() {
-            let (offset, kind, width) = self.member(&current, part).ok_or_else(missing)?;
+        let mut current = self.btf.find(Kind::Struct, structure).ok_or_else(missing)?;
+        let (mut bits, mut width) = (0, 0);
+        for part in field.split('.') {
+            let (offset, kind, own) = self.member(&current, part.as_bytes(), 0).ok_or_else(missing)?;
             bits += offset;
-            if parts.peek().is_none() {
-                return Ok((bits / 8, width));
-            }
-            let (Type::Struct(next) | Type::Union(next)) = kind else { return Err(missing()) };
-            current = next;
+            width = if own == 0 && kind.kind == Kind::Int { kind.size() * 8 } else { own };
+            current = kind;
         }
-        Err(missing())
+        Ok((bits / 8, width))
     }
 
-    /// Offset in bits, type and width in bits of a member.
-    fn member(&self, structure: &btf_rs::Struct, name: &str) -> Option<(u32, Type, u32)> {
-        for member in &structure.members {
-            let kind = self.bare_type(member);
-            let own = self.btf.resolve_name(member).unwrap_or_default();
-            if own == name {
-                let kind = kind?;
-                let width = match member.bitfield_size() {
-                    Some(bits) if bits > 0 => bits,
-                    _ => match &kind {
-                        Type::Int(int) => u32::try_from(int.size() * 8).unwrap_or(0),
-                        _ => 0,
-                    },
-                };
-                return Some((member.bit_offset(), kind, width));
+    /// Offset in bits, bare type, and width in bits of a bit field.
+    fn member<'a>(&'a self, structure: &Type<'a>, name: &[u8], depth: u8) -> Option<(u32, Type<'a>, u32)> {
+        structure.members().find_map(|member| {
+            let kind = self.btf.bare(member.id)?;
+            if member.name == name {
+                return Some((member.bits, kind, member.width));
             }
-            if own.is_empty()
-                && let Some(Type::Struct(inner) | Type::Union(inner)) = kind
-                && let Some((offset, kind, width)) = self.member(&inner, name)
-            {
-                return Some((member.bit_offset() + offset, kind, width));
+            if !member.name.is_empty() || depth > 8 {
+                return None;
             }
-        }
-        None
-    }
-
-    /// What a type is without typedefs and qualifiers.
-    fn bare_type(&self, of: &dyn BtfType) -> Option<Type> {
-        let mut found = self.btf.resolve_chained_type(of).ok()?;
-        loop {
-            found = match &found {
-                Type::Typedef(inner) => self.btf.resolve_chained_type(inner).ok()?,
-                Type::Const(inner) | Type::Volatile(inner) | Type::Restrict(inner) => {
-                    self.btf.resolve_chained_type(inner).ok()?
-                }
-                Type::TypeTag(inner) => self.btf.resolve_chained_type(inner).ok()?,
-                _ => return Some(found),
-            };
-        }
+            let (bits, kind, width) = self.member(&kind, name, depth + 1)?;
+            Some((member.bits + bits, kind, width))
+        })
     }
 
     /// Checks that a tracepoint is there and has the arguments that the program takes.
@@ -223,15 +188,11 @@ impl KernelTypes {
     /// It is not, or has not.
     pub fn check(&self, tracepoint: &Tracepoint) -> Result<(), OffsetError> {
         let missing = || OffsetError::NoTracepoint { name: tracepoint.name, hint: tracepoint.hint };
-        let types = self.btf.resolve_types_by_name(&format!("btf_trace_{}", tracepoint.name)).map_err(|_| missing())?;
-        let typedef = types.into_iter().find_map(|found| match found {
-            Type::Typedef(found) => Some(found),
-            _ => None,
-        });
-        let Some(Type::Ptr(pointer)) = self.bare_type(&typedef.ok_or_else(missing)?) else { return Err(missing()) };
-        let Some(Type::FuncProto(function)) = self.bare_type(&pointer) else { return Err(missing()) };
+        let typedef = self.btf.find(Kind::Typedef, &format!("btf_trace_{}", tracepoint.name)).ok_or_else(missing)?;
+        let pointer = self.btf.bare(typedef.target()).filter(|found| found.kind == Kind::Pointer).ok_or_else(missing)?;
+        let function = self.btf.bare(pointer.target()).ok_or_else(missing)?;
         // The first parameter is the probe's private data.
-        let found: Vec<String> = function.parameters.iter().skip(1).map(|parameter| self.describe(parameter)).collect();
+        let found: Vec<String> = function.parameters().skip(1).map(|id| self.describe(id)).collect();
         if found.len() >= tracepoint.arguments.len()
             && found.iter().zip(tracepoint.arguments).all(|(found, expected)| found == expected)
         {
@@ -245,14 +206,14 @@ impl KernelTypes {
         }
     }
 
-    fn describe(&self, parameter: &dyn BtfType) -> String {
-        match self.bare_type(parameter) {
-            Some(Type::Ptr(pointer)) => match self.bare_type(&pointer) {
-                Some(Type::Struct(inner)) => format!("*{}", self.btf.resolve_name(&inner).unwrap_or_default()),
+    fn describe(&self, id: u32) -> String {
+        let text = |name: &[u8]| String::from_utf8_lossy(name).into_owned();
+        match self.btf.bare(id) {
+            Some(found) if found.kind == Kind::Pointer => match self.btf.bare(found.target()) {
+                Some(inner) if inner.kind == Kind::Struct => format!("*{}", text(inner.name())),
                 _ => "*".into(),
             },
-            Some(Type::Int(int)) => self.btf.resolve_name(&int).unwrap_or_default(),
-            Some(other) => other.name().into(),
+            Some(found) => text(found.name()),
             None => "void".into(),
         }
     }

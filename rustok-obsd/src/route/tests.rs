@@ -24,6 +24,7 @@ fn exchange(path: &[u8], status: u16) -> Exchange<'_> {
         traceparent: None,
         route: None,
         routes_exact: false,
+        told: false,
     }
 }
 

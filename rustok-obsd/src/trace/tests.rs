@@ -32,6 +32,7 @@ fn exchange() -> Exchange<'static> {
         traceparent: None,
         route: None,
         routes_exact: true,
+        told: false,
     }
 }
 

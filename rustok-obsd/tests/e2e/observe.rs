@@ -203,6 +203,9 @@ pub fn replay(recorded: &Recorded) -> (Vec<Replayed>, rustok_obsd::exchange::Sta
             Record::Close(close) => {
                 if let Some(mut connection) = live.remove(&close.conn) {
                     let seen = &mut connection.seen;
+                    if close.error != 0 {
+                        connection.http.on_error(close.error.cast_signed());
+                    }
                     connection.http.on_close(close.time_ns, &mut shared, &mut |exchange| seen.push(exchange.into()));
                     done.push(Replayed { open: connection.open, seen: connection.seen });
                 }

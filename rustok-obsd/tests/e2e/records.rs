@@ -37,38 +37,75 @@ fn every_record_of_a_request_carries_its_task_and_every_request_its_route() {
     assert_exchanges(&recorded, &requests, &aborted);
 }
 
-/// Sends and receives by connection, with the remote port of each.
-fn transfers(recorded: &Recorded) -> (HashMap<u64, u16>, Vec<(bool, SocketIo)>) {
-    let (mut ports, mut transfers) = (HashMap::new(), Vec::new());
+/// A connection's life: remote port, first and last moment.
+#[derive(Clone, Copy)]
+struct Life {
+    remote_port: u16,
+    from_ns: u64,
+    to_ns: u64,
+}
+
+/// Connections by id, and all sends and receives.
+fn transfers(recorded: &Recorded) -> (HashMap<u64, Life>, Vec<(bool, SocketIo)>) {
+    let (mut lives, mut transfers) = (HashMap::new(), Vec::new());
     for entry in &recorded.entries {
         match Record::parse(entry).expect("a record") {
-            Record::Open(open) => drop(ports.insert(open.conn, open.remote_port)),
+            Record::Open(open) => {
+                let life = Life { remote_port: open.remote_port, from_ns: open.time_ns, to_ns: u64::MAX };
+                assert!(lives.insert(open.conn, life).is_none(), "connection {} is announced twice", open.conn);
+            }
             Record::Send(io, _) => transfers.push((false, io)),
             Record::Receive(io, _) => transfers.push((true, io)),
+            Record::Close(close) => lives.get_mut(&close.conn).expect("announced before").to_ns = close.time_ns,
             _ => {}
         }
     }
-    (ports, transfers)
+    (lives, transfers)
+}
+
+/// The requests that each connection carried: ports are used again, hence the times.
+fn by_connection<'r>(lives: &HashMap<u64, Life>, requests: &'r [Request]) -> HashMap<u64, Vec<&'r Request>> {
+    let mut by_port: HashMap<u16, Vec<&Request>> = HashMap::new();
+    for request in requests {
+        by_port.entry(request.peer.port()).or_default().push(request);
+    }
+    let mut carried = HashMap::new();
+    for (conn, life) in lives {
+        let mut served = by_port.get(&life.remote_port).cloned().unwrap_or_default();
+        served.retain(|request| (life.from_ns..=life.to_ns).contains(&request.start_ns));
+        served.sort_by_key(|request| request.start_ns);
+        if !served.is_empty() {
+            carried.insert(*conn, served);
+        }
+    }
+    let known: HashSet<*const Request> = carried.values().flatten().map(|request| std::ptr::from_ref(*request)).collect();
+    for request in requests.iter().filter(|request| !known.contains(&std::ptr::from_ref(*request))).take(8) {
+        let near: Vec<_> = lives.iter().filter(|(_, life)| life.remote_port == request.peer.port()).map(|(conn, life)| (conn, life.from_ns, life.to_ns)).collect();
+        eprintln!("on no connection: {request:?}, of that port: {near:?}");
+    }
+    assert_eq!(carried.values().map(Vec::len).sum::<usize>(), requests.len(), "every request has one connection");
+    carried
 }
 
 fn assert_tasks(recorded: &Recorded, requests: &[Request], database: u16) {
-    let (ports, transfers) = transfers(recorded);
+    let (lives, transfers) = transfers(recorded);
+    let carried = by_connection(&lives, requests);
     // Every record on the request's own socket.
-    let mut by_peer: HashMap<u16, Vec<&Request>> = HashMap::new();
-    for request in requests {
-        by_peer.entry(request.peer.port()).or_default().push(request);
-    }
     let mut own = 0;
     for (_, io) in transfers.iter().filter(|(_, io)| io.result > 0) {
-        let Some(served) = by_peer.get(&ports[&io.conn]) else { continue };
-        let tasks: HashSet<u64> = served.iter().filter_map(|request| request.task).collect();
-        assert!(tasks.contains(&io.task), "record {io:?} on a socket that tasks {tasks:?} served");
+        let Some(served) = carried.get(&io.conn) else { continue };
+        // An upgraded connection goes on in a task of its own.
+        if served.iter().any(|request| request.status == Some(101) && io.time_ns > request.start_ns) {
+            continue;
+        }
+        let tasks: HashSet<Option<u64>> = served.iter().map(|request| request.task).collect();
+        assert_eq!(tasks, HashSet::from([Some(io.task)]), "record {io:?}");
         own += 1;
     }
     assert!(own >= 2 * requests.len(), "{own} records on the sockets of {} requests", requests.len());
     // Every query: it was sent in the task that made the call, during the call.
     let mut sends: HashMap<u64, Vec<u64>> = HashMap::new();
-    for (_, io) in transfers.iter().filter(|(received, io)| !received && ports[&io.conn] == database) {
+    for (_, io) in transfers.iter().filter(|(received, io)| !received && lives[&io.conn].remote_port == database) {
         sends.entry(io.task).or_default().push(io.time_ns);
     }
     let mut queries = 0;
@@ -79,7 +116,7 @@ fn assert_tasks(recorded: &Recorded, requests: &[Request], database: u16) {
         assert!(found, "task {task} sent nothing during {query:?}");
         queries += 1;
     }
-    eprintln!("{own} records on {} connections, {queries} queries: every one in its task", by_peer.len());
+    eprintln!("{own} records on {} connections, {queries} queries: every one in its task", carried.len());
     assert!(queries > requests.len() / 2);
 }
 
@@ -87,24 +124,18 @@ fn assert_tasks(recorded: &Recorded, requests: &[Request], database: u16) {
 fn assert_exchanges(recorded: &Recorded, requests: &[Request], aborted: &HashSet<String>) {
     let (connections, stats) = replay(recorded);
     eprintln!("{stats:?}");
-    let mut seen: HashMap<u16, Vec<_>> = HashMap::new();
-    for connection in connections {
-        let served = connection.seen.into_iter().filter(|exchange| exchange.side == Side::Server);
-        seen.entry(connection.open.remote_port).or_default().extend(served);
-    }
-    let mut by_peer: HashMap<u16, Vec<&Request>> = HashMap::new();
-    for request in requests {
-        by_peer.entry(request.peer.port()).or_default().push(request);
-    }
+    let (lives, _) = transfers(recorded);
+    let carried = by_connection(&lives, requests);
     let (mut wrong, mut starts, mut durations) = (Vec::new(), Vec::new(), Vec::new());
-    for (peer, mut requests) in by_peer {
-        requests.sort_by_key(|request| request.start_ns);
-        let mut exchanges = seen.remove(&peer).unwrap_or_default();
-        exchanges.sort_by_key(|exchange| exchange.first_io_ns);
+    for connection in connections {
+        let mut exchanges = connection.seen;
+        exchanges.retain(|exchange| exchange.side == Side::Server);
         // A request that the client gave up before its head was whole never reached the application.
         exchanges.retain(|exchange| !(exchange.path.is_empty() && exchange.outcome != Outcome::Complete));
+        exchanges.sort_by_key(|exchange| exchange.first_io_ns);
+        let requests = carried.get(&connection.open.conn).cloned().unwrap_or_default();
         if exchanges.len() != requests.len() {
-            wrong.push(format!("port {peer}: {} requests, {} seen\n{requests:#?}\n{exchanges:#?}", requests.len(), exchanges.len()));
+            wrong.push(format!("{} requests, {} seen\n{requests:#?}\n{exchanges:#?}", requests.len(), exchanges.len()));
             continue;
         }
         for (request, exchange) in requests.into_iter().zip(exchanges) {
