@@ -154,7 +154,9 @@ pub enum Absence {
     #[error("{0} is not linked in")]
     NotLinked(&'static str),
     /// The library is, the function is not.
-    #[error("{0} is linked in, but the function is inlined, removed or named otherwise in this version")]
+    #[error(
+        "{0} is linked in, but the function is inlined (as `lto = \"fat\"` does) or named otherwise in this version"
+    )]
     Inlined(&'static str),
 }
 

@@ -250,6 +250,8 @@ impl<S: Source + ?Sized> Run<'_, '_, S> {
         match address(instruction, state) {
             Value::Thread(offset) => drop(self.slots.insert(offset)),
             Value::Stack => {}
+            // Page zero is never mapped: this path checked the pointer for null and does not come here.
+            Value::Constant(0..4096) => {}
             _ => {
                 self.unclear =
                     Some("TaskIdGuard::enter stores its argument at an address that the code hides".to_owned());
