@@ -47,6 +47,8 @@ pub struct HttpConnection {
     verdict: Verdict,
     /// The last of those in flight is still being received.
     receiving: bool,
+    /// The request being received began where the sequence was lost; its head was not read yet.
+    unsure: bool,
     mid_stream: bool,
     /// The peer sent its end of stream.
     peer_ended: bool,
@@ -80,6 +82,7 @@ impl HttpConnection {
             side,
             verdict: Verdict::Undecided,
             receiving: false,
+            unsure: false,
             mid_stream,
             peer_ended: false,
             peer_failed: false,
@@ -175,7 +178,7 @@ impl HttpConnection {
         let (Verdict::Undecided | Verdict::Http1, Some(side)) = (self.verdict, self.side) else {
             return;
         };
-        shared.stats.lost_bytes += io.lost;
+        shared.stats.lost_bytes = shared.stats.lost_bytes.saturating_add(io.lost);
         if received == (side == Side::Server) {
             self.on_request_bytes(io, side, shared);
         } else {
@@ -246,6 +249,7 @@ impl HttpConnection {
         if self.requests.is_lost() && self.may_begin() && may_resume(io.data) {
             self.requests.resume();
             self.receiving = false;
+            self.unsure = true;
             shared.stats.resyncs += 1;
         }
         let mut place = Place::Start;
@@ -319,12 +323,21 @@ impl HttpConnection {
                     u64::from(head.malformed.is_none() && matches!(head.body, Body::Lost(_)));
             }
             if let Some(pending) = pending {
-                if let Step::Head(head) = &step {
-                    pending.head(head);
-                    self.started = true;
+                match &step {
+                    Step::Head(head) => {
+                        pending.head(head);
+                        self.unsure = false;
+                    }
+                    Step::Malformed(Malformed::NotCaptured) => pending.unread = true,
+                    // What looked like a request was none.
+                    Step::Malformed(_) if !pending.head_seen => {
+                        pending.unread = self.unsure;
+                        pending.malformed = !self.unsure;
+                    }
+                    _ => {}
                 }
-                pending.request_bytes += bytes;
-                pending.request_body += content;
+                pending.request_bytes = pending.request_bytes.saturating_add(bytes);
+                pending.request_body = pending.request_body.saturating_add(content);
             }
             if ended {
                 self.end_of_request(if place == Place::Lost { 0 } else { io.time_ns });
@@ -387,8 +400,7 @@ impl HttpConnection {
         shared.stats.lost_sync += 1;
         self.responses.lose();
         self.overflow = 0;
-        // A request whose head is still coming was not answered in them.
-        while self.in_flight.front().is_some_and(|front| front.head_seen || front.answered) {
+        while !self.in_flight.is_empty() {
             self.finish_front(side, Outcome::Incomplete, time_ns, shared, sink);
         }
     }
@@ -413,9 +425,9 @@ impl HttpConnection {
             let time_ns = if place == Place::Lost { front.response_last_ns } else { io.time_ns };
             match step {
                 Step::Blank => {}
-                Step::Partial => front.response_part(bytes, time_ns),
+                Step::Partial => front.response_part(bytes, 0, time_ns),
                 Step::Head(head) => {
-                    front.response_part(bytes, time_ns);
+                    front.response_part(bytes, 0, time_ns);
                     shared.stats.malformed_responses += u64::from(head.malformed.is_some());
                     shared.stats.truncated_heads +=
                         u64::from(head.malformed.is_none() && matches!(head.body, Body::Lost(_)));
@@ -431,25 +443,27 @@ impl HttpConnection {
                         self.lose_responses(side, time_ns, shared, sink);
                         return self.turn_opaque(Protocol::Upgraded, shared);
                     }
-                    if head.body == Body::None {
+                    let method_known = front.head_seen || front.malformed;
+                    if !method_known {
+                        // It may answer a HEAD: nobody knows whether a body follows.
+                        self.responses.lose();
+                    }
+                    if head.body == Body::None || !method_known {
                         self.finish_front(side, Outcome::Complete, time_ns, shared, sink);
                     }
                 }
                 Step::Body(content) => {
-                    front.response_part(bytes, time_ns);
-                    front.response_body += content;
+                    front.response_part(bytes, content, time_ns);
                 }
                 Step::End(content) => {
-                    front.response_part(bytes, time_ns);
-                    front.response_body += content;
+                    front.response_part(bytes, content, time_ns);
                     // When the last byte went is not known where its record was lost.
                     let outcome = if place == Place::Lost { Outcome::Incomplete } else { Outcome::Complete };
                     self.finish_front(side, outcome, time_ns, shared, sink);
                 }
                 Step::FramingLost(content) => {
                     shared.stats.lost_sync += 1;
-                    front.response_part(bytes, time_ns);
-                    front.response_body += content;
+                    front.response_part(bytes, content, time_ns);
                 }
                 Step::Malformed(reason) => {
                     match reason {
@@ -457,18 +471,17 @@ impl HttpConnection {
                         _ => shared.stats.malformed_responses += 1,
                     }
                     if front.answered {
-                        front.response_part(bytes, time_ns);
+                        front.response_part(bytes, 0, time_ns);
                     }
                 }
                 Step::Missing if due == 1 && front.head_seen => {
                     shared.stats.lost_sync += 1;
                     front.answered = true;
-                    front.response_part(bytes, time_ns);
+                    front.response_part(bytes, 0, time_ns);
                 }
                 Step::Missing => self.lose_responses(side, time_ns, shared, sink),
                 Step::Skipped if front.answered => {
-                    front.response_part(bytes, time_ns);
-                    front.response_body += bytes;
+                    front.response_part(bytes, bytes, time_ns);
                 }
                 Step::Skipped => {}
             }
@@ -498,15 +511,33 @@ impl HttpConnection {
     }
 
     /// Yields the oldest in flight.
-    fn finish_front(&mut self, side: Side, outcome: Outcome, end_ns: u64, shared: &mut Shared, sink: &mut Sink<'_>) {
-        let Some(front) = self.in_flight.pop_front() else {
+    fn finish_front(
+        &mut self,
+        side: Side,
+        outcome: Outcome,
+        end_ns: u64,
+        shared: &mut Shared,
+        sink: &mut Sink<'_>,
+    ) {
+        let Some(mut front) = self.in_flight.pop_front() else {
             return;
         };
         if self.receiving && self.in_flight.is_empty() {
             // Answered before it was received whole. The rest of its body is counted off, unless nobody knows whether
             // there will be one (RFC 9110, 10.1.1) or where it begins.
             self.receiving = false;
-            if !front.head_seen || (front.expects_continue && front.request_body == 0) {
+            let partial = !front.head_seen;
+            if partial && !self.requests.is_lost() {
+                // Read what there is of the head, as if the rest had not been captured.
+                match self
+                    .requests
+                    .next(&mut Piece::Gap(1), Method::Other, &mut shared.buffers)
+                {
+                    Step::Head(head) => front.head(&head),
+                    _ => front.unread = true,
+                }
+            }
+            if partial || (front.expects_continue && front.request_body == 0) {
                 self.requests.lose();
             }
         }

@@ -35,6 +35,10 @@ pub(super) struct Pending {
     pub(super) status: u16,
     /// The request's head was read.
     pub(super) head_seen: bool,
+    /// Its first line was not captured: nobody knows what was asked.
+    pub(super) unread: bool,
+    /// Its first line is none of a request.
+    pub(super) malformed: bool,
     pub(super) expects_continue: bool,
     /// The final response's head was seen, or its place is known.
     pub(super) answered: bool,
@@ -85,13 +89,14 @@ impl Pending {
         self.first_path.get_or_insert_with(|| Arc::clone(path));
     }
 
-    /// The response's head goes on; `time_ns` is when its first byte was seen unless an earlier one was.
-    pub(super) fn response_part(&mut self, bytes: u64, time_ns: u64) {
+    /// A part of the response, with so many bytes of content; `time_ns` is when its first byte was seen unless an earlier one was.
+    pub(super) fn response_part(&mut self, bytes: u64, content: u64, time_ns: u64) {
         if self.response_start_ns == 0 {
             self.response_start_ns = time_ns;
         }
         self.response_last_ns = time_ns;
-        self.response_bytes += bytes;
+        self.response_bytes = self.response_bytes.saturating_add(bytes);
+        self.response_body = self.response_body.saturating_add(content);
     }
 
     /// What came of the response was an interim one (RFC 9110, 15.2).
@@ -128,6 +133,8 @@ pub struct Stats {
     pub malformed_responses: u64,
     /// Requests that ended inside their head and were not answered: no exchange.
     pub partial_requests: u64,
+    /// Requests whose first line was not captured: no exchange.
+    pub unread_requests: u64,
     /// Requests past the bound of requests in flight on one connection: no exchange.
     pub pipeline_overflow: u64,
     /// Connections that turned out to speak something else, or left HTTP/1.
@@ -166,6 +173,10 @@ impl Shared {
         end_ns: u64,
         sink: &mut dyn FnMut(&Exchange<'_>),
     ) {
+        if pending.unread {
+            self.stats.unread_requests += 1;
+            return self.discard(pending);
+        }
         self.stats.exchanges += 1;
         let route =
             pending.route.take().map(|path| Route { template: self.joins.template(path), source: Source::Axum });

@@ -96,18 +96,31 @@ pub fn starts_request(bytes: &[u8]) -> Starts {
 }
 
 /// Whether it is safe to begin anew with `bytes` where the sequence of messages was lost: a request line, or the
-/// beginning of one with a method that is known.
+/// beginning of one, also behind line ends. Its method has to be one of RFC 9110 or RFC 5789: after lost bytes `T /`
+/// may be what is left of `GET /`.
 #[must_use]
 pub fn may_resume(bytes: &[u8]) -> bool {
-    const METHODS: [&[u8]; 9] =
-        [b"GET ", b"POST ", b"PUT ", b"DELETE ", b"PATCH ", b"HEAD ", b"OPTIONS ", b"CONNECT ", b"TRACE "];
-    match starts_request(bytes) {
-        Starts::Yes => true,
-        Starts::Perhaps => {
-            !bytes.is_empty() && METHODS.iter().any(|method| method.starts_with(bytes) || bytes.starts_with(method))
-        }
-        Starts::No => false,
-    }
+    const METHODS: [&[u8]; 9] = [
+        b"GET ",
+        b"POST ",
+        b"PUT ",
+        b"DELETE ",
+        b"PATCH ",
+        b"HEAD ",
+        b"OPTIONS ",
+        b"CONNECT ",
+        b"TRACE ",
+    ];
+    let blank = bytes
+        .iter()
+        .take_while(|byte| matches!(byte, b'\r' | b'\n'))
+        .count();
+    let bytes = &bytes[blank..];
+    !bytes.is_empty()
+        && METHODS
+            .iter()
+            .any(|method| method.starts_with(bytes) || bytes.starts_with(method))
+        && starts_request(bytes) != Starts::No
 }
 
 /// Whether `bytes`, as far as they go, begin like a status line of HTTP/1.
