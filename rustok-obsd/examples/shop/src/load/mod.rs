@@ -153,7 +153,7 @@ impl Slot {
         mut pace: Option<Pace>,
     ) -> Stats {
         while end.is_none_or(|end| Instant::now() < end) {
-            let action = self.chooser.next();
+            let action = self.chooser.choose();
             let wanted = if let Action::Pipeline(steps) = &action {
                 steps.len() as u64
             } else {

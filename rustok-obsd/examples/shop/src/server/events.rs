@@ -138,7 +138,7 @@ impl Breaker {
             (State::HalfOpen, true) if inner.streak + 1 < Self::SUCCESSES => inner.streak += 1,
             (State::HalfOpen, true) => (inner.state, inner.streak) = (State::Closed, 0),
             (State::Closed | State::HalfOpen, false) => {
-                (inner.state, inner.opened) = (State::Open, Some(now))
+                (inner.state, inner.opened) = (State::Open, Some(now));
             }
             (State::Open, _) => {}
         }

@@ -91,7 +91,7 @@ pub async fn resolve(
         }
     };
     if let Some(entry) = request.extensions().get::<Arc<Entry>>() {
-        entry.tenant(id);
+        entry.tenant(&id);
     }
     request.extensions_mut().insert(Tenant(id));
     Ok(next.run(request).await)
