@@ -165,7 +165,7 @@ impl Chooser {
     }
 
     /// The next thing to do.
-    pub fn next(&mut self) -> Action {
+    pub fn choose(&mut self) -> Action {
         match self.mix {
             Mix::Hello => Action::Request(Step::hello()),
             Mix::Crud => Action::Request(self.crud()),
@@ -466,7 +466,7 @@ mod tests {
         let (mut routes, mut statuses, mut specials) =
             (BTreeSet::new(), BTreeSet::new(), BTreeSet::new());
         for n in 0..20_000 {
-            let action = chooser.next();
+            let action = chooser.choose();
             specials.insert(
                 format!("{action:?}")
                     .split('(')
@@ -493,7 +493,7 @@ mod tests {
         let targets = |seed| {
             let mut chooser = Chooser::new(Mix::All, Rng::new(seed, 3));
             (0..200)
-                .map(|_| format!("{:?}", chooser.next()))
+                .map(|_| format!("{:?}", chooser.choose()))
                 .collect::<Vec<_>>()
         };
         assert_eq!(targets(5), targets(5));

@@ -21,7 +21,7 @@ impl Rng {
 
     /// A number in `0..bound`; `bound` must not be 0. The bias of the multiplication is below 2⁻³².
     pub fn below(&mut self, bound: u32) -> u32 {
-        ((self.next_u64() >> 32) * u64::from(bound) >> 32) as u32
+        (((self.next_u64() >> 32) * u64::from(bound)) >> 32) as u32
     }
 
     /// True once in `n` times.

@@ -122,7 +122,9 @@ impl Breaker {
             (State::Closed, false) if inner.streak + 1 < Self::FAILURES => inner.streak += 1,
             (State::HalfOpen, true) if inner.streak + 1 < Self::SUCCESSES => inner.streak += 1,
             (State::HalfOpen, true) => (inner.state, inner.streak) = (State::Closed, 0),
-            (State::Closed | State::HalfOpen, false) => (inner.state, inner.opened) = (State::Open, Some(now)),
+            (State::Closed | State::HalfOpen, false) => {
+                (inner.state, inner.opened) = (State::Open, Some(now));
+            }
             (State::Open, _) => {}
         }
     }

@@ -104,7 +104,6 @@ impl App {
 }
 
 /// All routes.
-#[must_use]
 pub fn router(app: App, truth: Option<Sink>, otel: bool) -> Router {
     let v1 = Router::new()
         .route("/{locale}/pages/{slug}", get(api::page))

@@ -54,7 +54,7 @@ impl Entry {
     }
 
     /// Notes the tenant.
-    pub fn tenant(&self, tenant: impl ToString) {
+    pub fn tenant(&self, tenant: &impl ToString) {
         self.with(|record| record.tenant = Some(tenant.to_string()));
     }
 

@@ -71,7 +71,7 @@ pub async fn resolve(State(app): State<App>, db: Db, mut request: Request, next:
         }
     };
     if let Some(entry) = request.extensions().get::<Arc<Entry>>() {
-        entry.tenant(id);
+        entry.tenant(&id);
     }
     request.extensions_mut().insert(Tenant(id));
     Ok(next.run(request).await)
