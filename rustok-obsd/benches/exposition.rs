@@ -40,20 +40,9 @@ fn exchange(side: Side, i: u64) -> Exchange<'static> {
 
 fn recorder(routes: &[Route], trace: Option<Exemplar>) -> (HttpRecorder, Exposition) {
     let (mut recorder, metrics) = HttpRecorder::new(Limits::default());
-    recorder.register_target(
-        TARGET,
-        TargetLabels {
-            service_name: "shop".into(),
-            ..TargetLabels::default()
-        },
-    );
+    recorder.register_target(TARGET, TargetLabels { service_name: "shop".into(), ..TargetLabels::default() });
     for i in 0..100_000u64 {
-        recorder.observe(
-            TARGET,
-            &exchange(Side::Server, i),
-            &routes[i as usize % routes.len()],
-            trace,
-        );
+        recorder.observe(TARGET, &exchange(Side::Server, i), &routes[i as usize % routes.len()], trace);
     }
     let exposition = Exposition::new();
     exposition.register(metrics);
@@ -62,27 +51,17 @@ fn recorder(routes: &[Route], trace: Option<Exemplar>) -> (HttpRecorder, Exposit
 
 fn routes() -> Vec<Route> {
     let template = |i| Arc::from(format!("/api/content/section-{i}/nodes/{{id}}").as_str());
-    (0..140)
-        .map(|i| Route {
-            template: template(i),
-            source: Source::Axum,
-        })
-        .collect()
+    (0..140).map(|i| Route { template: template(i), source: Source::Axum }).collect()
 }
 
 fn observe(criterion: &mut Criterion) {
     let routes = routes();
-    let trace = Exemplar {
-        trace_id: [1; 16],
-        span_id: [2; 8],
-    };
+    let trace = Exemplar { trace_id: [1; 16], span_id: [2; 8] };
     let mut group = criterion.benchmark_group("observe");
     group.throughput(Throughput::Elements(1));
-    for (name, side, trace) in [
-        ("server", Side::Server, None),
-        ("server, traced", Side::Server, Some(trace)),
-        ("client", Side::Client, None),
-    ] {
+    for (name, side, trace) in
+        [("server", Side::Server, None), ("server, traced", Side::Server, Some(trace)), ("client", Side::Client, None)]
+    {
         let (mut recorder, _exposition) = recorder(&routes, trace);
         let mut i = 0u64;
         group.bench_function(name, |bencher| {
@@ -102,17 +81,11 @@ fn observe(criterion: &mut Criterion) {
 }
 
 fn render(criterion: &mut Criterion) {
-    let trace = Some(Exemplar {
-        trace_id: [1; 16],
-        span_id: [2; 8],
-    });
+    let trace = Some(Exemplar { trace_id: [1; 16], span_id: [2; 8] });
     let (_recorder, exposition) = recorder(&routes(), trace);
     let mut scratch = Scratch::default();
     let text = exposition.render_into(&mut scratch, Format::Text, false);
-    let samples = text
-        .split(|byte| *byte == b'\n')
-        .filter(|line| !line.is_empty() && line[0] != b'#')
-        .count();
+    let samples = text.split(|byte| *byte == b'\n').filter(|line| !line.is_empty() && line[0] != b'#').count();
     let mut group = criterion.benchmark_group("render");
     group.throughput(Throughput::Elements(samples as u64));
     for (name, format, gzip) in [
@@ -122,13 +95,9 @@ fn render(criterion: &mut Criterion) {
         ("openmetrics, gzip", Format::OpenMetrics, true),
     ] {
         let bytes = exposition.render_into(&mut scratch, format, gzip).len();
-        group.bench_function(
-            format!("{name}: {samples} samples, {bytes} bytes"),
-            |bencher| {
-                bencher
-                    .iter(|| black_box(exposition.render_into(&mut scratch, format, gzip).len()));
-            },
-        );
+        group.bench_function(format!("{name}: {samples} samples, {bytes} bytes"), |bencher| {
+            bencher.iter(|| black_box(exposition.render_into(&mut scratch, format, gzip).len()));
+        });
     }
     group.finish();
 }

@@ -10,8 +10,7 @@ use std::hint::black_box;
 use std::sync::Arc;
 
 /// What `curl` or a service's client sends.
-const SMALL: &[u8] =
-    b"GET /api/content/nodes/4711?fields=title HTTP/1.1\r\nHost: shop.example:5150\r\n\
+const SMALL: &[u8] = b"GET /api/content/nodes/4711?fields=title HTTP/1.1\r\nHost: shop.example:5150\r\n\
 User-Agent: reqwest/0.12\r\nAccept: */*\r\nX-Tenant-ID: default\r\n\r\n";
 
 /// What a browser sends.
@@ -26,21 +25,11 @@ Cookie: session=eyJhbGciOiJIUzI1NiIsInR5cCI6IkpXVCJ9.eyJzdWIiOiIxMjM0NTY3ODkwIn0
 traceparent: 00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01\r\n\r\n";
 
 /// What axum answers.
-const ANSWER: &[u8] =
-    b"HTTP/1.1 200 OK\r\ncontent-type: application/json\r\ncontent-length: 27\r\n\
+const ANSWER: &[u8] = b"HTTP/1.1 200 OK\r\ncontent-type: application/json\r\ncontent-length: 27\r\n\
 date: Mon, 23 Nov 2026 12:00:00 GMT\r\n\r\n{\"id\":4711,\"title\":\"Hello\"}";
 
 fn io(time_ns: u64, data: &[u8]) -> Io<'_> {
-    Io {
-        time_ns,
-        ready_ns: time_ns,
-        task: 7,
-        tid: 7,
-        len: data.len(),
-        data,
-        tail: b"",
-        lost: 0,
-    }
+    Io { time_ns, ready_ns: time_ns, task: 7, tid: 7, len: data.len(), data, tail: b"", lost: 0 }
 }
 
 fn parser(criterion: &mut Criterion) {
@@ -50,15 +39,9 @@ fn parser(criterion: &mut Criterion) {
         group.throughput(Throughput::Bytes(head.len() as u64));
         group.bench_function(name, |bencher| {
             let mut parser = Parser::<Request>::new();
-            bencher.iter(|| {
-                match parser.next(
-                    &mut Piece::Bytes(black_box(head)),
-                    Method::Other,
-                    &mut buffers,
-                ) {
-                    Step::Head(head) => head.path.len(),
-                    other => panic!("{other:?}"),
-                }
+            bencher.iter(|| match parser.next(&mut Piece::Bytes(black_box(head)), Method::Other, &mut buffers) {
+                Step::Head(head) => head.path.len(),
+                other => panic!("{other:?}"),
             });
         });
     }
@@ -97,17 +80,9 @@ fn pipeline(criterion: &mut Criterion) {
                 time_ns += 10;
                 let mut sink = |exchange: &Exchange<'_>| _ = black_box(namer.name(exchange));
                 if cut > 0 {
-                    connection.on_receive(
-                        &io(time_ns, black_box(&head[..cut])),
-                        &mut shared,
-                        &mut sink,
-                    );
+                    connection.on_receive(&io(time_ns, black_box(&head[..cut])), &mut shared, &mut sink);
                 }
-                connection.on_receive(
-                    &io(time_ns + 1, black_box(&head[cut..])),
-                    &mut shared,
-                    &mut sink,
-                );
+                connection.on_receive(&io(time_ns + 1, black_box(&head[cut..])), &mut shared, &mut sink);
                 if let Some(route) = route {
                     connection.on_route(route, &mut shared);
                 }
@@ -133,33 +108,19 @@ fn pipeline(criterion: &mut Criterion) {
 fn naming(criterion: &mut Criterion) {
     let mut group = criterion.benchmark_group("naming");
     group.throughput(Throughput::Elements(1));
-    let axum = Route {
-        template: "/api/content/nodes/{id}".into(),
-        source: Source::Axum,
-    };
-    let patterns = [
-        "/api/content/nodes/{id}",
-        "/api/commerce/products/{id}",
-        "/api/{*rest}",
-    ];
-    for (name, patterns, route) in [
-        ("axum", &[][..], Some(&axum)),
-        ("pattern", &patterns[..], None),
-        ("learned", &[][..], None),
-    ] {
-        let mut namer = RouteNamer::new(
-            Patterns::new(patterns).expect("valid"),
-            RouteNamer::DEFAULT_CAP,
-        );
+    let axum = Route { template: "/api/content/nodes/{id}".into(), source: Source::Axum };
+    let patterns = ["/api/content/nodes/{id}", "/api/commerce/products/{id}", "/api/{*rest}"];
+    for (name, patterns, route) in
+        [("axum", &[][..], Some(&axum)), ("pattern", &patterns[..], None), ("learned", &[][..], None)]
+    {
+        let mut namer = RouteNamer::new(Patterns::new(patterns).expect("valid"), RouteNamer::DEFAULT_CAP);
         let mut shared = Shared::default();
         let mut connection = HttpConnection::new(Some(Side::Server), false, false);
         // An exchange to name: its fields come from a real one.
         connection.on_receive(&io(1, SMALL), &mut shared, &mut |_| {});
         connection.on_send(&io(2, ANSWER), &mut shared, &mut |exchange| {
             let exchange = Exchange { route, ..*exchange };
-            group.bench_function(name, |bencher| {
-                bencher.iter(|| namer.name(black_box(&exchange)))
-            });
+            group.bench_function(name, |bencher| bencher.iter(|| namer.name(black_box(&exchange))));
         });
     }
     group.finish();

@@ -47,11 +47,8 @@ fn api(port: u16, path: &str) -> Option<Value> {
 fn exposition() -> Arc<Exposition> {
     let (mut recorder, metrics) = HttpRecorder::new(Limits::default());
     let target = TargetKey(1);
-    let labels = TargetLabels {
-        service_name: "sh\"op\\".into(),
-        service_version: "1.0".into(),
-        ..TargetLabels::default()
-    };
+    let labels =
+        TargetLabels { service_name: "sh\"op\\".into(), service_version: "1.0".into(), ..TargetLabels::default() };
     recorder.register_target(target, labels);
     let exchange = Exchange {
         side: Side::Server,
@@ -81,53 +78,24 @@ fn exposition() -> Arc<Exposition> {
     let seconds: f64 = uptime.split(' ').next().unwrap().parse().unwrap();
     let now = (seconds * 1e9) as u64;
     for i in 0..50 {
-        let route = Route {
-            template: format!("/{i}/{{id}}").into(),
-            source: Source::Axum,
-        };
-        let trace = Exemplar {
-            trace_id: [0xab; 16],
-            span_id: [0xcd; 8],
-        };
+        let route = Route { template: format!("/{i}/{{id}}").into(), source: Source::Axum };
+        let trace = Exemplar { trace_id: [0xab; 16], span_id: [0xcd; 8] };
         let duration = (i + 1) * 1_000_000;
-        let exchange = Exchange {
-            start_ns: now - duration,
-            end_ns: now,
-            ..exchange
-        };
+        let exchange = Exchange { start_ns: now - duration, end_ns: now, ..exchange };
         recorder.observe(target, &exchange, &route, Some(trace));
-        recorder.observe(
-            target,
-            &Exchange {
-                side: Side::Client,
-                ..exchange
-            },
-            &route,
-            None,
-        );
+        recorder.observe(target, &Exchange { side: Side::Client, ..exchange }, &route, None);
     }
     let exposition = Exposition::new();
     exposition.register(metrics);
-    exposition.register(Arc::new(SelfMetrics::new(Build {
-        version: "0",
-        revision: "0",
-        rustc: "0",
-    })));
+    exposition.register(Arc::new(SelfMetrics::new(Build { version: "0", revision: "0", rustc: "0" })));
     Arc::new(exposition)
 }
 
 #[test]
 fn a_real_prometheus_takes_every_sample_and_exemplar() {
     let data = tempfile::tempdir().unwrap();
-    let port = TcpListener::bind("127.0.0.1:0")
-        .unwrap()
-        .local_addr()
-        .unwrap()
-        .port();
-    let runtime = tokio::runtime::Builder::new_current_thread()
-        .enable_all()
-        .build()
-        .unwrap();
+    let port = TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port();
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
     let listener = runtime.block_on(bind("127.0.0.1:0")).unwrap();
     let address = listener.local_addr().unwrap();
     let config = data.path().join("prometheus.yml");
@@ -137,10 +105,7 @@ fn a_real_prometheus_takes_every_sample_and_exemplar() {
     std::fs::write(&config, yaml).unwrap();
     let prometheus = Command::new("prometheus")
         .arg(format!("--config.file={}", config.display()))
-        .arg(format!(
-            "--storage.tsdb.path={}",
-            data.path().join("data").display()
-        ))
+        .arg(format!("--storage.tsdb.path={}", data.path().join("data").display()))
         .arg(format!("--web.listen-address=127.0.0.1:{port}"))
         .args(["--enable-feature=exemplar-storage", "--log.level=warn"])
         .stdout(Stdio::null())
@@ -152,11 +117,7 @@ fn a_real_prometheus_takes_every_sample_and_exemplar() {
     };
     let exposition = exposition();
     let text = exposition.render(Format::OpenMetrics, false);
-    let samples = std::str::from_utf8(&text.body)
-        .unwrap()
-        .lines()
-        .filter(|line| !line.starts_with('#'))
-        .count();
+    let samples = std::str::from_utf8(&text.body).unwrap().lines().filter(|line| !line.starts_with('#')).count();
     let server = Server::new(exposition, Arc::new(Ready), server::Limits::default());
     let (stop, stopped) = tokio::sync::oneshot::channel::<()>();
     let serving = std::thread::spawn(move || {
@@ -165,69 +126,34 @@ fn a_real_prometheus_takes_every_sample_and_exemplar() {
 
     let deadline = Instant::now() + Duration::from_secs(30);
     let target = loop {
-        assert!(
-            Instant::now() < deadline,
-            "Prometheus did not scrape within 30 s"
-        );
+        assert!(Instant::now() < deadline, "Prometheus did not scrape within 30 s");
         let targets = api(port, "targets");
-        let target = targets
-            .as_ref()
-            .map(|targets| &targets["data"]["activeTargets"][0]);
+        let target = targets.as_ref().map(|targets| &targets["data"]["activeTargets"][0]);
         match target.and_then(|target| target["health"].as_str()) {
             Some("up" | "down") => break target.cloned().unwrap(),
             _ => std::thread::sleep(Duration::from_millis(100)),
         }
     };
-    assert_eq!(
-        (&target["health"], &target["lastError"]),
-        (&"up".into(), &"".into())
-    );
+    assert_eq!((&target["health"], &target["lastError"]), (&"up".into(), &"".into()));
     // A target is up a moment before its samples can be queried.
     let number = |query: &str| loop {
         let answer = api(port, &format!("query?query={query}"));
-        let value = answer.and_then(|answer| {
-            answer["data"]["result"][0]["value"][1]
-                .as_str()
-                .map(str::to_owned)
-        });
+        let value = answer.and_then(|answer| answer["data"]["result"][0]["value"][1].as_str().map(str::to_owned));
         if value.is_some() || Instant::now() > deadline {
             break value;
         }
         std::thread::sleep(Duration::from_millis(50));
     };
-    assert_eq!(
-        number("scrape_samples_scraped").unwrap(),
-        samples.to_string()
-    );
-    assert_eq!(
-        number("scrape_samples_post_metric_relabeling").unwrap(),
-        samples.to_string()
-    );
+    assert_eq!(number("scrape_samples_scraped").unwrap(), samples.to_string());
+    assert_eq!(number("scrape_samples_post_metric_relabeling").unwrap(), samples.to_string());
     assert_eq!(number("sum(rustok_http_requests_total)").unwrap(), "50");
     assert_eq!(number("count(target_info)").unwrap(), "1");
     let info = api(port, "query?query=target_info").unwrap();
-    assert_eq!(
-        info["data"]["result"][0]["metric"]["service_name"],
-        "sh\"op\\"
-    );
-    for name in [
-        "http_server_request_duration_seconds_bucket",
-        "rustok_http_requests_total",
-    ] {
-        let exemplars = api(
-            port,
-            &format!("query_exemplars?query={name}&start=0&end=9999999999"),
-        )
-        .unwrap();
-        assert_eq!(
-            exemplars["data"].as_array().unwrap().len(),
-            50,
-            "{name}: {exemplars}"
-        );
-        assert_eq!(
-            exemplars["data"][0]["exemplars"][0]["labels"]["trace_id"],
-            "ab".repeat(16)
-        );
+    assert_eq!(info["data"]["result"][0]["metric"]["service_name"], "sh\"op\\");
+    for name in ["http_server_request_duration_seconds_bucket", "rustok_http_requests_total"] {
+        let exemplars = api(port, &format!("query_exemplars?query={name}&start=0&end=9999999999")).unwrap();
+        assert_eq!(exemplars["data"].as_array().unwrap().len(), 50, "{name}: {exemplars}");
+        assert_eq!(exemplars["data"][0]["exemplars"][0]["labels"]["trace_id"], "ab".repeat(16));
     }
     let types = api(port, "metadata?metric=rustok_http_requests").unwrap();
     assert_eq!(types["data"]["rustok_http_requests"][0]["type"], "counter");
@@ -240,11 +166,7 @@ fn skip(reason: &str) {
     let line = format!("skipped: a_real_prometheus_takes_every_sample_and_exemplar: {reason}\n");
     print!("{line}");
     if let Some(path) = std::env::var_os("RUSTOK_OBSD_SKIPS") {
-        let mut file = std::fs::OpenOptions::new()
-            .append(true)
-            .create(true)
-            .open(path)
-            .unwrap();
+        let mut file = std::fs::OpenOptions::new().append(true).create(true).open(path).unwrap();
         file.write_all(line.as_bytes()).unwrap();
     }
 }

@@ -15,12 +15,7 @@ struct Pair {
 
 impl std::fmt::Debug for Pair {
     fn fmt(&self, formatter: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        write!(
-            formatter,
-            "{} => {}",
-            self.request.escape_ascii(),
-            self.response.escape_ascii()
-        )
+        write!(formatter, "{} => {}", self.request.escape_ascii(), self.response.escape_ascii())
     }
 }
 
@@ -101,8 +96,7 @@ fn pairs(most: usize) -> impl Strategy<Value = Vec<Pair>> {
 /// The last of the methods is one of no RFC that HTTP servers have to know.
 fn pairs_of(most: usize, methods: u8) -> impl Strategy<Value = Vec<Pair>> {
     let one = (0..methods, content(), content(), any::<bool>(), 0..3u8);
-    prop::collection::vec(one, 1..most)
-        .prop_map(|all| all.into_iter().enumerate().map(pair).collect())
+    prop::collection::vec(one, 1..most).prop_map(|all| all.into_iter().enumerate().map(pair).collect())
 }
 
 fn pair((index, (kind, up, down, bare, interim)): (usize, (u8, Content, Content, bool, u8))) -> Pair {

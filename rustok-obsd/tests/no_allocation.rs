@@ -45,63 +45,32 @@ struct Traffic {
 }
 
 impl Traffic {
-    fn turn(
-        &mut self,
-        connection: &mut HttpConnection,
-        shared: &mut Shared,
-        namer: &mut RouteNamer,
-    ) {
-        let Self {
-            head,
-            upload,
-            answer,
-            chunked,
-            paths,
-            now,
-            complete,
-        } = self;
+    fn turn(&mut self, connection: &mut HttpConnection, shared: &mut Shared, namer: &mut RouteNamer) {
+        let Self { head, upload, answer, chunked, paths, now, complete } = self;
         let mut sink = |exchange: &Exchange<'_>| {
             assert_eq!(exchange.outcome, Outcome::Complete);
             assert!(namer.name(exchange).template.starts_with('/'));
             *complete += 1;
         };
-        let mut io = |received: bool,
-                      data: &[u8],
-                      missing: usize,
-                      connection: &mut HttpConnection,
-                      shared: &mut Shared| {
-            *now += 1;
-            let tail: &[u8] = if missing > 0 { b"y\r\n0\r\n\r\n" } else { b"" };
-            let len = data.len() + missing;
-            let io = Io {
-                time_ns: *now,
-                ready_ns: *now,
-                task: 1,
-                tid: 1,
-                len,
-                data,
-                tail,
-                lost: 0,
+        let mut io =
+            |received: bool, data: &[u8], missing: usize, connection: &mut HttpConnection, shared: &mut Shared| {
+                *now += 1;
+                let tail: &[u8] = if missing > 0 { b"y\r\n0\r\n\r\n" } else { b"" };
+                let len = data.len() + missing;
+                let io = Io { time_ns: *now, ready_ns: *now, task: 1, tid: 1, len, data, tail, lost: 0 };
+                if received {
+                    connection.on_receive(&io, shared, &mut sink)
+                } else {
+                    connection.on_send(&io, shared, &mut sink)
+                }
             };
-            if received {
-                connection.on_receive(&io, shared, &mut sink)
-            } else {
-                connection.on_send(&io, shared, &mut sink)
-            }
-        };
         // A head in two records, a plain route.
         io(true, &head[..24], 0, connection, shared);
         io(true, &head[24..], 0, connection, shared);
         connection.on_route(&paths[0], shared);
         io(false, answer, 0, connection, shared);
         // A pipelined pair, nested routes.
-        io(
-            true,
-            &[&head[..], &head[..]].concat_into(&mut [0; 512]),
-            0,
-            connection,
-            shared,
-        );
+        io(true, &[&head[..], &head[..]].concat_into(&mut [0; 512]), 0, connection, shared);
         connection.on_route(&paths[1], shared);
         connection.on_route(&paths[2], shared);
         io(false, answer, 0, connection, shared);
@@ -130,13 +99,8 @@ impl ConcatInto for [&[u8]; 2] {
 #[test]
 fn a_hundred_thousand_exchanges_allocate_nothing_once_warm() {
     let mut shared = Shared::default();
-    let mut namer = RouteNamer::new(
-        Patterns::new(["/patterns/{id}"]).expect("valid"),
-        RouteNamer::DEFAULT_CAP,
-    );
-    let mut connections: Vec<_> = (0..8)
-        .map(|_| HttpConnection::new(Some(Side::Server), false, false))
-        .collect();
+    let mut namer = RouteNamer::new(Patterns::new(["/patterns/{id}"]).expect("valid"), RouteNamer::DEFAULT_CAP);
+    let mut connections: Vec<_> = (0..8).map(|_| HttpConnection::new(Some(Side::Server), false, false)).collect();
     let mut traffic = Traffic {
         head: b"GET /api/content/nodes/17?x=y HTTP/1.1\r\nHost: shop.example\r\nUser-Agent: test\r\n\r\n".to_vec(),
         upload: b"POST /api/media HTTP/1.1\r\nHost: shop.example\r\nContent-Length: 20000\r\n\r\n".to_vec(),

@@ -212,7 +212,7 @@ pub static KEYS: &[Key] = &[
         "ebpf.run-stats",
         &[],
         |c| Slot::Bool(&mut c.ebpf.run_stats),
-        "Let the kernel count runs and time of every eBPF program of the host, about 20 ns a run.",
+        "Let the kernel count and time the runs of eBPF programs, ours and others', about 20 ns each; needs CAP_SYS_ADMIN.",
     ),
     key("log.level", "log.level", &[], |c| Slot::Choice(&mut c.log.level), "Least severity that is logged."),
     key("log.format", "log.format", &[], |c| Slot::Choice(&mut c.log.format), "Form of a log line, on standard error."),

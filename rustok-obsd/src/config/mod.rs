@@ -212,12 +212,18 @@ impl Default for Routes {
 }
 
 /// `[ebpf]`: the kernel programs.
-#[derive(Clone, Debug, Default, PartialEq)]
+#[derive(Clone, Debug, PartialEq)]
 pub struct Ebpf {
     /// How sockets are observed.
     pub backend: Backend,
     /// Ask the kernel for run counts and times of programs (`BPF_ENABLE_STATS`, about 20 ns a run).
     pub run_stats: bool,
+}
+
+impl Default for Ebpf {
+    fn default() -> Self {
+        Self { backend: Backend::default(), run_stats: true }
+    }
 }
 
 /// `[log]`: the daemon's own log, on standard error.

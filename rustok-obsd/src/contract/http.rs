@@ -54,15 +54,7 @@ const fn developing(
     labels: &'static [&'static str],
     help: &'static str,
 ) -> Family<'static> {
-    Family {
-        name,
-        kind,
-        unit,
-        help,
-        labels,
-        origin: Origin::Ebpf,
-        stability: Stability::Development,
-    }
+    Family { name, kind, unit, help, labels, origin: Origin::Ebpf, stability: Stability::Development }
 }
 
 /// Requests that ended.

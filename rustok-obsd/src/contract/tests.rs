@@ -73,13 +73,7 @@ fn methods_and_sources_are_listed_in_the_order_of_their_variants() {
     for (index, method) in METHODS.into_iter().enumerate() {
         assert_eq!(method as usize, index, "{}", method_text(method));
     }
-    let sources = [
-        Source::Axum,
-        Source::Pattern,
-        Source::Learned,
-        Source::Unmatched,
-        Source::Overflow,
-    ];
+    let sources = [Source::Axum, Source::Pattern, Source::Learned, Source::Unmatched, Source::Overflow];
     for (source, text) in sources.into_iter().zip(SOURCES) {
         assert_eq!(SOURCES[source_index(source)], text);
         assert_eq!(format!("{source:?}").to_lowercase(), text);

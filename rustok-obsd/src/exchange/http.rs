@@ -511,14 +511,7 @@ impl HttpConnection {
     }
 
     /// Yields the oldest in flight.
-    fn finish_front(
-        &mut self,
-        side: Side,
-        outcome: Outcome,
-        end_ns: u64,
-        shared: &mut Shared,
-        sink: &mut Sink<'_>,
-    ) {
+    fn finish_front(&mut self, side: Side, outcome: Outcome, end_ns: u64, shared: &mut Shared, sink: &mut Sink<'_>) {
         let Some(mut front) = self.in_flight.pop_front() else {
             return;
         };
@@ -529,10 +522,7 @@ impl HttpConnection {
             let partial = !front.head_seen;
             if partial && !self.requests.is_lost() {
                 // Read what there is of the head, as if the rest had not been captured.
-                match self
-                    .requests
-                    .next(&mut Piece::Gap(1), Method::Other, &mut shared.buffers)
-                {
+                match self.requests.next(&mut Piece::Gap(1), Method::Other, &mut shared.buffers) {
                     Step::Head(head) => front.head(&head),
                     _ => front.unread = true,
                 }

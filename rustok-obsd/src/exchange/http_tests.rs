@@ -330,10 +330,7 @@ fn a_request_that_was_answered_before_its_head_was_whole_or_right_is_an_exchange
         .send("HTTP/1.1 408 Request Timeout\r\nContent-Length: 0\r\n\r\n")
         .receive("st: a\r\n\r\n");
     assert_eq!(wire.summary(), [exchange("/slow", 408, Complete)]);
-    assert_eq!(
-        wire.shared.stats.unread_requests, 1,
-        "the first one's line was not there"
-    );
+    assert_eq!(wire.shared.stats.unread_requests, 1, "the first one's line was not there");
     let mut wire = Wire::server();
     wire.receive(&get("/a")).send(OK).receive("GET / HTTP/7.7\r\n\r\n");
     wire.send("HTTP/1.1 400 Bad Request\r\nContent-Length: 0\r\n\r\n").close();

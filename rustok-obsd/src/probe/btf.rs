@@ -227,7 +227,7 @@ mod tests {
         let strings = b"\0u32\0a\0b\0c\0";
         let mut types: Vec<u32> = vec![1, 1 << 24, 4, 32];
         // The inner struct has bit fields (flag 31).
-        types.extend([0, 1 << 31 | 4 << 24 | 1, 4, 10, 1, 3 << 24 | 5]);
+        types.extend([0, 1 << 31 | 4 << 24 | 1, 4, 9, 1, 3 << 24 | 5]);
         types.extend([5, 4 << 24 | 2, 8, 7, 1, 0, 0, 2, 32]);
         let mut data = Vec::new();
         data.extend(MAGIC.to_ne_bytes());

@@ -150,7 +150,7 @@ impl Programs {
         let stats = settings
             .run_stats
             .then(|| enable_stats(Stats::RunTime))
-            .and_then(|result| result.map_err(|error| tracing::warn!("BPF run statistics stay off: {error}")).ok());
+            .and_then(|result| result.map_err(|error| tracing::info!("run times of the kernel programs are not told: {error}; they need CAP_SYS_ADMIN, or `sysctl kernel.bpf_stats_enabled=1`")).ok());
         let maps = super::stats::map_facts(&ebpf);
         let mut links = Vec::new();
         for (name, usable) in &kernel.tracepoints {

@@ -189,7 +189,8 @@ impl KernelTypes {
     pub fn check(&self, tracepoint: &Tracepoint) -> Result<(), OffsetError> {
         let missing = || OffsetError::NoTracepoint { name: tracepoint.name, hint: tracepoint.hint };
         let typedef = self.btf.find(Kind::Typedef, &format!("btf_trace_{}", tracepoint.name)).ok_or_else(missing)?;
-        let pointer = self.btf.bare(typedef.target()).filter(|found| found.kind == Kind::Pointer).ok_or_else(missing)?;
+        let pointer =
+            self.btf.bare(typedef.target()).filter(|found| found.kind == Kind::Pointer).ok_or_else(missing)?;
         let function = self.btf.bare(pointer.target()).ok_or_else(missing)?;
         // The first parameter is the probe's private data.
         let found: Vec<String> = function.parameters().skip(1).map(|id| self.describe(id)).collect();

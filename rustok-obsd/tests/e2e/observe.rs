@@ -39,7 +39,7 @@ pub struct Observer {
 
 impl Observer {
     /// Observes the process of this id.
-    pub fn attach(pid: u32) -> Result<Self, Skip> {
+    pub fn attach(pid: u32, port: u16) -> Result<Self, Skip> {
         let kernel = Kernel::inspect();
         let board = ProbeBoard::default();
         let settings = Settings { ring_bytes: 64 << 20, ..Settings::default() };
@@ -79,6 +79,7 @@ impl Observer {
             }
         });
         let words = rustok_obsd_ebpf::Target { task_slot: slot, flags: 0 }.words();
+        programs.ports.insert(port, 1, 0).expect("follow the port");
         programs.targets.insert(pid, words, 0).expect("follow the process");
         Ok(Self { programs, uprobes, target, counts, stop, thread })
     }
@@ -196,7 +197,8 @@ pub fn replay(recorded: &Recorded) -> (Vec<Replayed>, rustok_obsd::exchange::Sta
                 }
             }
             Record::Route(hit) => {
-                let conn = by_task.get(&hit.task).expect("the task reads from a connection");
+                let conn =
+                    by_task.get(&hit.task).unwrap_or_else(|| panic!("{hit:?}: the task reads from no connection"));
                 let path = &recorded.routes[&(hit.map, hit.route)];
                 live.get_mut(conn).expect("that lives").http.on_route(path, &mut shared);
             }

@@ -45,6 +45,11 @@ impl Scene {
         Ok(Self { shop, url, postgres, folder })
     }
 
+    /// The port that the shop listens on.
+    pub fn port(&self) -> u16 {
+        self.url.rsplit(':').next().and_then(|port| port.parse().ok()).expect("a port")
+    }
+
     /// Runs the client to its end; its arguments decide what it sends.
     pub fn load(&self, args: &[&str]) -> Result<serde_json::Value, Skip> {
         let output = Command::new(program("RUSTOK_OBSD_SHOP_LOAD")?)

@@ -10,10 +10,7 @@ use std::time::{Duration, Instant};
 fn start(schedule_delay: Duration, pause: Duration) -> (Tracing, Tracer) {
     let listener = TcpListener::bind("127.0.0.1:0").unwrap();
     let settings = Traces {
-        endpoint: Some(Endpoint {
-            url: format!("http://{}", listener.local_addr().unwrap()),
-            exact: false,
-        }),
+        endpoint: Some(Endpoint { url: format!("http://{}", listener.local_addr().unwrap()), exact: false }),
         protocol: Protocol::HttpProtobuf,
         queue_size: 100,
         batch_size: 50,
@@ -69,10 +66,7 @@ fn a_full_batch_leaves_at_once_also_after_the_queue_was_full() {
     std::thread::sleep(Duration::from_millis(100));
     assert_eq!(tracing.counters().read().exported, counts.exported);
     offer(1);
-    assert_eq!(
-        exported(&tracing, counts.exported + 50).dropped(),
-        counts.dropped()
-    );
+    assert_eq!(exported(&tracing, counts.exported + 50).dropped(), counts.dropped());
 }
 
 #[test]
@@ -84,11 +78,7 @@ fn a_part_of_a_batch_leaves_when_the_delay_is_over() {
     }
     let counts = exported(&tracing, 3);
     assert_eq!((counts.exports, counts.offered), (1, 3), "{counts:?}");
-    assert!(
-        begin.elapsed() >= Duration::from_millis(200),
-        "{:?}",
-        begin.elapsed()
-    );
+    assert!(begin.elapsed() >= Duration::from_millis(200), "{:?}", begin.elapsed());
 }
 
 #[test]
@@ -104,10 +94,5 @@ fn the_end_exports_everything_that_waits_not_one_batch_only() {
     }
     let counters = tracing.counters();
     assert!(tracing.shutdown(Duration::from_secs(10)));
-    assert_eq!(
-        (counters.read().exported, counters.read().dropped()),
-        (140, 0),
-        "{:?}",
-        counters.read()
-    );
+    assert_eq!((counters.read().exported, counters.read().dropped()), (140, 0), "{:?}", counters.read());
 }

@@ -72,18 +72,8 @@ fn accept_export(listener: &TcpListener) -> String {
         let Some((head, _)) = text.split_once("\r\n\r\n") else {
             continue;
         };
-        let length = head
-            .split("content-length: ")
-            .nth(1)
-            .unwrap()
-            .lines()
-            .next()
-            .unwrap();
-        let start = request
-            .windows(4)
-            .position(|bytes| bytes == b"\r\n\r\n")
-            .unwrap()
-            + 4;
+        let length = head.split("content-length: ").nth(1).unwrap().lines().next().unwrap();
+        let start = request.windows(4).position(|bytes| bytes == b"\r\n\r\n").unwrap() + 4;
         if request.len() - start == length.parse::<usize>().unwrap() {
             let answer = "HTTP/1.1 200 OK\r\ncontent-length: 0\r\nconnection: close\r\n\r\n";
             stream.write_all(answer.as_bytes()).unwrap();

@@ -62,16 +62,7 @@ pub fn install_command(packages: &[&str]) -> Command {
     let mut command = Command::new("apt-get");
     command.env("DEBIAN_FRONTEND", "noninteractive");
     // --no-remove, --no-upgrade: what the user has stays as it is; where that conflicts, the error says so.
-    command
-        .args([
-            "install",
-            "-y",
-            "-qq",
-            "--no-install-recommends",
-            "--no-remove",
-            "--no-upgrade",
-        ])
-        .args(packages);
+    command.args(["install", "-y", "-qq", "--no-install-recommends", "--no-remove", "--no-upgrade"]).args(packages);
     command
 }
 
@@ -169,18 +160,12 @@ mod tests {
     fn only_our_services_are_kept_from_starting_and_only_while_we_run() {
         let answer = |pid, arguments: &[&str]| {
             let script = policy(pid);
-            let status = Command::new("sh")
-                .args(["-c", &script, "policy-rc.d"])
-                .args(arguments)
-                .status();
+            let status = Command::new("sh").args(["-c", &script, "policy-rc.d"]).args(arguments).status();
             status.expect("sh").code()
         };
         let ours = std::process::id();
         assert_eq!(answer(ours, &["prometheus", "start", "unknown"]), Some(101));
-        assert_eq!(
-            answer(ours, &["--quiet", "postgresql.service", "restart"]),
-            Some(101)
-        );
+        assert_eq!(answer(ours, &["--quiet", "postgresql.service", "restart"]), Some(101));
         assert_eq!(answer(ours, &["ssh", "restart"]), Some(0));
         // Above the largest pid that Linux gives (PID_MAX_LIMIT, 2^22).
         assert_eq!(answer(1 << 23, &["prometheus", "start"]), Some(0));

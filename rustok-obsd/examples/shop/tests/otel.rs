@@ -18,9 +18,7 @@ fn spans_of_a_request_and_its_statements_reach_jaeger_under_the_callers_trace() 
         .env("DATABASE_URL", postgres.url("postgres"));
     let mut shop = Child::spawn("shop", &mut command).expect("start shop");
     let addr = shop
-        .wait_for_line(Duration::from_secs(30), |line| {
-            line.strip_prefix("listening on http://")?.parse().ok()
-        })
+        .wait_for_line(Duration::from_secs(30), |line| line.strip_prefix("listening on http://")?.parse().ok())
         .expect("shop listens");
 
     let trace_id = "4bf92f3577b34da6a3ce929d0e0e4736";
@@ -30,23 +28,14 @@ fn spans_of_a_request_and_its_statements_reach_jaeger_under_the_callers_trace() 
     assert_eq!(status, 200);
     // Its end sends the last batch.
     let status = shop.stop(libc::SIGTERM, Duration::from_secs(15));
-    assert!(
-        status.is_some_and(|status| status.success()),
-        "{}",
-        shop.log_tail()
-    );
+    assert!(status.is_some_and(|status| status.success()), "{}", shop.log_tail());
 
     let trace = wait_until(Duration::from_secs(10), || {
         Some(jaeger.trace(trace_id)).filter(|trace| trace[0]["spans"].is_array())
     })
     .expect("the trace is in Jaeger");
     let spans = trace[0]["spans"].as_array().expect("spans");
-    let named = |name: &str| -> Vec<_> {
-        spans
-            .iter()
-            .filter(|span| span["operationName"] == name)
-            .collect()
-    };
+    let named = |name: &str| -> Vec<_> { spans.iter().filter(|span| span["operationName"] == name).collect() };
     let server = named("GET /api/commerce/products/{id}");
     assert_eq!((server.len(), named("db.query").len()), (1, 2), "{trace:#}");
     assert_eq!(server[0]["references"][0]["spanID"], "00f067aa0ba902b7");

@@ -5,65 +5,30 @@ use std::sync::atomic::{AtomicBool, Ordering};
 
 #[test]
 fn routes_that_are_not_interned_share_their_series() {
-    let (mut recorder, metrics) = HttpRecorder::new(Limits {
-        server_series: 4,
-        ..Limits::default()
-    });
+    let (mut recorder, metrics) = HttpRecorder::new(Limits { server_series: 4, ..Limits::default() });
     recorder.register_target(A, labels("shop", ""));
     for _ in 0..100_000 {
-        recorder.observe(
-            A,
-            &server(Method::Get, 200, 1),
-            &route("/x", Source::Learned),
-            None,
-        );
+        recorder.observe(A, &server(Method::Get, 200, 1), &route("/x", Source::Learned), None);
     }
     let parsed = scrape(&metrics);
-    assert_eq!(
-        parsed.sum("rustok_http_requests_total", &[("path", "/x")]),
-        100_000.0
-    );
-    assert_eq!(
-        parsed.sum("rustok_obsd_routes", &[("source", "learned")]),
-        1.0
-    );
+    assert_eq!(parsed.sum("rustok_http_requests_total", &[("path", "/x")]), 100_000.0);
+    assert_eq!(parsed.sum("rustok_obsd_routes", &[("source", "learned")]), 1.0);
 }
 
 #[test]
 fn beyond_the_caps_totals_stay_exact_and_the_loss_of_detail_is_counted() {
-    let limits = Limits {
-        server_series: 10,
-        client_series: 10,
-        services: 3,
-        peers: 5,
-    };
+    let limits = Limits { server_series: 10, client_series: 10, services: 3, peers: 5 };
     let (mut recorder, metrics) = HttpRecorder::new(limits);
     let mut sent = 0;
     for service in 0..6 {
-        recorder.register_target(
-            TargetKey(service),
-            labels(&format!("service-{service}"), ""),
-        );
+        recorder.register_target(TargetKey(service), labels(&format!("service-{service}"), ""));
         for i in 0..200u16 {
             let host = format!("host-{i}.example");
             let template = route(&format!("/{i}"), Source::Learned);
             for status in [200, 300 + i] {
-                recorder.observe(
-                    TargetKey(service),
-                    &server(Method::Get, status, 1),
-                    &template,
-                    None,
-                );
+                recorder.observe(TargetKey(service), &server(Method::Get, status, 1), &template, None);
                 let client = exchange(Side::Client, Method::Get, status, Outcome::Complete, 1);
-                recorder.observe(
-                    TargetKey(service),
-                    &Exchange {
-                        host: host.as_bytes(),
-                        ..client
-                    },
-                    &template,
-                    None,
-                );
+                recorder.observe(TargetKey(service), &Exchange { host: host.as_bytes(), ..client }, &template, None);
                 sent += 1;
             }
         }
@@ -71,18 +36,9 @@ fn beyond_the_caps_totals_stay_exact_and_the_loss_of_detail_is_counted() {
     let parsed = scrape(&metrics);
     let sent = f64::from(sent);
     assert_eq!(parsed.sum("rustok_http_requests_total", &[]), sent);
-    assert_eq!(
-        parsed.sum("http_server_request_duration_seconds_count", &[]),
-        sent
-    );
-    assert_eq!(
-        parsed.sum("http_client_request_duration_seconds_count", &[]),
-        sent
-    );
-    assert_eq!(
-        parsed.sum("rustok_obsd_exchanges_total", &[("side", "server")]),
-        sent
-    );
+    assert_eq!(parsed.sum("http_server_request_duration_seconds_count", &[]), sent);
+    assert_eq!(parsed.sum("http_client_request_duration_seconds_count", &[]), sent);
+    assert_eq!(parsed.sum("rustok_obsd_exchanges_total", &[("side", "server")]), sent);
     let exact = parsed
         .find("http_server_request_duration_seconds_count", &[])
         .filter(|sample| sample.labels["http_route"] != "~other")
@@ -92,24 +48,12 @@ fn beyond_the_caps_totals_stay_exact_and_the_loss_of_detail_is_counted() {
     assert!(other > 0.0);
     assert_eq!(parsed.sum("rustok_obsd_routes_overflow_total", &[]), other);
     let server_family = [("family", "http_server_request_duration_seconds")];
-    assert_eq!(
-        parsed.sum("rustok_obsd_series_overflow_total", &server_family),
-        other
-    );
+    assert_eq!(parsed.sum("rustok_obsd_series_overflow_total", &server_family), other);
     let series = parsed.sum("rustok_obsd_series", &server_family);
     assert!(series <= limits.server_capacity() as f64, "{series}");
-    assert_eq!(
-        parsed
-            .find("rustok_obsd_routes_overflow_total", &[])
-            .count(),
-        4,
-        "three services and ~other"
-    );
+    assert_eq!(parsed.find("rustok_obsd_routes_overflow_total", &[]).count(), 4, "three services and ~other");
     assert!(
-        parsed.sum(
-            "rustok_http_requests_total",
-            &[("method", "_OTHER"), ("status", "000")]
-        ) > 0.0,
+        parsed.sum("rustok_http_requests_total", &[("method", "_OTHER"), ("status", "000")]) > 0.0,
         "the last resort was reached"
     );
 }
@@ -127,30 +71,19 @@ fn scrapes_during_recording_agree_with_themselves_and_never_fall() {
                     let last = done.load(Ordering::Acquire);
                     let parsed = scrape(&metrics);
                     let total = parsed.sum("rustok_http_requests_total", &[]);
-                    assert_eq!(
-                        total,
-                        parsed.sum("rustok_http_request_duration_seconds_count", &[])
-                    );
-                    assert_eq!(
-                        total,
-                        parsed.sum("http_server_request_duration_seconds_count", &[])
-                    );
+                    assert_eq!(total, parsed.sum("rustok_http_request_duration_seconds_count", &[]));
+                    assert_eq!(total, parsed.sum("http_server_request_duration_seconds_count", &[]));
                     assert_eq!(total, parsed.sum("rustok_obsd_exchanges_total", &[]));
                     let now: std::collections::HashMap<_, _> = parsed
                         .samples
                         .into_iter()
                         .filter(|sample| {
-                            ["_total", "_bucket", "_count", "_sum"]
-                                .iter()
-                                .any(|end| sample.name.ends_with(end))
+                            ["_total", "_bucket", "_count", "_sum"].iter().any(|end| sample.name.ends_with(end))
                         })
                         .map(|sample| ((sample.name, sample.labels), sample.value))
                         .collect();
                     for (series, value) in before {
-                        assert!(
-                            now.get(&series).is_some_and(|now| *now >= value),
-                            "{series:?} fell from {value}"
-                        );
+                        assert!(now.get(&series).is_some_and(|now| *now >= value), "{series:?} fell from {value}");
                     }
                     before = now.into_iter().collect();
                     if last {
@@ -160,24 +93,14 @@ fn scrapes_during_recording_agree_with_themselves_and_never_fall() {
                 }
             });
         }
-        let routes: Vec<_> = (0..20)
-            .map(|i| route(&format!("/{i}/{{id}}"), Source::Axum))
-            .collect();
+        let routes: Vec<_> = (0..20).map(|i| route(&format!("/{i}/{{id}}"), Source::Axum)).collect();
         for i in 0..EXCHANGES {
             if i % 1000 == 0 {
                 recorder.retire_target(A);
-                recorder
-                    .register_target(A, labels(if i % 3000 == 0 { "shop" } else { "blog" }, ""));
+                recorder.register_target(A, labels(if i % 3000 == 0 { "shop" } else { "blog" }, ""));
             }
-            let trace = (i % 3 == 0).then_some(Exemplar {
-                trace_id: [1; 16],
-                span_id: [1; 8],
-            });
-            let exchange = server(
-                Method::Get,
-                if i % 7 == 0 { 500 } else { 200 },
-                i * 997 % 20_000_000_000,
-            );
+            let trace = (i % 3 == 0).then_some(Exemplar { trace_id: [1; 16], span_id: [1; 8] });
+            let exchange = server(Method::Get, if i % 7 == 0 { 500 } else { 200 }, i * 997 % 20_000_000_000);
             recorder.observe(A, &exchange, &routes[(i % 20) as usize], trace);
         }
         done.store(true, Ordering::Release);

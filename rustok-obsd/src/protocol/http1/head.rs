@@ -100,26 +100,12 @@ pub fn starts_request(bytes: &[u8]) -> Starts {
 /// may be what is left of `GET /`.
 #[must_use]
 pub fn may_resume(bytes: &[u8]) -> bool {
-    const METHODS: [&[u8]; 9] = [
-        b"GET ",
-        b"POST ",
-        b"PUT ",
-        b"DELETE ",
-        b"PATCH ",
-        b"HEAD ",
-        b"OPTIONS ",
-        b"CONNECT ",
-        b"TRACE ",
-    ];
-    let blank = bytes
-        .iter()
-        .take_while(|byte| matches!(byte, b'\r' | b'\n'))
-        .count();
+    const METHODS: [&[u8]; 9] =
+        [b"GET ", b"POST ", b"PUT ", b"DELETE ", b"PATCH ", b"HEAD ", b"OPTIONS ", b"CONNECT ", b"TRACE "];
+    let blank = bytes.iter().take_while(|byte| matches!(byte, b'\r' | b'\n')).count();
     let bytes = &bytes[blank..];
     !bytes.is_empty()
-        && METHODS
-            .iter()
-            .any(|method| method.starts_with(bytes) || bytes.starts_with(method))
+        && METHODS.iter().any(|method| method.starts_with(bytes) || bytes.starts_with(method))
         && starts_request(bytes) != Starts::No
 }
 

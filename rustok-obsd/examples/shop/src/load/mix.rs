@@ -85,20 +85,8 @@ pub enum Payload {
 }
 
 impl Step {
-    fn new(
-        method: Method,
-        target: impl Into<Cow<'static, str>>,
-        route: Option<&'static str>,
-        status: u16,
-    ) -> Self {
-        Self {
-            method,
-            target: target.into(),
-            route,
-            status,
-            headers: Vec::new(),
-            payload: Payload::None,
-        }
+    fn new(method: Method, target: impl Into<Cow<'static, str>>, route: Option<&'static str>, status: u16) -> Self {
+        Self { method, target: target.into(), route, status, headers: Vec::new(), payload: Payload::None }
     }
 
     fn get(target: impl Into<Cow<'static, str>>, route: &'static str) -> Self {
@@ -152,11 +140,7 @@ impl Chooser {
     /// A chooser with a sequence of its own.
     #[must_use]
     pub fn new(mix: Mix, rng: Rng) -> Self {
-        Self {
-            rng,
-            mix,
-            created: Vec::new(),
-        }
+        Self { rng, mix, created: Vec::new() }
     }
 
     /// Notes the `Location` of a created node.
@@ -179,16 +163,10 @@ impl Chooser {
                     let steps = 2 + self.rng.below(7);
                     Action::Pipeline((0..steps).map(|_| self.short_get()).collect())
                 }
-                970..980 => Action::Split(if self.rng.one_in(2) {
-                    self.short_get()
-                } else {
-                    self.upload(4096)
-                }),
+                970..980 => Action::Split(if self.rng.one_in(2) { self.short_get() } else { self.upload(4096) }),
                 980..984 => Action::Http10(self.short_get()),
                 984..990 => Action::Expect(self.upload(200_000)),
-                990..996 => {
-                    Action::WebSocket(Step::get("/api/graphql/ws", "/api/graphql/ws").status(101))
-                }
+                990..996 => Action::WebSocket(Step::get("/api/graphql/ws", "/api/graphql/ws").status(101)),
                 _ => self.abort(),
             },
         }
@@ -216,42 +194,20 @@ impl Chooser {
 
     fn crud(&mut self) -> Step {
         match self.rng.below(100) {
-            0..8 => self.of_tenant(|_, rng| {
-                Step::get(
-                    format!("/api/content/nodes?limit={}", 1 + rng.below(50)),
-                    NODES_ROUTE,
-                )
-            }),
+            0..8 => self
+                .of_tenant(|_, rng| Step::get(format!("/api/content/nodes?limit={}", 1 + rng.below(50)), NODES_ROUTE)),
             8..30 => self.of_tenant(|tenant, rng| {
-                Step::get(
-                    format!(
-                        "/api/content/nodes/{}",
-                        seed::node_id(tenant, rng.below(NODES))
-                    ),
-                    NODE,
-                )
+                Step::get(format!("/api/content/nodes/{}", seed::node_id(tenant, rng.below(NODES))), NODE)
             }),
             30..55 => self.product(Method::GET),
-            55..62 => {
-                self.of_tenant(|_, _| Step::get("/api/commerce/products", "/api/commerce/products"))
-            }
-            62..67 => self
-                .of_tenant(|_, _| Step::get("/api/blog/posts?limit=5&q=%D0%BF", "/api/blog/posts")),
+            55..62 => self.of_tenant(|_, _| Step::get("/api/commerce/products", "/api/commerce/products")),
+            62..67 => self.of_tenant(|_, _| Step::get("/api/blog/posts?limit=5&q=%D0%BF", "/api/blog/posts")),
             67..77 => self.of_tenant(|tenant, rng| {
-                Step::get(
-                    format!(
-                        "/api/blog/posts/{}",
-                        seed::post_id(tenant, rng.below(POSTS))
-                    ),
-                    POST,
-                )
+                Step::get(format!("/api/blog/posts/{}", seed::post_id(tenant, rng.below(POSTS))), POST)
             }),
             77..87 => self.graphql(),
             87..92 => self.of_tenant(|tenant, rng| {
-                let path = format!(
-                    "/api/content/nodes/{}",
-                    seed::node_id(tenant, rng.below(NODES))
-                );
+                let path = format!("/api/content/nodes/{}", seed::node_id(tenant, rng.below(NODES)));
                 Step::new(Method::PUT, path, Some(NODE), 200)
                     .json(r#"{"kind":"page","title":"Changed","body":"Changed by a test"}"#)
             }),
@@ -269,27 +225,19 @@ impl Chooser {
 
     fn product(&mut self, method: Method) -> Step {
         self.of_tenant(|tenant, rng| {
-            let path = format!(
-                "/api/commerce/products/{}",
-                seed::product_id(tenant, rng.below(PRODUCTS))
-            );
+            let path = format!("/api/commerce/products/{}", seed::product_id(tenant, rng.below(PRODUCTS)));
             Step::new(method, path, Some(PRODUCT), 200)
         })
     }
 
     fn graphql(&mut self) -> Step {
         let body = match self.rng.below(10) {
-            0 => {
-                r#"{"query":"mutation { createNode(title: \"G\", body: \"By GraphQL\") { id } }"}"#
-                    .to_owned()
-            }
+            0 => r#"{"query":"mutation { createNode(title: \"G\", body: \"By GraphQL\") { id } }"}"#.to_owned(),
             1 => r#"{"query":"{ noSuchField }"}"#.to_owned(),
             2..6 => r#"{"query":"{ products(limit: 5) { id title price } }"}"#.to_owned(),
             _ => {
                 let [a, b] = [(); 2].map(|()| seed::node_id(0, self.rng.below(NODES)));
-                format!(
-                    r#"{{"query":"{{ a: node(id: \"{a}\") {{ title }} b: node(id: \"{b}\") {{ id kind }} }}"}}"#
-                )
+                format!(r#"{{"query":"{{ a: node(id: \"{a}\") {{ title }} b: node(id: \"{b}\") {{ id kind }} }}"}}"#)
             }
         };
         Step::new(Method::POST, "/api/graphql", Some("/api/graphql"), 200).json(body)
@@ -299,25 +247,16 @@ impl Chooser {
         let n = self.rng.below(POSTS);
         let locale = LOCALES[n as usize % LOCALES.len()];
         match self.rng.below(10) {
-            0..3 => Step::get(
-                format!("/api/v1/{locale}/pages/post-{n}"),
-                "/api/v1/{locale}/pages/{slug}",
-            ),
+            0..3 => Step::get(format!("/api/v1/{locale}/pages/post-{n}"), "/api/v1/{locale}/pages/{slug}"),
             3 => Step::get(
                 format!("/api/v1/{locale}/categories/shoes/pages/red-{n}"),
                 "/api/v1/{locale}/categories/{category}/pages/{slug}",
             ),
             4..6 => Step::get(
-                format!(
-                    "/store/products/{}",
-                    seed::product_id(0, self.rng.below(PRODUCTS))
-                ),
+                format!("/store/products/{}", seed::product_id(0, self.rng.below(PRODUCTS))),
                 "/store/products/{id}",
             ),
-            6 => Step::get(
-                format!("/store/{locale}/carts/{n:x}%20x"),
-                "/store/{locale}/carts/{cart}",
-            ),
+            6 => Step::get(format!("/store/{locale}/carts/{n:x}%20x"), "/store/{locale}/carts/{cart}"),
             7 => match self.rng.below(4) {
                 0 => Step::get("/store", "/store/"),
                 // What axum's MatchedPath says: the route "/store/" of `nest_service`, then "/" of the inner router.
@@ -350,11 +289,7 @@ impl Chooser {
             }
             1 => Step::get("/api/empty", "/api/empty").status(204),
             2 => self.product(Method::HEAD),
-            3 => Step::get(
-                format!("/old/products/{}", self.rng.below(1000)),
-                "/old/products/{id}",
-            )
-            .status(308),
+            3 => Step::get(format!("/old/products/{}", self.rng.below(1000)), "/old/products/{id}").status(308),
             _ => Step::get("/api/dashboard", "/api/dashboard"),
         }
     }
@@ -370,42 +305,26 @@ impl Chooser {
             5 => Step::get("/api/commerce/products", "/api/commerce/products")
                 .status(404)
                 .header("x-tenant-id", "nobody"),
-            6 => Step::new(
-                Method::DELETE,
-                "/api/commerce/products",
-                Some("/api/commerce/products"),
-                405,
-            ),
+            6 => Step::new(Method::DELETE, "/api/commerce/products", Some("/api/commerce/products"), 405),
             7 => Step::new(Method::OPTIONS, "/hello", Some("/hello"), 405),
             8 => Step::get("/api/fail/internal", "/api/fail/internal").status(500),
             9 => Step::get("/api/fail/unavailable", "/api/fail/unavailable").status(503),
             10 => Step::get("/api/fail/sql", "/api/fail/sql").status(500),
-            _ => Step::new(Method::POST, NODES_ROUTE, Some(NODES_ROUTE), 422)
-                .json(r#"{"kind":"page"}"#),
+            _ => Step::new(Method::POST, NODES_ROUTE, Some(NODES_ROUTE), 422).json(r#"{"kind":"page"}"#),
         }
     }
 
     fn bodies(&mut self) -> Step {
         match self.rng.below(6) {
-            0 => Step::get(
-                format!("/api/slow/{}", 1 + self.rng.below(30)),
-                "/api/slow/{ms}",
-            ),
-            1 => Step::get(
-                format!("/api/export/{}", self.rng.below(4096)),
-                "/api/export/{kib}",
-            ),
-            2 => Step::get(
-                format!("/api/stream/{}", self.rng.below(20)),
-                "/api/stream/{chunks}",
-            ),
+            0 => Step::get(format!("/api/slow/{}", 1 + self.rng.below(30)), "/api/slow/{ms}"),
+            1 => Step::get(format!("/api/export/{}", self.rng.below(4096)), "/api/export/{kib}"),
+            2 => Step::get(format!("/api/stream/{}", self.rng.below(20)), "/api/stream/{chunks}"),
             3 => self.upload(2 << 20),
             4 => {
                 let chunks = 1 + self.rng.below(20);
                 let mut step = self.upload(0);
                 let chunk = |rng: &mut Rng| Bytes::from(vec![b'c'; 1 + rng.below(30_000) as usize]);
-                step.payload =
-                    Payload::Chunked((0..chunks).map(|_| chunk(&mut self.rng)).collect());
+                step.payload = Payload::Chunked((0..chunks).map(|_| chunk(&mut self.rng)).collect());
                 step
             }
             _ => {
@@ -442,14 +361,8 @@ impl Chooser {
                 step.payload = Payload::Sized(vec![b'a'; 1 << 20].into());
                 (Abort::Upload, step)
             }
-            3 => (
-                Abort::Download,
-                Step::get("/api/export/16384", "/api/export/{kib}"),
-            ),
-            _ => (
-                Abort::HalfClose,
-                Step::get("/api/slow/20", "/api/slow/{ms}"),
-            ),
+            3 => (Abort::Download, Step::get("/api/export/16384", "/api/export/{kib}")),
+            _ => (Abort::HalfClose, Step::get("/api/slow/20", "/api/slow/{ms}")),
         };
         Action::Abort(abort, step)
     }
@@ -463,17 +376,10 @@ mod tests {
     #[test]
     fn a_long_run_reaches_every_route_every_status_and_every_special() {
         let mut chooser = Chooser::new(Mix::All, Rng::new(1, 0));
-        let (mut routes, mut statuses, mut specials) =
-            (BTreeSet::new(), BTreeSet::new(), BTreeSet::new());
+        let (mut routes, mut statuses, mut specials) = (BTreeSet::new(), BTreeSet::new(), BTreeSet::new());
         for n in 0..20_000 {
             let action = chooser.choose();
-            specials.insert(
-                format!("{action:?}")
-                    .split('(')
-                    .next()
-                    .expect("a name")
-                    .to_owned(),
-            );
+            specials.insert(format!("{action:?}").split('(').next().expect("a name").to_owned());
             if let Action::Request(step) = action {
                 routes.insert(step.route);
                 statuses.insert(step.status);
@@ -492,9 +398,7 @@ mod tests {
     fn a_seed_repeats_its_requests() {
         let targets = |seed| {
             let mut chooser = Chooser::new(Mix::All, Rng::new(seed, 3));
-            (0..200)
-                .map(|_| format!("{:?}", chooser.choose()))
-                .collect::<Vec<_>>()
+            (0..200).map(|_| format!("{:?}", chooser.choose())).collect::<Vec<_>>()
         };
         assert_eq!(targets(5), targets(5));
         assert_ne!(targets(5), targets(6));

@@ -136,11 +136,7 @@ impl Slot {
     async fn run(mut self, left: Arc<AtomicU64>, end: Option<Instant>, mut pace: Option<Pace>) -> Stats {
         while end.is_none_or(|end| Instant::now() < end) {
             let action = self.chooser.choose();
-            let wanted = if let Action::Pipeline(steps) = &action {
-                steps.len() as u64
-            } else {
-                1
-            };
+            let wanted = if let Action::Pipeline(steps) = &action { steps.len() as u64 } else { 1 };
             let take = |left: u64| Some(left.saturating_sub(wanted));
             let before = left.fetch_update(Ordering::Relaxed, Ordering::Relaxed, take).unwrap_or(0);
             let granted = before.min(wanted);

@@ -79,17 +79,9 @@ impl App {
     /// If the database cannot be reached or migrated.
     pub async fn start(database_url: &str, pool: u32, addr: SocketAddr) -> anyhow::Result<Self> {
         let mut options = ConnectOptions::new(database_url);
-        options
-            .min_connections(1)
-            .max_connections(pool)
-            .connect_timeout(CONNECT)
-            .sqlx_logging(false);
-        let db = Database::connect(options)
-            .await
-            .context("cannot connect to the database")?;
-        migrate::run(&db)
-            .await
-            .context("cannot migrate the database")?;
+        options.min_connections(1).max_connections(pool).connect_timeout(CONNECT).sqlx_logging(false);
+        let db = Database::connect(options).await.context("cannot connect to the database")?;
+        migrate::run(&db).await.context("cannot migrate the database")?;
         let shared = Shared {
             db,
             schema: graphql::schema(),
@@ -107,18 +99,10 @@ impl App {
 pub fn router(app: App, truth: Option<Sink>, otel: bool) -> Router {
     let v1 = Router::new()
         .route("/{locale}/pages/{slug}", get(api::page))
-        .route(
-            "/{locale}/categories/{category}/pages/{slug}",
-            get(api::category),
-        );
+        .route("/{locale}/categories/{category}/pages/{slug}", get(api::category));
     let api = Router::new()
         .route("/content/nodes", get(api::nodes).post(api::create_node))
-        .route(
-            "/content/nodes/{id}",
-            get(api::node)
-                .put(api::update_node)
-                .delete(api::delete_node),
-        )
+        .route("/content/nodes/{id}", get(api::node).put(api::update_node).delete(api::delete_node))
         .route("/commerce/products", get(api::products))
         .route("/commerce/products/{id}", get(api::product))
         .route("/blog/posts", get(api::posts))
@@ -133,10 +117,7 @@ pub fn router(app: App, truth: Option<Sink>, otel: bool) -> Router {
         .route("/empty", get(bodies::empty))
         .route("/export/{kib}", get(bodies::export))
         .route("/stream/{chunks}", get(bodies::chunks))
-        .route(
-            "/upload",
-            post(bodies::upload).layer(DefaultBodyLimit::disable()),
-        )
+        .route("/upload", post(bodies::upload).layer(DefaultBodyLimit::disable()))
         .route("/relay/{id}", get(bodies::relay))
         .nest("/v1", v1)
         .route_layer(from_fn_with_state(app.clone(), tenant::resolve));
