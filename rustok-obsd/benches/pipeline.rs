@@ -158,7 +158,7 @@ fn naming(criterion: &mut Criterion) {
         connection.on_send(&io(2, ANSWER), &mut shared, &mut |exchange| {
             let exchange = Exchange { route, ..*exchange };
             group.bench_function(name, |bencher| {
-                bencher.iter(|| namer.name(black_box(&exchange)))
+                bencher.iter(|| namer.name(black_box(&exchange)));
             });
         });
     }

@@ -36,6 +36,7 @@ static COUNTING: Counting = Counting;
 /// One exchange of each kind that a connection carries every day.
 struct Traffic {
     head: Vec<u8>,
+    pair: Vec<u8>,
     upload: Vec<u8>,
     answer: Vec<u8>,
     chunked: Vec<u8>,
@@ -53,6 +54,7 @@ impl Traffic {
     ) {
         let Self {
             head,
+            pair,
             upload,
             answer,
             chunked,
@@ -84,9 +86,9 @@ impl Traffic {
                 lost: 0,
             };
             if received {
-                connection.on_receive(&io, shared, &mut sink)
+                connection.on_receive(&io, shared, &mut sink);
             } else {
-                connection.on_send(&io, shared, &mut sink)
+                connection.on_send(&io, shared, &mut sink);
             }
         };
         // A head in two records, a plain route.
@@ -95,13 +97,7 @@ impl Traffic {
         connection.on_route(&paths[0], shared);
         io(false, answer, 0, connection, shared);
         // A pipelined pair, nested routes.
-        io(
-            true,
-            &[&head[..], &head[..]].concat_into(&mut [0; 512]),
-            0,
-            connection,
-            shared,
-        );
+        io(true, pair, 0, connection, shared);
         connection.on_route(&paths[1], shared);
         connection.on_route(&paths[2], shared);
         io(false, answer, 0, connection, shared);
@@ -110,20 +106,6 @@ impl Traffic {
         // No route told, an upload, and an answer in chunks that were hardly captured.
         io(true, upload, 20_000, connection, shared);
         io(false, chunked, 50_000, connection, shared);
-    }
-}
-
-/// Joins two slices on the stack.
-trait ConcatInto {
-    fn concat_into<'a>(&self, place: &'a mut [u8; 512]) -> &'a [u8];
-}
-
-impl ConcatInto for [&[u8]; 2] {
-    fn concat_into<'a>(&self, place: &'a mut [u8; 512]) -> &'a [u8] {
-        let (first, second) = (self[0].len(), self[1].len());
-        place[..first].copy_from_slice(self[0]);
-        place[first..first + second].copy_from_slice(self[1]);
-        &place[..first + second]
     }
 }
 
@@ -137,12 +119,22 @@ fn a_hundred_thousand_exchanges_allocate_nothing_once_warm() {
     let mut connections: Vec<_> = (0..8)
         .map(|_| HttpConnection::new(Some(Side::Server), false, false))
         .collect();
+    let head =
+        b"GET /api/content/nodes/17?x=y HTTP/1.1\r\nHost: shop.example\r\nUser-Agent: test\r\n\r\n"
+            .to_vec();
     let mut traffic = Traffic {
-        head: b"GET /api/content/nodes/17?x=y HTTP/1.1\r\nHost: shop.example\r\nUser-Agent: test\r\n\r\n".to_vec(),
-        upload: b"POST /api/media HTTP/1.1\r\nHost: shop.example\r\nContent-Length: 20000\r\n\r\n".to_vec(),
-        answer: b"HTTP/1.1 200 OK\r\ncontent-type: application/json\r\ncontent-length: 2\r\n\r\n{}".to_vec(),
+        pair: head.repeat(2),
+        head,
+        upload: b"POST /api/media HTTP/1.1\r\nHost: shop.example\r\nContent-Length: 20000\r\n\r\n"
+            .to_vec(),
+        answer: b"HTTP/1.1 200 OK\r\ncontent-type: application/json\r\ncontent-length: 2\r\n\r\n{}"
+            .to_vec(),
         chunked: b"HTTP/1.1 200 OK\r\ntransfer-encoding: chunked\r\n\r\n5\r\nhello\r\n".to_vec(),
-        paths: ["/api/content/nodes/{id}".into(), format!("/api{NEST_TAIL}").into(), "/content/nodes/{id}".into()],
+        paths: [
+            "/api/content/nodes/{id}".into(),
+            format!("/api{NEST_TAIL}").into(),
+            "/content/nodes/{id}".into(),
+        ],
         now: 1,
         complete: 0,
     };
