@@ -5,7 +5,9 @@
 
 use libfuzzer_sys::fuzz_target;
 use rustok_obsd::exchange::Method;
-use rustok_obsd::protocol::http1::{Body, Buffers, Message, Parser, Piece, Request, Response, Step};
+use rustok_obsd::protocol::http1::{
+    Body, Buffers, Message, Parser, Piece, Request, Response, Step,
+};
 
 #[derive(Debug, PartialEq)]
 enum Seen {
@@ -15,7 +17,11 @@ enum Seen {
 }
 
 /// Heads and ends; a parser that lost the sequence is not asked further.
-fn read<M: Message>(bytes: &[u8], size: usize, name: fn(&Step<'_, M>) -> Option<(String, Body)>) -> Vec<Seen> {
+fn read<M: Message>(
+    bytes: &[u8],
+    size: usize,
+    name: fn(&Step<'_, M>) -> Option<(String, Body)>,
+) -> Vec<Seen> {
     let (mut parser, mut buffers, mut seen) = (Parser::<M>::new(), Buffers::default(), Vec::new());
     for record in bytes.chunks(size.max(1)) {
         let mut piece = Piece::Bytes(record);
@@ -46,16 +52,26 @@ fn read<M: Message>(bytes: &[u8], size: usize, name: fn(&Step<'_, M>) -> Option<
     seen
 }
 
-fn compare<M: Message>(bytes: &[u8], size: usize, name: fn(&Step<'_, M>) -> Option<(String, Body)>) {
+fn compare<M: Message>(
+    bytes: &[u8],
+    size: usize,
+    name: fn(&Step<'_, M>) -> Option<(String, Body)>,
+) {
     let (whole, split) = (read(bytes, usize::MAX, name), read(bytes, size, name));
     // What is malformed is told as soon as it shows, which is earlier or later by how it is split.
-    let sound = |seen: &[Seen]| seen.iter().position(|seen| *seen == Seen::Lost).unwrap_or(seen.len());
+    let sound = |seen: &[Seen]| {
+        seen.iter()
+            .position(|seen| *seen == Seen::Lost)
+            .unwrap_or(seen.len())
+    };
     let common = sound(&whole).min(sound(&split));
     assert_eq!(whole[..common], split[..common]);
 }
 
 fuzz_target!(|data: &[u8]| {
-    let [size, kind, bytes @ ..] = data else { return };
+    let [size, kind, bytes @ ..] = data else {
+        return;
+    };
     if kind % 2 == 0 {
         compare::<Request>(bytes, usize::from(*size), |step| match step {
             Step::Head(head) => Some((format!("{head:?}"), head.body)),
