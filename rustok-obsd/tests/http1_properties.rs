@@ -185,10 +185,9 @@ impl Wire {
     fn close(&mut self) {
         self.now += 1;
         let seen = &mut self.seen;
-        self.connection
-            .on_close(self.now, &mut self.shared, &mut |exchange| {
-                seen.push(Seen::from(exchange));
-            });
+        self.connection.on_close(self.now, &mut self.shared, &mut |exchange| {
+            seen.push(Seen::from(exchange));
+        });
     }
 }
 

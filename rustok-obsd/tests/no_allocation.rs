@@ -49,22 +49,8 @@ struct Traffic {
 }
 
 impl Traffic {
-    fn turn(
-        &mut self,
-        connection: &mut HttpConnection,
-        shared: &mut Shared,
-        namer: &mut RouteNamer,
-    ) {
-        let Self {
-            head,
-            pair,
-            upload,
-            answer,
-            chunked,
-            paths,
-            now,
-            complete,
-        } = self;
+    fn turn(&mut self, connection: &mut HttpConnection, shared: &mut Shared, namer: &mut RouteNamer) {
+        let Self { head, pair, upload, answer, chunked, paths, now, complete } = self;
         let mut sink = |exchange: &Exchange<'_>| {
             assert_eq!(exchange.outcome, Outcome::Complete);
             assert!(namer.name(exchange).template.starts_with('/'));
@@ -77,17 +63,11 @@ impl Traffic {
                 let len = data.len() + missing;
                 let io = Io { time_ns: *now, ready_ns: *now, task: 1, tid: 1, len, data, tail, lost: 0 };
                 if received {
-                    connection.on_receive(&io, shared, &mut sink)
+                    connection.on_receive(&io, shared, &mut sink);
                 } else {
-                    connection.on_send(&io, shared, &mut sink)
+                    connection.on_send(&io, shared, &mut sink);
                 }
             };
-            if received {
-                connection.on_receive(&io, shared, &mut sink);
-            } else {
-                connection.on_send(&io, shared, &mut sink);
-            }
-        };
         // A head in two records, a plain route.
         io(true, &head[..24], 0, connection, shared);
         io(true, &head[24..], 0, connection, shared);
@@ -109,29 +89,16 @@ impl Traffic {
 #[test]
 fn a_hundred_thousand_exchanges_allocate_nothing_once_warm() {
     let mut shared = Shared::default();
-    let mut namer = RouteNamer::new(
-        Patterns::new(["/patterns/{id}"]).expect("valid"),
-        RouteNamer::DEFAULT_CAP,
-    );
-    let mut connections: Vec<_> = (0..8)
-        .map(|_| HttpConnection::new(Some(Side::Server), false, false))
-        .collect();
-    let head =
-        b"GET /api/content/nodes/17?x=y HTTP/1.1\r\nHost: shop.example\r\nUser-Agent: test\r\n\r\n"
-            .to_vec();
+    let mut namer = RouteNamer::new(Patterns::new(["/patterns/{id}"]).expect("valid"), RouteNamer::DEFAULT_CAP);
+    let mut connections: Vec<_> = (0..8).map(|_| HttpConnection::new(Some(Side::Server), false, false)).collect();
+    let head = b"GET /api/content/nodes/17?x=y HTTP/1.1\r\nHost: shop.example\r\nUser-Agent: test\r\n\r\n".to_vec();
     let mut traffic = Traffic {
         pair: head.repeat(2),
         head,
-        upload: b"POST /api/media HTTP/1.1\r\nHost: shop.example\r\nContent-Length: 20000\r\n\r\n"
-            .to_vec(),
-        answer: b"HTTP/1.1 200 OK\r\ncontent-type: application/json\r\ncontent-length: 2\r\n\r\n{}"
-            .to_vec(),
+        upload: b"POST /api/media HTTP/1.1\r\nHost: shop.example\r\nContent-Length: 20000\r\n\r\n".to_vec(),
+        answer: b"HTTP/1.1 200 OK\r\ncontent-type: application/json\r\ncontent-length: 2\r\n\r\n{}".to_vec(),
         chunked: b"HTTP/1.1 200 OK\r\ntransfer-encoding: chunked\r\n\r\n5\r\nhello\r\n".to_vec(),
-        paths: [
-            "/api/content/nodes/{id}".into(),
-            format!("/api{NEST_TAIL}").into(),
-            "/content/nodes/{id}".into(),
-        ],
+        paths: ["/api/content/nodes/{id}".into(), format!("/api{NEST_TAIL}").into(), "/content/nodes/{id}".into()],
         now: 1,
         complete: 0,
     };

@@ -46,13 +46,7 @@ impl Joins {
         let path: Arc<str> = make().into();
         if self.joined.len() < Self::CAPACITY {
             let _parts = (Arc::clone(outer), inner.cloned());
-            self.joined.insert(
-                key,
-                Joined {
-                    _parts,
-                    path: Arc::clone(&path),
-                },
-            );
+            self.joined.insert(key, Joined { _parts, path: Arc::clone(&path) });
         }
         path
     }

@@ -255,10 +255,7 @@ impl HttpConnection {
             let partial = !front.head_seen;
             if partial && !self.requests.is_lost() {
                 // Read what there is of the head, as if the rest had not been captured.
-                match self
-                    .requests
-                    .next(&mut Piece::Gap(1), Method::Other, &mut shared.buffers)
-                {
+                match self.requests.next(&mut Piece::Gap(1), Method::Other, &mut shared.buffers) {
                     Step::Head(head) => {
                         front.head(&head);
                         front.unread = self.unsure && head.method == Method::Other;

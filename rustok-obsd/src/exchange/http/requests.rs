@@ -39,20 +39,11 @@ impl HttpConnection {
         }
     }
 
-    fn read_requests(
-        &mut self,
-        mut piece: Piece<'_>,
-        io: &Io<'_>,
-        side: Side,
-        mut place: Place,
-        shared: &mut Shared,
-    ) {
+    fn read_requests(&mut self, mut piece: Piece<'_>, io: &Io<'_>, side: Side, mut place: Place, shared: &mut Shared) {
         while !piece.is_empty() {
             let begins = self.requests.is_at_start();
             let before = piece.len();
-            let step = self
-                .requests
-                .next(&mut piece, Method::Other, &mut shared.buffers);
+            let step = self.requests.next(&mut piece, Method::Other, &mut shared.buffers);
             let bytes = before - piece.len();
             match step {
                 Step::Blank => continue,
@@ -64,12 +55,7 @@ impl HttpConnection {
                 _ if begins => {
                     self.receiving = self.overflow == 0 && self.in_flight.len() < Self::IN_FLIGHT;
                     if self.receiving {
-                        self.in_flight.push_back(shared.begin(
-                            io,
-                            side,
-                            place == Place::Start,
-                            self.routes_exact,
-                        ));
+                        self.in_flight.push_back(shared.begin(io, side, place == Place::Start, self.routes_exact));
                     } else {
                         self.overflow += 1;
                         shared.stats.pipeline_overflow += 1;
@@ -110,6 +96,7 @@ impl HttpConnection {
                 match &step {
                     Step::Head(head) => {
                         pending.head(head);
+                        self.started = true;
                         // The first bytes of the method may have been lost.
                         pending.unread = self.unsure && head.method == Method::Other;
                         self.unsure = false;

@@ -9,13 +9,7 @@ use crate::protocol::Protocol;
 use crate::protocol::http1::{Body, Malformed, Piece, Step, starts_response};
 
 impl HttpConnection {
-    pub(super) fn on_response_bytes(
-        &mut self,
-        io: &Io<'_>,
-        side: Side,
-        shared: &mut Shared,
-        sink: &mut Sink<'_>,
-    ) {
+    pub(super) fn on_response_bytes(&mut self, io: &Io<'_>, side: Side, shared: &mut Shared, sink: &mut Sink<'_>) {
         if io.lost > 0 {
             if self.responses.absorbs(io.lost) {
                 self.read_responses(Piece::Gap(io.lost), io, side, Place::Lost, shared, sink);
@@ -39,13 +33,7 @@ impl HttpConnection {
     }
 
     /// A record begins like a response while the sequence is lost. `certain`: by its whole version.
-    fn resume_responses(
-        &mut self,
-        certain: bool,
-        side: Side,
-        shared: &mut Shared,
-        sink: &mut Sink<'_>,
-    ) {
+    fn resume_responses(&mut self, certain: bool, side: Side, shared: &mut Shared, sink: &mut Sink<'_>) {
         match self.in_flight.front() {
             // It may be the content of the body whose end is not known, unless another answer is due.
             Some(front) if front.answered && (self.in_flight.len() == 1 || !certain) => return,
@@ -65,13 +53,7 @@ impl HttpConnection {
     }
 
     /// Records were lost where responses may have begun and ended.
-    fn lose_responses(
-        &mut self,
-        side: Side,
-        time_ns: u64,
-        shared: &mut Shared,
-        sink: &mut Sink<'_>,
-    ) {
+    fn lose_responses(&mut self, side: Side, time_ns: u64, shared: &mut Shared, sink: &mut Sink<'_>) {
         shared.stats.lost_sync += 1;
         self.responses.lose();
         self.overflow = 0;
@@ -95,15 +77,9 @@ impl HttpConnection {
                 return self.read_unwanted(piece, shared);
             };
             let before = piece.len();
-            let step = self
-                .responses
-                .next(&mut piece, front.method, &mut shared.buffers);
+            let step = self.responses.next(&mut piece, front.method, &mut shared.buffers);
             let bytes = before - piece.len();
-            let time_ns = if place == Place::Lost {
-                front.response_last_ns
-            } else {
-                io.time_ns
-            };
+            let time_ns = if place == Place::Lost { front.response_last_ns } else { io.time_ns };
             match step {
                 Step::Blank => {}
                 Step::Partial => front.response_part(bytes, 0, time_ns),
@@ -119,8 +95,7 @@ impl HttpConnection {
                     }
                     front.status = head.status;
                     front.answered = true;
-                    if head.status == 101 || (front.method == Method::Connect && head.status < 300)
-                    {
+                    if head.status == 101 || (front.method == Method::Connect && head.status < 300) {
                         self.finish_front(side, Outcome::Upgraded, time_ns, shared, sink);
                         self.lose_responses(side, time_ns, shared, sink);
                         return self.turn_opaque(Protocol::Upgraded, shared);
@@ -140,11 +115,7 @@ impl HttpConnection {
                 Step::End(content) => {
                     front.response_part(bytes, content, time_ns);
                     // When the last byte went is not known where its record was lost.
-                    let outcome = if place == Place::Lost {
-                        Outcome::Incomplete
-                    } else {
-                        Outcome::Complete
-                    };
+                    let outcome = if place == Place::Lost { Outcome::Incomplete } else { Outcome::Complete };
                     self.finish_front(side, outcome, time_ns, shared, sink);
                 }
                 Step::FramingLost(content) => {
@@ -180,10 +151,7 @@ impl HttpConnection {
     #[cold]
     fn read_unwanted(&mut self, mut piece: Piece<'_>, shared: &mut Shared) {
         while !piece.is_empty() && self.overflow > 0 {
-            match self
-                .responses
-                .next(&mut piece, Method::Other, &mut shared.buffers)
-            {
+            match self.responses.next(&mut piece, Method::Other, &mut shared.buffers) {
                 Step::Head(head) if head.body == Body::None && (head.status >= 200) => {
                     self.overflow -= 1;
                 }
@@ -196,8 +164,7 @@ impl HttpConnection {
             if bytes.iter().all(|byte| matches!(byte, b'\r' | b'\n')) {
                 return;
             }
-            shared.stats.unmatched_responses +=
-                u64::from(!self.responses.is_lost() && starts_response(bytes));
+            shared.stats.unmatched_responses += u64::from(!self.responses.is_lost() && starts_response(bytes));
         }
         if !piece.is_empty() {
             self.responses.lose();

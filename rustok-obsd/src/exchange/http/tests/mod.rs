@@ -149,6 +149,18 @@ fn a_plain_exchange_has_its_times_and_sizes() {
 }
 
 #[test]
+fn a_request_is_told_as_started_once_when_its_head_is_whole() {
+    let mut wire = Wire::server();
+    let head = get("/a");
+    wire.receive(&head[..24]);
+    assert_eq!(wire.connection.take_started().count(), 0);
+    wire.receive(&head[24..]).receive("HEAD /b HTTP/1.1\r\n\r\n");
+    assert_eq!(wire.connection.take_started().collect::<Vec<_>>(), [Method::Get, Method::Head]);
+    wire.send(OK);
+    assert_eq!(wire.connection.take_started().count(), 0);
+}
+
+#[test]
 fn keep_alive_yields_each_exchange_when_its_response_is_whole() {
     let mut wire = Wire::server();
     for path in ["/a", "/b", "/c"] {
