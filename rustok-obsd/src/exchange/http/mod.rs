@@ -274,8 +274,10 @@ impl HttpConnection {
         let side = self.side.unwrap_or(Side::Server);
         let aborted = closed && side == Side::Server && (self.peer_ended || self.peer_failed);
         let outcome = if aborted { Outcome::ClientAborted } else { Outcome::Incomplete };
-        // A body without length, or one whose framing was lost, ends with the connection.
-        let closes = closed && !self.peer_failed && (self.responses.is_until_close() || self.responses.is_lost());
+        // A body without length ends with the connection. So does one whose framing was lost, unless the client left
+        // first: the last chunk would have been recognised at the end of its record.
+        let ends = self.responses.is_until_close() || self.responses.is_lost() && !aborted;
+        let closes = closed && !self.peer_failed && ends;
         if let Some(front) = self.in_flight.front().filter(|front| closes && front.answered) {
             let end_ns = front.response_last_ns;
             self.finish_front(side, Outcome::Complete, end_ns, shared, sink);

@@ -1,7 +1,7 @@
 //! What becomes of exchanges when bytes were not captured or records were lost.
 
 use super::{OK, Wire, exchange, get};
-use crate::exchange::Outcome::{Complete, Incomplete};
+use crate::exchange::Outcome::{ClientAborted, Complete, Incomplete};
 
 #[test]
 fn a_body_that_was_hardly_captured_keeps_its_exchange_exact() {
@@ -122,4 +122,12 @@ fn lost_responses_leave_what_is_in_flight_incomplete() {
     wire.receive(&get("/c")).send("HTTP/1.1 200 OK\r\nContent-Length: 9\r\n\r\n").receive(&get("/d"));
     wire.io(false, OK.as_bytes(), OK.len(), b"", 9);
     assert_eq!(wire.summary(), [exchange("/c", 200, Incomplete), exchange("/d", 200, Complete)]);
+}
+
+#[test]
+fn a_client_that_leaves_a_response_whose_framing_was_lost_aborted_it() {
+    let mut wire = Wire::server();
+    wire.receive(&get("/export")).send("HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n");
+    wire.io(false, b"10000\r\n", 0x18000, b"not last", 0).eof().close();
+    assert_eq!(wire.summary(), [exchange("/export", 200, ClientAborted)]);
 }
