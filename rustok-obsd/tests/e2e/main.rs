@@ -4,8 +4,18 @@
 //! that compare with what the server itself wrote down; one that cannot run here says why.
 #![expect(clippy::tests_outside_test_module, reason = "an integration test is one")]
 
+use std::sync::{Mutex, MutexGuard, PoisonError};
+
 mod daemon;
+mod faults;
 mod observe;
 mod records;
+mod running;
 mod scene;
 mod truth;
+
+/// The tests share the machine, its processes and its processors: one at a time.
+fn serial() -> MutexGuard<'static, ()> {
+    static ONE: Mutex<()> = Mutex::new(());
+    ONE.lock().unwrap_or_else(PoisonError::into_inner)
+}
