@@ -29,7 +29,7 @@ macro_rules! or_skip {
 }
 pub(super) use or_skip;
 
-const NOBODY: [&str; 5] = ["--reuid=65534", "--regid=65534", "--clear-groups", "--inh-caps=-all", "--ambient-caps=-all"];
+const NOBODY: [&str; 3] = ["--reuid=65534", "--regid=65534", "--clear-groups"];
 
 fn is_root() -> Result<(), Skip> {
     // SAFETY: takes and touches nothing.
@@ -40,9 +40,10 @@ fn daemon_copy() -> Result<Binary, Skip> {
     Binary::copy(&program("RUSTOK_OBSD_BIN")?, "rustok-obsd")
 }
 
-fn as_nobody(path: &Path, more: &[&str]) -> Command {
+fn as_nobody(path: &Path, capabilities: &str) -> Command {
     let mut command = Command::new("setpriv");
-    command.args(NOBODY).args(more).arg(path).current_dir("/");
+    command.args(NOBODY).current_dir("/");
+    command.args(["--inh-caps", "--ambient-caps"].map(|kind| format!("{kind}=-all{capabilities}"))).arg(path);
     command
 }
 
@@ -52,7 +53,7 @@ fn without_root_it_serves_and_says_what_is_missing_and_doctor_fails_with_the_rem
     let _alone = serial();
     or_skip!(name, is_root());
     let binary = or_skip!(name, daemon_copy());
-    let mut daemon = or_skip!(name, Daemon::start_with(as_nobody(&binary.path, &[]), &["--exe", "no-such-program"]));
+    let mut daemon = or_skip!(name, Daemon::start_with(as_nobody(&binary.path, ""), &["--exe", "no-such-program"]));
     let log = daemon.child.log_tail();
     for part in ["CAP_BPF", "CAP_PERFMON", "run as root", "AmbientCapabilities="] {
         assert!(log.contains(part), "the log lacks {part}: {log}");
@@ -67,7 +68,7 @@ fn without_root_it_serves_and_says_what_is_missing_and_doctor_fails_with_the_rem
     assert!(daemon.status()["kernel"]["refusal"].as_str().is_some_and(|text| text.contains("CAP_BPF")));
     daemon.ends_by(libc::SIGTERM);
 
-    let (code, text) = once(as_nobody(&binary.path, &[]), &["doctor", "--exe", "no-such-program"]);
+    let (code, text) = once(as_nobody(&binary.path, ""), &["doctor", "--exe", "no-such-program"]);
     assert_eq!(code, Some(1), "{text}");
     assert!(text.contains("FAIL") && text.contains("CAP_PERFMON") && text.contains("run as root"), "{text}");
 }
@@ -78,9 +79,10 @@ fn with_two_capabilities_alone_the_users_own_processes_are_observed() {
     let _alone = serial();
     or_skip!(name, is_root());
     let (binary, shop) = (or_skip!(name, daemon_copy()), or_skip!(name, Binary::shop()));
-    let server = or_skip!(name, Shop::start_by(as_nobody(&shop.path, &[]), "127.0.0.1:0"));
-    let two = ["--inh-caps=+cap_38,+cap_39", "--ambient-caps=+cap_38,+cap_39"];
-    let daemon = or_skip!(name, Daemon::start_with(as_nobody(&binary.path, &two), &["--exe", shop.text()]));
+    let server = or_skip!(name, Shop::start_by(as_nobody(&shop.path, ""), "127.0.0.1:0"));
+    // CAP_PERFMON and CAP_BPF.
+    let command = as_nobody(&binary.path, ",+cap_38,+cap_39");
+    let daemon = or_skip!(name, Daemon::start_with(command, &["--exe", shop.text()]));
     let log = daemon.child.log_tail();
     assert!(log.contains("other users' processes may stay unseen: missing CAP_SYS_PTRACE"), "{log}");
     let daemon = or_skip!(name, daemon.ready());
@@ -136,7 +138,7 @@ fn targets_that_end_at_once_or_while_they_are_attached_leave_nothing_behind() {
     let name = "targets_that_end_at_once_or_while_they_are_attached_leave_nothing_behind";
     let _alone = serial();
     let shop = or_skip!(name, Binary::shop());
-    let mut daemon = or_skip!(name, Daemon::observing(&["--exe", shop.text(), "--log.level", "warn"]));
+    let mut daemon = or_skip!(name, Daemon::observing(&["--exe", shop.text()]));
     let (files, before) = (daemon.descriptors(), daemon.attachments());
     for round in 0..60u64 {
         let mut child = Command::new(&shop.path)

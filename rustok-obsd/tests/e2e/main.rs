@@ -8,6 +8,7 @@ use std::sync::{Mutex, MutexGuard, PoisonError};
 
 mod daemon;
 mod faults;
+mod field;
 mod observe;
 mod records;
 mod running;
