@@ -31,7 +31,8 @@ impl KeepAlive {
     }
 
     fn get(&mut self, path: &str) {
-        write!(self.0, "GET {path} HTTP/1.1\r\nhost: e2e\r\n\r\n").expect("send");
+        // In one piece, as clients do.
+        self.0.write_all(format!("GET {path} HTTP/1.1\r\nhost: e2e\r\n\r\n").as_bytes()).expect("send");
         let (mut bytes, mut buffer) = (Vec::new(), [0; 4096]);
         loop {
             let count = self.0.read(&mut buffer).expect("an answer");
@@ -153,16 +154,12 @@ struct Group(PathBuf);
 impl Group {
     fn create() -> Result<Self, Skip> {
         let mounts = fs::read_to_string("/proc/self/mounts").unwrap_or_default();
-        let root = mounts.lines().map(|line| line.split(' ').collect::<Vec<_>>());
-        let root = root.filter(|words| words.get(2).is_some_and(|kind| kind.starts_with("cgroup")));
-        for words in root {
-            let path = PathBuf::from(words[1]).join(format!("rustok-obsd-e2e-{}", std::process::id()));
-            // What `/proc/PID/cgroup` names is version 2, where there is one; else any.
-            if fs::create_dir(&path).is_ok() {
-                return Ok(Self(path));
-            }
-        }
-        Err(Skip::new("no control group can be created here"))
+        let version2 = mounts.lines().map(|line| line.split(' ').collect::<Vec<_>>());
+        let mut version2 = version2.filter(|words| words.get(2) == Some(&"cgroup2"));
+        let root = version2.next().ok_or_else(|| Skip::new("no control groups of version 2 are mounted"))?[1];
+        let path = PathBuf::from(root).join(format!("rustok-obsd-e2e-{}", std::process::id()));
+        fs::create_dir(&path).map_err(|error| Skip::new(format!("{}: {error}", path.display())))?;
+        Ok(Self(path))
     }
 }
 
