@@ -10,6 +10,7 @@ mod daemon;
 mod faults;
 mod field;
 mod observe;
+mod overload;
 mod records;
 mod running;
 mod scene;
