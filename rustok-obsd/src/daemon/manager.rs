@@ -13,17 +13,18 @@ use std::{
     time::{Duration, Instant},
 };
 
-use rustok_obsd_ebpf::TaskProbe;
+use rustok_obsd_ebpf::{Counter, TaskProbe};
 
 use super::{DaemonError, rules::rules, status::TargetBoard};
 use crate::{
     capture::pipeline::{Added, Command, Notice},
     config::Config,
     contract::recorder::{TargetKey, TargetLabels},
-    probe::{ProbeBoard, Programs, State, uprobe::Uprobes},
+    probe::{ProbeBoard, Programs, State, loader::Counts, uprobe::Uprobes},
     route::{Patterns, RouteNamer},
     target::{
-        BinaryCache, Calibrator, ProbePoint, Process, ProcessMemory, Progress, Scanner, Selector, Target, TaskSlot,
+        BinaryCache, Calibrator, ProbePoint, Process, ProcessMemory, Progress, Scanner, Selector, Target, TargetInfo,
+        TaskSlot,
     },
     trace::Resources,
 };
@@ -36,7 +37,7 @@ const SLOT: &str = "tokio_task_slot";
 
 /// Between two looks at processes that end, and at the stop flag.
 const TICK: Duration = Duration::from_millis(100);
-/// Between two scans where events do not tell enough: a rule names a port, or the events are not to be had.
+/// Between two scans where events do not tell enough: a rule names a port, or the events are not to be had or were lost.
 const RESCAN: Duration = Duration::from_secs(5);
 /// A target that was told to have ended and has not after this time goes on (its main thread ended before the others).
 const LINGER: Duration = Duration::from_secs(5);
@@ -44,6 +45,8 @@ const LINGER: Duration = Duration::from_secs(5);
 struct Live {
     target: Target,
     key: TargetKey,
+    /// What its series are called.
+    service_name: String,
     ending: Option<Instant>,
     calibrator: Option<Calibrator>,
 }
@@ -54,6 +57,11 @@ pub(super) struct Manager {
     scanner: Scanner,
     cache: BinaryCache,
     programs: Option<Arc<Mutex<Programs>>>,
+    counts: Option<Arc<Counts>>,
+    /// Lost records at the last scan.
+    lost: u64,
+    /// Processes that could not be read at the last scan.
+    denied: usize,
     uprobes: Uprobes,
     probes: ProbeBoard,
     board: TargetBoard,
@@ -69,6 +77,7 @@ impl Manager {
     pub(super) fn new(
         config: Arc<Config>,
         programs: Option<Arc<Mutex<Programs>>>,
+        counts: Option<Arc<Counts>>,
         probes: ProbeBoard,
         resources: Resources,
         commands: Sender<Command>,
@@ -82,6 +91,9 @@ impl Manager {
             scanner,
             cache: BinaryCache::default(),
             programs,
+            counts,
+            lost: 0,
+            denied: 0,
             uprobes: Uprobes::default(),
             probes,
             board: TargetBoard::default(),
@@ -101,7 +113,11 @@ impl Manager {
     pub(super) fn run(mut self, stop: &AtomicBool) -> Self {
         self.scan();
         if self.live.is_empty() {
-            tracing::info!("no process matches the targets yet; new ones are seen when they start");
+            let denied = match self.denied {
+                0 => String::new(),
+                some => format!(" ({some} may not be read: run as root or grant CAP_SYS_PTRACE)"),
+            };
+            tracing::info!("no process matches the targets yet{denied}; new ones are seen when they start");
         }
         while !stop.load(Ordering::Relaxed) {
             match self.notices.recv_timeout(TICK) {
@@ -129,16 +145,20 @@ impl Manager {
             .iter()
             .filter(|probe| matches!(probe.probe.as_str(), "sched_process_exec" | "sched_process_exit"))
             .all(|probe| probe.state == State::Attached);
-        !events || self.scanner.selector().wants_ports()
+        !events || self.scanner.selector().wants_ports() || self.lost_records() > self.lost
+    }
+
+    /// Records that found the ring full: process events may be among them.
+    fn lost_records(&self) -> u64 {
+        self.counts.as_ref().map_or(0, |counts| counts.get(Counter::RingFull))
     }
 
     fn scan(&mut self) {
         self.scanned = Instant::now();
+        self.lost = self.lost_records();
         match self.scanner.scan() {
             Ok(scan) => {
-                if scan.denied > 0 {
-                    tracing::debug!("{} processes may not be read", scan.denied);
-                }
+                self.denied = scan.denied;
                 for process in scan.targets {
                     let known = self.live.get(&process.key.pid);
                     if known.is_none_or(|live| live.target.process.key != process.key) {
@@ -152,8 +172,27 @@ impl Manager {
                     .map(|live| live.target.process.key.pid)
                     .collect();
                 gone.into_iter().for_each(|pid| self.end(pid));
+                self.unfollow_strangers();
             }
             Err(error) => tracing::warn!("{error}"),
+        }
+    }
+
+    /// A forked child is no target, or no more.
+    fn disown(&self, pid: u32) {
+        if let Some(mut programs) = self.lock() {
+            // It may be gone already, by its end.
+            let _ = programs.targets.remove(&pid);
+        }
+        let _ = self.commands.send(Command::Disown { tgid: pid });
+    }
+
+    /// Takes processes out of the programs' map that are no targets: children of which no more was told.
+    fn unfollow_strangers(&self) {
+        let Some(mut programs) = self.lock() else { return };
+        let followed: Vec<u32> = programs.targets.keys().flatten().collect();
+        for pid in followed.iter().filter(|pid| !self.live.contains_key(pid)) {
+            let _ = programs.targets.remove(pid);
         }
     }
 
@@ -169,6 +208,11 @@ impl Manager {
                     self.start(process);
                 }
             }
+            Notice::Forked(pid) => match self.scanner.inspect(pid) {
+                Some(process) if !self.live.contains_key(&pid) => self.start(process),
+                Some(_) => {}
+                None => self.disown(pid),
+            },
             Notice::Ended(pid) => {
                 if let Some(live) = self.live.get_mut(&pid) {
                     live.ending = Some(Instant::now());
@@ -205,22 +249,30 @@ impl Manager {
                 return;
             }
         };
+        // Short-lived: what is read of it from now on is nothing. A child's exchanges count for its parent.
+        if !self.scanner.is_alive(target.process.key) {
+            self.disown(pid);
+            return;
+        }
         let key = TargetKey(self.next_key);
         self.next_key += 1;
-        tracing::info!("observing process {pid}, {} ({})", target.process.exe.display(), target.process.service_name());
         let slot = match &target.binary.task_slot {
             TaskSlot::Known(offset) => Some(*offset),
             TaskSlot::NeedsCalibration { .. } | TaskSlot::Absent { .. } => None,
         };
         let routed = self.attach_axum(&target);
-        self.announce(&target, key, routed && slot.is_some());
+        let service_name = self.announce(&target, key, routed && slot.is_some());
+        tracing::info!("observing process {pid}, {} ({service_name})", target.process.exe.display());
         self.follow(&target, slot.unwrap_or(0));
         let calibrator = self.start_calibration(&target);
-        self.live.insert(pid, Live { target, key, ending: None, calibrator });
+        // Nobody told of its end if that came before the programs followed it.
+        let ending = (!self.scanner.is_alive(target.process.key)).then(Instant::now);
+        self.live.insert(pid, Live { target, key, service_name, ending, calibrator });
         self.publish();
     }
 
-    fn announce(&self, target: &Target, key: TargetKey, routes_exact: bool) {
+    /// Yields the service's name.
+    fn announce(&self, target: &Target, key: TargetKey, routes_exact: bool) -> String {
         let configured = self.config.targets.get(target.process.entry).cloned().unwrap_or_default();
         let resource = Arc::new(self.resources.describe(&configured, target.process.key.pid));
         let text = |key: &str| resource.get(key).unwrap_or_default();
@@ -237,10 +289,13 @@ impl Manager {
             Patterns::default()
         });
         let namer = RouteNamer::new(patterns, self.config.routes.limit);
+        let namer = if self.config.routes.learner { namer } else { namer.without_learner() };
         let process = target.process.key;
+        let service_name = labels.service_name.clone();
         let added = Added { process, key, labels, resource, namer, routes_exact };
         // The pipeline goes only when the daemon ends.
         let _ = self.commands.send(Command::Add(Box::new(added)));
+        service_name
     }
 
     /// Lets the programs follow the process.
@@ -287,6 +342,11 @@ impl Manager {
                 tracing::debug!("{program} attached to {name} in {:?}", started.elapsed());
                 self.probes.set(program, &name, State::Attached, "");
                 true
+            }
+            // It ended meanwhile, and took the path with it.
+            Err(error) if !self.scanner.is_alive(target.process.key) => {
+                tracing::debug!("{error}");
+                false
             }
             Err(error) => {
                 tracing::warn!("{error}");
@@ -368,6 +428,6 @@ impl Manager {
     }
 
     fn publish(&self) {
-        self.board.set(self.live.values().map(|live| live.target.info()).collect());
+        self.board.set(self.live.values().map(|live| TargetInfo { service_name: live.service_name.clone(), ..live.target.info() }).collect());
     }
 }
