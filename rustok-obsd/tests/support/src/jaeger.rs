@@ -63,9 +63,7 @@ exporters: {{jaeger_storage_exporter: {{trace_storage: mem}}}}
         let mut server = Child::spawn_with("jaeger", &mut command, libc::SIGKILL, Some(folder.path()))
             .map_err(|error| failed("cannot start", &error))?;
         let health = SocketAddr::from((Ipv4Addr::LOCALHOST, health));
-        server
-            .wait_for_http(health, "/status", Duration::from_secs(30))
-            .map_err(Skip::new)?;
+        server.wait_for_http(health, "/status", Duration::from_secs(30)).map_err(Skip::new)?;
         let query = SocketAddr::from((Ipv4Addr::LOCALHOST, query));
         Ok(Self { server, _folder: folder, grpc, http, query })
     }
