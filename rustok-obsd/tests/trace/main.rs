@@ -36,6 +36,7 @@ fn exchange() -> Exchange<'static> {
         traceparent: None,
         route: None,
         routes_exact: true,
+        told: false,
     }
 }
 
