@@ -13,7 +13,7 @@ use test_support::{Jaeger, skip, wait_until};
 /// The one span of a trace, with its process' tags.
 fn span_of(jaeger: &Jaeger, ids: TraceIds) -> (Value, Value) {
     let found = wait_until(Duration::from_secs(10), || {
-        let trace = jaeger.trace(&hex(&ids.trace_id))[0].take();
+        let trace = jaeger.trace(&hex(&ids.trace_id))[0].clone();
         let spans = trace["spans"].as_array()?;
         let span = spans.iter().find(|span| span["spanID"] == hex(&ids.span_id))?.clone();
         let process = trace["processes"][span["processID"].as_str()?].clone();
