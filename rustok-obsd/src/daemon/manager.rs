@@ -428,6 +428,11 @@ impl Manager {
     }
 
     fn publish(&self) {
-        self.board.set(self.live.values().map(|live| TargetInfo { service_name: live.service_name.clone(), ..live.target.info() }).collect());
+        self.board.set(
+            self.live
+                .values()
+                .map(|live| TargetInfo { service_name: live.service_name.clone(), ..live.target.info() })
+                .collect(),
+        );
     }
 }

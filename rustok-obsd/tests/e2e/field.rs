@@ -40,7 +40,8 @@ impl KeepAlive {
             bytes.extend_from_slice(&buffer[..count]);
             let text = String::from_utf8_lossy(&bytes);
             let Some((head, body)) = text.split_once("\r\n\r\n") else { continue };
-            let length = head.to_lowercase().lines().find_map(|line| line.strip_prefix("content-length: ")?.parse().ok());
+            let length =
+                head.to_lowercase().lines().find_map(|line| line.strip_prefix("content-length: ")?.parse().ok());
             if body.len() >= length.unwrap_or(0) {
                 return;
             }
@@ -121,7 +122,12 @@ fn several_targets_have_series_of_their_own_by_the_names_they_say() {
     daemon.counts(6.0, REQUESTS, &[("path", "/a/{rest}")]);
     let metrics = daemon.metrics();
     let info = |labels: &[(&str, &str)]| metrics.sum("target_info", labels);
-    assert_eq!(info(&[("service_name", "orders"), ("service_version", "1.2.3")]), 1.0, "{}", metrics.matching(&["target_info"]));
+    assert_eq!(
+        info(&[("service_name", "orders"), ("service_version", "1.2.3")]),
+        1.0,
+        "{}",
+        metrics.matching(&["target_info"])
+    );
     assert_eq!(info(&[("service_name", "carts"), ("deployment_environment_name", "test")]), 1.0);
 }
 
@@ -265,7 +271,9 @@ fn connections_older_than_the_daemon_count_from_their_next_request_on() {
     let mut load = or_skip!(name, server.load(&["--duration", "3s", "--concurrency", "16", "--seed", "3"]));
     let daemon = or_skip!(name, Daemon::observing(&["--exe", shop.text()]));
     daemon.observes(server.child.id());
-    daemon.wait("the load to be seen", |daemon| (daemon.metrics().sum(REQUESTS, &[("path", "/hello")]) > 0.0).then_some(()));
+    daemon.wait("the load to be seen", |daemon| {
+        (daemon.metrics().sum(REQUESTS, &[("path", "/hello")]) > 0.0).then_some(())
+    });
     assert!(load.wait(PATIENCE).is_some_and(|status| status.success()), "{}", load.log_tail());
     for connection in &mut old {
         (0..10).for_each(|_| connection.get("/health"));
@@ -276,7 +284,10 @@ fn connections_older_than_the_daemon_count_from_their_next_request_on() {
     // What the client sent: at most one request of each connection was under way when the daemon came.
     let summary: serde_json::Value = serde_json::from_str(&load.log_tail()).expect("a summary");
     let text = metrics.matching(&[REQUESTS, "problems", "lost"]);
-    assert!(metrics.sum(REQUESTS, &[("path", "/hello")]) <= summary["requests"].as_f64().unwrap_or(f64::MAX), "{summary} {text}");
+    assert!(
+        metrics.sum(REQUESTS, &[("path", "/hello")]) <= summary["requests"].as_f64().unwrap_or(f64::MAX),
+        "{summary} {text}"
+    );
     let before = metrics.sum(REQUESTS, &[("path", "/hello")]);
     let mut load = or_skip!(name, server.load(&["--requests", "2000", "--concurrency", "16"]));
     assert!(load.wait(PATIENCE).is_some_and(|status| status.success()), "{}", load.log_tail());
