@@ -6,6 +6,7 @@
 
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
+mod calls;
 mod daemon;
 mod faults;
 mod field;
