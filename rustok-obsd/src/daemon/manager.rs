@@ -39,15 +39,14 @@ const SLOT: &str = "tokio_task_slot";
 const TICK: Duration = Duration::from_millis(100);
 /// Between two scans where events do not tell enough: a rule names a port, or the events are not to be had or were lost.
 const RESCAN: Duration = Duration::from_secs(5);
-/// A target that was told to have ended and has not after this time goes on (its main thread ended before the others).
-const LINGER: Duration = Duration::from_secs(5);
 
 struct Live {
     target: Target,
     key: TargetKey,
     /// What its series are called.
     service_name: String,
-    ending: Option<Instant>,
+    /// Its main thread ended.
+    ending: bool,
     calibrator: Option<Calibrator>,
 }
 
@@ -115,7 +114,7 @@ impl Manager {
         if self.live.is_empty() {
             let denied = match self.denied {
                 0 => String::new(),
-                some => format!(" ({some} may not be read: run as root or grant CAP_SYS_PTRACE)"),
+                some => format!(" ({some} may not be read; `rustok-obsd doctor` tells what is missing)"),
             };
             tracing::info!("no process matches the targets yet{denied}; new ones are seen when they start");
         }
@@ -215,7 +214,7 @@ impl Manager {
             },
             Notice::Ended(pid) => {
                 if let Some(live) = self.live.get_mut(&pid) {
-                    live.ending = Some(Instant::now());
+                    live.ending = true;
                 }
             }
             Notice::TaskEnter(probe) => self.calibrate(&probe),
@@ -223,17 +222,12 @@ impl Manager {
         }
     }
 
-    /// Ends the targets whose processes are gone: the event comes while they still end.
+    /// Ends the targets whose processes are gone: the event comes while they still end, or when the main thread ends before
+    /// the others, which may take any time.
     fn bury(&mut self) {
-        let mut gone = Vec::new();
-        for (pid, live) in &mut self.live {
-            let Some(since) = live.ending else { continue };
-            if !self.scanner.is_alive(live.target.process.key) {
-                gone.push(*pid);
-            } else if since.elapsed() > LINGER {
-                live.ending = None;
-            }
-        }
+        let ending = self.live.iter().filter(|(_, live)| live.ending);
+        let gone: Vec<u32> =
+            ending.filter(|(_, live)| !self.scanner.is_alive(live.target.process.key)).map(|(pid, _)| *pid).collect();
         gone.into_iter().for_each(|pid| self.end(pid));
     }
 
@@ -266,7 +260,7 @@ impl Manager {
         self.follow(&target, slot.unwrap_or(0));
         let calibrator = self.start_calibration(&target);
         // Nobody told of its end if that came before the programs followed it.
-        let ending = (!self.scanner.is_alive(target.process.key)).then(Instant::now);
+        let ending = !self.scanner.is_alive(target.process.key);
         self.live.insert(pid, Live { target, key, service_name, ending, calibrator });
         self.publish();
     }
