@@ -317,7 +317,11 @@ impl Pipeline {
 
     /// The target that a process' connections belong to.
     fn owner(&self, tgid: u32) -> u32 {
-        if self.targets.contains_key(&tgid) { tgid } else { self.children.get(&tgid).map_or(tgid, |child| child.parent) }
+        if self.targets.contains_key(&tgid) {
+            tgid
+        } else {
+            self.children.get(&tgid).map_or(tgid, |child| child.parent)
+        }
     }
 
     fn on_open(&mut self, open: &SocketOpen) {

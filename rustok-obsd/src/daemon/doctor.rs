@@ -116,10 +116,7 @@ fn host_checks(kernel: &Kernel) -> Vec<Check> {
         "capabilities",
         kernel.lacks(true).map_or_else(|| Ok("those of the kernel programs are there".into()), Err),
     ));
-    checks.push(optional(
-        "other users' processes",
-        kernel.lacks(false).map_or_else(|| Ok("may be read".into()), Err),
-    ));
+    checks.push(optional("other users' processes", kernel.lacks(false).map_or_else(|| Ok("may be read".into()), Err)));
     checks.push(match kernel.lockdown.as_deref() {
         Some("confidentiality") => required("lockdown", Err(kernel.refusal().unwrap_or_default())),
         mode => required("lockdown", Ok(mode.unwrap_or("not built in").into())),

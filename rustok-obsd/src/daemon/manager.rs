@@ -381,7 +381,7 @@ impl Manager {
                 live.calibrator = None;
                 let target = live.target.clone();
                 let name = target.process.exe.display().to_string();
-                tracing::info!("{name}: Tokio's task id is at {offset:#x} from the thread pointer");
+                tracing::info!("{name}: Tokio's task id: {}", TaskSlot::Known(offset));
                 self.uprobes.release(probe.tgid, Some(TOKIO));
                 self.probes.set(TOKIO, &name, State::Disabled, "calibration is done");
                 self.probes.set(SLOT, &name, State::Attached, "");
@@ -422,6 +422,11 @@ impl Manager {
     }
 
     fn publish(&self) {
-        self.board.set(self.live.values().map(|live| TargetInfo { service_name: live.service_name.clone(), ..live.target.info() }).collect());
+        self.board.set(
+            self.live
+                .values()
+                .map(|live| TargetInfo { service_name: live.service_name.clone(), ..live.target.info() })
+                .collect(),
+        );
     }
 }

@@ -117,7 +117,12 @@ impl Daemon {
         let spans = Tracing::start(&config.traces)?;
         let (recorder, metrics) = HttpRecorder::new(rules::recorder_limits(&config));
         let exposition = Arc::new(Exposition::new());
-        exposition.register(Arc::new(ProbeCollector::new(programs.clone(), counts.clone(), board.clone(), Arc::clone(&own))));
+        exposition.register(Arc::new(ProbeCollector::new(
+            programs.clone(),
+            counts.clone(),
+            board.clone(),
+            Arc::clone(&own),
+        )));
         exposition.register(Arc::clone(&own) as _);
         exposition.register(metrics);
         if let Some(spans) = &spans {

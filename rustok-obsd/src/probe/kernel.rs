@@ -30,7 +30,12 @@ pub const CAPABILITIES: &[Capability] = &[
         purpose: "read the binaries and route tables of other users' processes",
         required: false,
     },
-    Capability { bit: 2, name: "CAP_DAC_READ_SEARCH", purpose: "read /proc of other users' processes", required: false },
+    Capability {
+        bit: 2,
+        name: "CAP_DAC_READ_SEARCH",
+        purpose: "read /proc of other users' processes",
+        required: false,
+    },
 ];
 
 const CAP_SYS_ADMIN: u32 = 21;

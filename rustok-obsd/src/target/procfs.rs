@@ -169,7 +169,9 @@ mod tests {
             let before: Vec<String> = (4..20).map(|field| field.to_string()).collect();
             format!("77 (a) {state} {} {threads} 0 22 0", before.join(" "))
         };
-        for (state, threads, ended) in [("S", 4, false), ("Z", 3, false), ("Z", 1, true), ("X", 1, true), ("R", 1, false)] {
+        for (state, threads, ended) in
+            [("S", 4, false), ("Z", 3, false), ("Z", 1, true), ("X", 1, true), ("R", 1, false)]
+        {
             let stat = stat(&line(state, threads)).unwrap();
             assert_eq!((stat.ended, stat.start_time), (ended, 22), "{state} {threads}");
         }

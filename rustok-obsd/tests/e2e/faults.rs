@@ -351,11 +351,11 @@ fn an_object_of_another_version_and_none_at_all_are_refused_with_the_remedy() {
     let name = "an_object_of_another_version_and_none_at_all_are_refused_with_the_remedy";
     let _alone = serial();
     let kernel = Kernel::inspect();
-    let refused = |object: Option<&[u8]>| match Programs::load(object, &kernel, Settings::default(), ProbeBoard::default())
-    {
-        Ok(_) => panic!("it was loaded"),
-        Err(error) => error.to_string(),
-    };
+    let refused =
+        |object: Option<&[u8]>| match Programs::load(object, &kernel, Settings::default(), ProbeBoard::default()) {
+            Ok(_) => panic!("it was loaded"),
+            Err(error) => error.to_string(),
+        };
     let text = refused(None);
     assert!(text.contains("built without kernel programs") && text.contains("cargo xtask build-ebpf"), "{text}");
     let Some(object) = loader::OBJECT else { return skip(name, "built without kernel programs") };

@@ -6,10 +6,12 @@ use std::{
     net::{SocketAddr, TcpStream},
     path::PathBuf,
     process::Command,
+    sync::Arc,
     time::Duration,
 };
 
-use test_support::{Skip, skip, wait_until};
+use rustok_obsd::exposition::{self, Exposition, server};
+use test_support::{Child, Skip, skip, wait_until};
 
 use super::{
     faults::or_skip,
@@ -40,7 +42,8 @@ impl KeepAlive {
             bytes.extend_from_slice(&buffer[..count]);
             let text = String::from_utf8_lossy(&bytes);
             let Some((head, body)) = text.split_once("\r\n\r\n") else { continue };
-            let length = head.to_lowercase().lines().find_map(|line| line.strip_prefix("content-length: ")?.parse().ok());
+            let length =
+                head.to_lowercase().lines().find_map(|line| line.strip_prefix("content-length: ")?.parse().ok());
             if body.len() >= length.unwrap_or(0) {
                 return;
             }
@@ -121,7 +124,12 @@ fn several_targets_have_series_of_their_own_by_the_names_they_say() {
     daemon.counts(6.0, REQUESTS, &[("path", "/a/{rest}")]);
     let metrics = daemon.metrics();
     let info = |labels: &[(&str, &str)]| metrics.sum("target_info", labels);
-    assert_eq!(info(&[("service_name", "orders"), ("service_version", "1.2.3")]), 1.0, "{}", metrics.matching(&["target_info"]));
+    assert_eq!(
+        info(&[("service_name", "orders"), ("service_version", "1.2.3")]),
+        1.0,
+        "{}",
+        metrics.matching(&["target_info"])
+    );
     assert_eq!(info(&[("service_name", "carts"), ("deployment_environment_name", "test")]), 1.0);
 }
 
@@ -185,7 +193,7 @@ fn a_target_in_mount_and_pid_namespaces_of_its_own_is_observed_by_its_own_path()
         other => return skip(name, format!("unshare --mount --pid: {other:?}")),
     }
     let daemon = or_skip!(name, Daemon::observing(&["--exe", &format!("{}/app", folder.display())]));
-    let server = or_skip!(name, Shop::start_by(command, "127.0.0.1:0"));
+    let mut server = or_skip!(name, Shop::start_by(command, "127.0.0.1:0"));
     let exe = folder.join("app");
     let target = daemon.wait("the namespaced process", |daemon| {
         daemon.status()["targets"].as_array()?.iter().find(|target| target["exe"] == exe.to_str().unwrap()).cloned()
@@ -196,6 +204,8 @@ fn a_target_in_mount_and_pid_namespaces_of_its_own_is_observed_by_its_own_path()
     server.get("/health/ready", 4);
     daemon.counts(4.0, REQUESTS, &[("path", "/health/ready"), ("status", "200")]);
     assert_eq!(daemon.metrics().sum("rustok_obsd_routes", &[("source", "axum")]), 1.0);
+    // `unshare` waits for its child, and takes it along only when it is killed.
+    server.child.stop(libc::SIGKILL, PATIENCE);
 }
 
 /// The parent listens, forks two workers, and they serve.
@@ -265,7 +275,9 @@ fn connections_older_than_the_daemon_count_from_their_next_request_on() {
     let mut load = or_skip!(name, server.load(&["--duration", "3s", "--concurrency", "16", "--seed", "3"]));
     let daemon = or_skip!(name, Daemon::observing(&["--exe", shop.text()]));
     daemon.observes(server.child.id());
-    daemon.wait("the load to be seen", |daemon| (daemon.metrics().sum(REQUESTS, &[("path", "/hello")]) > 0.0).then_some(()));
+    daemon.wait("the load to be seen", |daemon| {
+        (daemon.metrics().sum(REQUESTS, &[("path", "/hello")]) > 0.0).then_some(())
+    });
     assert!(load.wait(PATIENCE).is_some_and(|status| status.success()), "{}", load.log_tail());
     for connection in &mut old {
         (0..10).for_each(|_| connection.get("/health"));
@@ -276,11 +288,70 @@ fn connections_older_than_the_daemon_count_from_their_next_request_on() {
     // What the client sent: at most one request of each connection was under way when the daemon came.
     let summary: serde_json::Value = serde_json::from_str(&load.log_tail()).expect("a summary");
     let text = metrics.matching(&[REQUESTS, "problems", "lost"]);
-    assert!(metrics.sum(REQUESTS, &[("path", "/hello")]) <= summary["requests"].as_f64().unwrap_or(f64::MAX), "{summary} {text}");
+    assert!(
+        metrics.sum(REQUESTS, &[("path", "/hello")]) <= summary["requests"].as_f64().unwrap_or(f64::MAX),
+        "{summary} {text}"
+    );
     let before = metrics.sum(REQUESTS, &[("path", "/hello")]);
     let mut load = or_skip!(name, server.load(&["--requests", "2000", "--concurrency", "16"]));
     assert!(load.wait(PATIENCE).is_some_and(|status| status.success()), "{}", load.log_tail());
     daemon.counts(before + 2000.0, REQUESTS, &[("path", "/hello")]);
+}
+
+/// Set for the copy of this test program that serves.
+const SERVE: &str = "RUSTOK_OBSD_E2E_SERVE";
+
+/// The daemon's own exposition, a server on Tokio as any, built as the tests are.
+fn serve() {
+    struct Ready;
+    impl server::Status for Ready {
+        fn ready(&self) -> Result<(), String> {
+            Ok(())
+        }
+
+        fn status(&self) -> serde_json::Value {
+            serde_json::Value::Null
+        }
+    }
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().expect("a runtime");
+    runtime.block_on(async {
+        let listener = exposition::bind("127.0.0.1:0").await.expect("a port");
+        println!("\nlistening on http://{}", listener.local_addr().expect("an address"));
+        let server = server::Server::new(Arc::new(Exposition::new()), Arc::new(Ready), server::Limits::default());
+        server::serve(listener, server, std::future::pending()).await;
+    });
+}
+
+#[test]
+fn a_debug_build_is_calibrated_while_it_runs_and_the_uprobe_goes_again() {
+    let name = "a_debug_build_is_calibrated_while_it_runs_and_the_uprobe_goes_again";
+    if std::env::var_os(SERVE).is_some() {
+        return serve();
+    }
+    let _alone = serial();
+    let binary = or_skip!(name, Binary::copy(&std::env::current_exe().expect("this program"), "debug-copy"));
+    let mut command = Command::new(&binary.path);
+    command.args([&format!("field::{name}"), "--exact", "--nocapture"]).env(SERVE, "1");
+    let child = Child::spawn("debug-copy", &mut command).expect("it starts");
+    let address = child
+        .wait_for_line(PATIENCE, |line| line.strip_prefix("listening on http://")?.parse().ok())
+        .unwrap_or_else(|error| panic!("{error}"));
+    let daemon = or_skip!(name, Daemon::observing(&["--exe", binary.text()]));
+    let before = daemon.attachments().links.len();
+    let target = daemon.observes(child.id());
+    let slot = target["task_slot"].as_str().unwrap_or_default();
+    if !slot.starts_with("to be calibrated") {
+        return skip(name, format!("this build's slot needs no calibration: {slot}"));
+    }
+    let mut sent = 0;
+    daemon.wait("calibration", |daemon| {
+        get(address, "/healthz", 5);
+        sent += 5;
+        (daemon.probe("tokio_task_slot", &binary.path).0 == "attached").then_some(())
+    });
+    daemon.wait("the uprobe to go", |daemon| (daemon.attachments().links.len() <= before).then_some(()));
+    assert_eq!(daemon.probe("tokio_task_enter", &binary.path).1, "calibration is done");
+    daemon.counts(f64::from(sent), REQUESTS, &[("path", "/healthz"), ("status", "200")]);
 }
 
 #[test]

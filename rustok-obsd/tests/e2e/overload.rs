@@ -38,7 +38,9 @@ fn a_ring_that_is_far_too_small_loses_records_by_count_and_the_daemon_recovers()
     drop(gone);
     thread::sleep(Duration::from_millis(300));
     daemon.child.signal(libc::SIGCONT);
-    let lost = daemon.wait("lost records", |daemon| Some(daemon.metrics().sum(LOST, &[("reason", "ring_full")])).filter(|lost| *lost > 0.0));
+    let lost = daemon.wait("lost records", |daemon| {
+        Some(daemon.metrics().sum(LOST, &[("reason", "ring_full")])).filter(|lost| *lost > 0.0)
+    });
     assert!(load.wait(PATIENCE).is_some_and(|status| status.success()), "{}", load.log_tail());
     // Processes whose start was lost are found, and those whose end was lost are buried.
     daemon.observes(second.child.id());

@@ -291,9 +291,8 @@ impl Script {
     pub fn start(mut command: Command, marker: &str, source: &str) -> Result<Self, Skip> {
         command.args(["-u", "-c", source, marker]);
         let child = Child::spawn("python3", &mut command).map_err(|error| Skip::new(error.to_string()))?;
-        let port = child
-            .wait_for_line(PATIENCE, |line| line.strip_prefix("port ")?.parse::<u16>().ok())
-            .map_err(Skip::new)?;
+        let port =
+            child.wait_for_line(PATIENCE, |line| line.strip_prefix("port ")?.parse::<u16>().ok()).map_err(Skip::new)?;
         Ok(Self { child, address: ([127, 0, 0, 1], port).into() })
     }
 
