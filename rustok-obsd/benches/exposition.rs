@@ -35,6 +35,7 @@ fn exchange(side: Side, i: u64) -> Exchange<'static> {
         traceparent: None,
         route: None,
         routes_exact: true,
+        told: false,
     }
 }
 

@@ -120,7 +120,9 @@ fn naming(criterion: &mut Criterion) {
         connection.on_receive(&io(1, SMALL), &mut shared, &mut |_| {});
         connection.on_send(&io(2, ANSWER), &mut shared, &mut |exchange| {
             let exchange = Exchange { route, ..*exchange };
-            group.bench_function(name, |bencher| bencher.iter(|| namer.name(black_box(&exchange))));
+            group.bench_function(name, |bencher| {
+                bencher.iter(|| namer.name(black_box(&exchange)));
+            });
         });
     }
     group.finish();

@@ -72,6 +72,7 @@ fn exposition() -> Arc<Exposition> {
         traceparent: None,
         route: None,
         routes_exact: true,
+        told: false,
     };
     // Prometheus refuses exemplars from before its start: end now by the monotonic clock.
     let uptime = std::fs::read_to_string("/proc/uptime").unwrap();

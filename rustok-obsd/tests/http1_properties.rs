@@ -58,8 +58,12 @@ impl Content {
     fn append(&self, message: &mut Vec<u8>, end: &str) -> (usize, u64) {
         match self {
             Self::None => message.extend(end.as_bytes()),
-            Self::Length(length) => message.extend(format!("Content-Length: {length}{end}{end}").bytes()),
-            Self::Chunked(..) => message.extend(format!("Transfer-Encoding: chunked{end}{end}").bytes()),
+            Self::Length(length) => {
+                message.extend(format!("Content-Length: {length}{end}{end}").bytes());
+            }
+            Self::Chunked(..) => {
+                message.extend(format!("Transfer-Encoding: chunked{end}{end}").bytes());
+            }
         }
         let head = message.len();
         match self {
@@ -181,7 +185,9 @@ impl Wire {
     fn close(&mut self) {
         self.now += 1;
         let seen = &mut self.seen;
-        self.connection.on_close(self.now, &mut self.shared, &mut |exchange| seen.push(Seen::from(exchange)));
+        self.connection.on_close(self.now, &mut self.shared, &mut |exchange| {
+            seen.push(Seen::from(exchange));
+        });
     }
 }
 
@@ -210,7 +216,8 @@ fn want(pairs: &[Pair]) -> Vec<Seen> {
 }
 
 proptest! {
-    #![proptest_config(ProptestConfig::with_cases(512))]
+    // More by `PROPTEST_CASES`.
+    #![proptest_config(ProptestConfig { failure_persistence: None, ..ProptestConfig::default() })]
 
     #[test]
     fn any_split_into_records_gives_the_same_exchanges(pairs in pairs(12), sizes in sizes(), side in side()) {

@@ -2,40 +2,15 @@
 
 use rustok_obsd::exchange::{Exchange, HttpConnection, Io, NEST_TAIL, Outcome, Shared, Side};
 use rustok_obsd::route::{Patterns, RouteNamer};
-use std::alloc::{GlobalAlloc, Layout, System};
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering};
-
-struct Counting;
-
-static ALLOCATIONS: AtomicU64 = AtomicU64::new(0);
-
-// SAFETY: every call goes to the system's allocator unchanged.
-unsafe impl GlobalAlloc for Counting {
-    unsafe fn alloc(&self, layout: Layout) -> *mut u8 {
-        ALLOCATIONS.fetch_add(1, Ordering::Relaxed);
-        // SAFETY: as the caller promises.
-        unsafe { System.alloc(layout) }
-    }
-
-    unsafe fn dealloc(&self, pointer: *mut u8, layout: Layout) {
-        // SAFETY: as the caller promises.
-        unsafe { System.dealloc(pointer, layout) }
-    }
-
-    unsafe fn realloc(&self, pointer: *mut u8, layout: Layout, size: usize) -> *mut u8 {
-        ALLOCATIONS.fetch_add(1, Ordering::Relaxed);
-        // SAFETY: as the caller promises.
-        unsafe { System.realloc(pointer, layout, size) }
-    }
-}
 
 #[global_allocator]
-static COUNTING: Counting = Counting;
+static COUNTING: test_support::Counting = test_support::Counting;
 
 /// One exchange of each kind that a connection carries every day.
 struct Traffic {
     head: Vec<u8>,
+    pair: Vec<u8>,
     upload: Vec<u8>,
     answer: Vec<u8>,
     chunked: Vec<u8>,
@@ -46,7 +21,7 @@ struct Traffic {
 
 impl Traffic {
     fn turn(&mut self, connection: &mut HttpConnection, shared: &mut Shared, namer: &mut RouteNamer) {
-        let Self { head, upload, answer, chunked, paths, now, complete } = self;
+        let Self { head, pair, upload, answer, chunked, paths, now, complete } = self;
         let mut sink = |exchange: &Exchange<'_>| {
             assert_eq!(exchange.outcome, Outcome::Complete);
             assert!(namer.name(exchange).template.starts_with('/'));
@@ -59,9 +34,9 @@ impl Traffic {
                 let len = data.len() + missing;
                 let io = Io { time_ns: *now, ready_ns: *now, task: 1, tid: 1, len, data, tail, lost: 0 };
                 if received {
-                    connection.on_receive(&io, shared, &mut sink)
+                    connection.on_receive(&io, shared, &mut sink);
                 } else {
-                    connection.on_send(&io, shared, &mut sink)
+                    connection.on_send(&io, shared, &mut sink);
                 }
             };
         // A head in two records, a plain route.
@@ -70,7 +45,7 @@ impl Traffic {
         connection.on_route(&paths[0], shared);
         io(false, answer, 0, connection, shared);
         // A pipelined pair, nested routes.
-        io(true, &[&head[..], &head[..]].concat_into(&mut [0; 512]), 0, connection, shared);
+        io(true, pair, 0, connection, shared);
         connection.on_route(&paths[1], shared);
         connection.on_route(&paths[2], shared);
         io(false, answer, 0, connection, shared);
@@ -82,27 +57,15 @@ impl Traffic {
     }
 }
 
-/// Joins two slices on the stack.
-trait ConcatInto {
-    fn concat_into<'a>(&self, place: &'a mut [u8; 512]) -> &'a [u8];
-}
-
-impl ConcatInto for [&[u8]; 2] {
-    fn concat_into<'a>(&self, place: &'a mut [u8; 512]) -> &'a [u8] {
-        let (first, second) = (self[0].len(), self[1].len());
-        place[..first].copy_from_slice(self[0]);
-        place[first..first + second].copy_from_slice(self[1]);
-        &place[..first + second]
-    }
-}
-
 #[test]
 fn a_hundred_thousand_exchanges_allocate_nothing_once_warm() {
     let mut shared = Shared::default();
     let mut namer = RouteNamer::new(Patterns::new(["/patterns/{id}"]).expect("valid"), RouteNamer::DEFAULT_CAP);
     let mut connections: Vec<_> = (0..8).map(|_| HttpConnection::new(Some(Side::Server), false, false)).collect();
+    let head = b"GET /api/content/nodes/17?x=y HTTP/1.1\r\nHost: shop.example\r\nUser-Agent: test\r\n\r\n".to_vec();
     let mut traffic = Traffic {
-        head: b"GET /api/content/nodes/17?x=y HTTP/1.1\r\nHost: shop.example\r\nUser-Agent: test\r\n\r\n".to_vec(),
+        pair: head.repeat(2),
+        head,
         upload: b"POST /api/media HTTP/1.1\r\nHost: shop.example\r\nContent-Length: 20000\r\n\r\n".to_vec(),
         answer: b"HTTP/1.1 200 OK\r\ncontent-type: application/json\r\ncontent-length: 2\r\n\r\n{}".to_vec(),
         chunked: b"HTTP/1.1 200 OK\r\ntransfer-encoding: chunked\r\n\r\n5\r\nhello\r\n".to_vec(),
@@ -113,12 +76,12 @@ fn a_hundred_thousand_exchanges_allocate_nothing_once_warm() {
     for connection in &mut connections {
         traffic.turn(connection, &mut shared, &mut namer);
     }
-    let (before, complete) = (ALLOCATIONS.load(Ordering::Relaxed), traffic.complete);
+    let (before, complete) = (test_support::allocations(), traffic.complete);
     for _ in 0..25_000 / 8 {
         for connection in &mut connections {
             traffic.turn(connection, &mut shared, &mut namer);
         }
     }
     assert_eq!(traffic.complete - complete, 100_000);
-    assert_eq!(ALLOCATIONS.load(Ordering::Relaxed) - before, 0);
+    assert_eq!(test_support::allocations() - before, 0);
 }

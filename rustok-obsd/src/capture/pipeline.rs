@@ -14,7 +14,7 @@ use std::{
 };
 
 use rustc_hash::FxHashMap;
-use rustok_obsd_ebpf::{Capture, RouteHit, SocketClose, SocketIo, SocketOpen, TaskProbe};
+use rustok_obsd_ebpf::{Capture, Counter, RouteHit, SocketClose, SocketIo, SocketOpen, TaskProbe};
 
 use super::{
     connections::{Connection, Connections},
@@ -26,7 +26,7 @@ use crate::{
         recorder::{Exemplar, HttpRecorder, TargetKey, TargetLabels},
     },
     exchange::{Exchange, Io, Shared, Side, Stats, Verdict},
-    probe::loader::CaptureMaps,
+    probe::loader::{CaptureMaps, Counts},
     route::{Route, RouteNamer, Source, UNMATCHED},
     target::{ProcessKey, RouteCache},
     trace::{Addresses, TargetResource, Tracer},
@@ -88,6 +88,8 @@ pub enum Notice {
 
 /// A process that ended keeps its entry so long, for the closes of its sockets to arrive.
 const AFTERLIFE: Duration = Duration::from_secs(2);
+/// How long a loss of records is taken to be felt: longer than most requests.
+const LOSSY: Duration = Duration::from_secs(10);
 /// Between two looks at what has to go.
 const SWEEP: Duration = Duration::from_secs(1);
 
@@ -131,10 +133,30 @@ pub struct Pipeline {
     recorder: HttpRecorder,
     tracer: Option<Tracer>,
     own: Arc<SelfMetrics>,
-    maps: Option<Verdicts>,
+    verdicts: Option<Verdicts>,
+    counts: Option<Arc<Counts>>,
+    /// Records that the full ring had refused at the last look, and how long that may still be felt.
+    refused: u64,
+    lossy_until: Option<Instant>,
     commands: Receiver<Command>,
     notices: Sender<Notice>,
     swept: Instant,
+}
+
+/// What a pipeline works with.
+pub struct Parts {
+    /// Connections followed at a time.
+    pub most_connections: usize,
+    /// Where observations go.
+    pub recorder: HttpRecorder,
+    /// Where spans go.
+    pub tracer: Option<Tracer>,
+    /// The daemon's own counters.
+    pub own: Arc<SelfMetrics>,
+    /// Tells the programs what to copy.
+    pub verdicts: Option<Verdicts>,
+    /// What the programs count.
+    pub counts: Option<Arc<Counts>>,
 }
 
 /// Where verdicts on connections go.
@@ -149,15 +171,8 @@ pub fn split(maps: CaptureMaps) -> (super::ring::Ring, Verdicts) {
 impl Pipeline {
     /// A pipeline without targets.
     #[must_use]
-    pub fn new(
-        most_connections: usize,
-        recorder: HttpRecorder,
-        tracer: Option<Tracer>,
-        own: Arc<SelfMetrics>,
-        maps: Option<Verdicts>,
-        commands: Receiver<Command>,
-        notices: Sender<Notice>,
-    ) -> Self {
+    pub fn new(parts: Parts, commands: Receiver<Command>, notices: Sender<Notice>) -> Self {
+        let Parts { most_connections, recorder, tracer, own, verdicts, counts } = parts;
         Self {
             targets: FxHashMap::default(),
             children: FxHashMap::default(),
@@ -169,7 +184,10 @@ impl Pipeline {
             recorder,
             tracer,
             own,
-            maps,
+            verdicts,
+            counts,
+            refused: 0,
+            lossy_until: None,
             commands,
             notices,
             swept: Instant::now(),
@@ -203,6 +221,7 @@ impl Pipeline {
             }
         }
         self.publish();
+        self.look_for_losses();
         if self.swept.elapsed() >= SWEEP {
             self.sweep();
         }
@@ -352,8 +371,8 @@ impl Pipeline {
     fn end(&mut self, mut connection: Connection, time_ns: u64, closed: bool) {
         let Some(target) = self.targets.get_mut(&connection.tgid) else { return };
         let addresses = Addresses { local: connection.local, remote: connection.remote };
-        let (recorder, tracer) = (&mut self.recorder, &mut self.tracer);
-        let mut sink = |exchange: &Exchange<'_>| emit(target, recorder, tracer.as_mut(), addresses, exchange);
+        let (recorder, tracer, lossy) = (&mut self.recorder, &mut self.tracer, self.lossy_until.is_some());
+        let mut sink = |exchange: &Exchange<'_>| emit(target, recorder, tracer.as_mut(), addresses, lossy, exchange);
         if closed {
             connection.http.on_close(time_ns, &mut self.shared, &mut sink);
         } else {
@@ -375,8 +394,8 @@ impl Pipeline {
             return;
         };
         let addresses = Addresses { local: connection.local, remote: connection.remote };
-        let (recorder, tracer) = (&mut self.recorder, &mut self.tracer);
-        let mut sink = |exchange: &Exchange<'_>| emit(target, recorder, tracer.as_mut(), addresses, exchange);
+        let (recorder, tracer, lossy) = (&mut self.recorder, &mut self.tracer, self.lossy_until.is_some());
+        let mut sink = |exchange: &Exchange<'_>| emit(target, recorder, tracer.as_mut(), addresses, lossy, exchange);
         let http = &mut connection.http;
         match usize::try_from(record.result) {
             Err(_) => http.on_error(-record.result),
@@ -410,7 +429,7 @@ impl Pipeline {
             }
             Verdict::Opaque(_) if !connection.muted => {
                 connection.muted = true;
-                mute(self.maps.as_mut(), record.conn);
+                mute(self.verdicts.as_mut(), record.conn);
             }
             _ => {}
         }
@@ -445,6 +464,20 @@ impl Pipeline {
         }
     }
 
+    /// Notes whether the ring refused records. What was refused is newer than what it holds, so that a look before each
+    /// batch comes before the gap. Until requests of that time have ended, a route that was not told may have been lost:
+    /// then the absence of one proves nothing.
+    fn look_for_losses(&mut self) {
+        let Some(counts) = &self.counts else { return };
+        let refused = counts.get(Counter::RingFull);
+        if refused != self.refused {
+            self.refused = refused;
+            self.lossy_until = Some(Instant::now() + LOSSY);
+        } else if self.lossy_until.is_some_and(|until| until <= Instant::now()) {
+            self.lossy_until = None;
+        }
+    }
+
     /// Adds what pairing counted since the last time to the daemon's own metrics.
     fn publish(&mut self) {
         let (now, told) = (self.shared.stats, std::mem::replace(&mut self.told, self.shared.stats));
@@ -459,7 +492,10 @@ impl Pipeline {
         );
         problems.add(Problem::HeadTooLong, now.truncated_heads - told.truncated_heads);
         problems.add(Problem::LostSync, now.lost_sync - told.lost_sync);
-        problems.add(Problem::PartialRequest, now.partial_requests - told.partial_requests);
+        problems.add(
+            Problem::PartialRequest,
+            now.partial_requests + now.unread_requests - told.partial_requests - told.unread_requests,
+        );
         problems.add(Problem::OtherProtocol, now.opaque_connections - told.opaque_connections);
         problems.add(Problem::PipelineTooDeep, now.pipeline_overflow - told.pipeline_overflow);
         problems.add(Problem::RouteUnassigned, now.unmatched_routes - told.unmatched_routes);
@@ -486,10 +522,12 @@ fn emit(
     recorder: &mut HttpRecorder,
     tracer: Option<&mut Tracer>,
     addresses: Addresses,
+    lossy: bool,
     exchange: &Exchange<'_>,
 ) {
     // A client's path belongs to another service: its route is not known, and its path is never a label.
     let route = match exchange.side {
+        Side::Server if lossy => target.namer.name(&Exchange { routes_exact: false, ..*exchange }),
         Side::Server => target.namer.name(exchange),
         Side::Client => target.none.clone(),
     };

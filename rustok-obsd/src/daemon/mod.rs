@@ -23,7 +23,7 @@ use std::{
 use thiserror::Error;
 
 use crate::{
-    capture::pipeline::{self, Pipeline},
+    capture::pipeline::{self, Parts, Pipeline},
     config::{Backend, Config},
     contract::{own::SelfMetrics, recorder::HttpRecorder},
     exposition::{self, BindError, Exposition, server},
@@ -133,15 +133,15 @@ impl Daemon {
         let (commands, obeyed) = mpsc::channel();
         let (noticed, notices) = mpsc::channel();
         let (ring, verdicts) = maps.map_or((None, None), |(ring, verdicts)| (Some(ring), Some(verdicts)));
-        let pipeline = Pipeline::new(
-            config.capture.sockets,
+        let parts = Parts {
+            most_connections: config.capture.sockets,
             recorder,
-            spans.as_ref().map(Tracing::tracer),
-            Arc::clone(&own),
+            tracer: spans.as_ref().map(Tracing::tracer),
+            own: Arc::clone(&own),
             verdicts,
-            obeyed,
-            noticed,
-        );
+            counts,
+        };
+        let pipeline = Pipeline::new(parts, obeyed, noticed);
         let config = Arc::new(config);
         let manager = manager::Manager::new(
             Arc::clone(&config),

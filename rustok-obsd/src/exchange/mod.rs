@@ -50,9 +50,11 @@ pub enum Outcome {
     Complete,
     /// The request was answered by 101 or a CONNECT by 2xx: the connection speaks another protocol from here on.
     Upgraded,
-    /// The peer closed before the response was whole: status 499 in our own labels (nginx' convention).
+    /// The peer, a client, closed before the response was whole: status 499 in our own labels (nginx' convention).
+    /// Only where the target is the server.
     ClientAborted,
-    /// The target closed, or the daemon stopped following, before the response was whole.
+    /// The target closed, the server that it asked closed, records were lost, or the daemon stopped following, before
+    /// the response was whole.
     Incomplete,
 }
 

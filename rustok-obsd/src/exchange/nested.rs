@@ -12,7 +12,13 @@ pub const NEST_TAIL: &str = "/{*__private__axum_nest_tail_param}";
 /// Joined paths by the addresses of their parts. An entry holds its parts, so that their addresses stay theirs.
 #[derive(Debug, Default)]
 pub(super) struct Joins {
-    joined: FxHashMap<(usize, usize), (Arc<str>, Option<Arc<str>>, Arc<str>)>,
+    joined: FxHashMap<(usize, usize), Joined>,
+}
+
+#[derive(Debug)]
+struct Joined {
+    _parts: (Arc<str>, Option<Arc<str>>),
+    path: Arc<str>,
 }
 
 impl Joins {
@@ -34,14 +40,15 @@ impl Joins {
 
     fn interned(&mut self, outer: &Arc<str>, inner: Option<&Arc<str>>, make: impl Fn() -> String) -> Arc<str> {
         let key = (address(outer), inner.map_or(0, address));
-        if let Some((.., joined)) = self.joined.get(&key) {
-            return Arc::clone(joined);
+        if let Some(known) = self.joined.get(&key) {
+            return Arc::clone(&known.path);
         }
-        let joined: Arc<str> = make().into();
+        let path: Arc<str> = make().into();
         if self.joined.len() < Self::CAPACITY {
-            self.joined.insert(key, (Arc::clone(outer), inner.cloned(), Arc::clone(&joined)));
+            let _parts = (Arc::clone(outer), inner.cloned());
+            self.joined.insert(key, Joined { _parts, path: Arc::clone(&path) });
         }
-        joined
+        path
     }
 }
 

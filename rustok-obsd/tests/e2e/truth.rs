@@ -21,7 +21,6 @@ pub struct Request {
 
 #[derive(Clone, Debug, Deserialize)]
 pub struct Query {
-    pub sql: String,
     pub task: Option<u64>,
     pub start_ns: u64,
     pub end_ns: u64,

@@ -46,6 +46,7 @@ fn exchange() -> Exchange<'static> {
         traceparent: None,
         route: None,
         routes_exact: true,
+        told: false,
     }
 }
 

@@ -13,9 +13,12 @@
 //! * Lost records of the response's direction: nobody knows how many responses lay in them, so that all requests in
 //!   flight end [`Outcome::Incomplete`]. A wrong pair would be worse than none.
 
+mod requests;
+mod responses;
+
 use super::pending::{Pending, Shared};
 use super::{Exchange, Io, Method, Outcome, Side};
-use crate::protocol::http1::{Body, Malformed, Parser, Piece, Request, Response, Step, may_resume, starts_response};
+use crate::protocol::http1::{Parser, Piece, Request, Response, Step};
 use crate::protocol::{Detected, Protocol, detect};
 use std::collections::VecDeque;
 use std::sync::Arc;
@@ -240,276 +243,6 @@ impl HttpConnection {
         self.receiving = false;
     }
 
-    fn on_request_bytes(&mut self, io: &Io<'_>, side: Side, shared: &mut Shared) {
-        if io.lost > 0 {
-            self.read_requests(Piece::Gap(io.lost), io, side, Place::Lost, shared);
-        }
-        // While the sequence is lost, a request line that begins a record counts when nothing is left to answer but,
-        // at most, a response whose end is not known either.
-        if self.requests.is_lost() && self.may_begin() && may_resume(io.data) {
-            self.requests.resume();
-            self.receiving = false;
-            self.unsure = true;
-            shared.stats.resyncs += 1;
-        }
-        let mut place = Place::Start;
-        for piece in pieces(io) {
-            self.read_requests(piece, io, side, place, shared);
-            place = Place::Inside;
-        }
-        if self.requests.end_of_record(&mut shared.buffers) && self.receiving {
-            self.requests.resume();
-            self.end_of_request(io.time_ns);
-            shared.stats.resyncs += 1;
-        }
-    }
-
-    fn may_begin(&self) -> bool {
-        match self.in_flight.front() {
-            None => self.overflow == 0,
-            Some(front) => self.in_flight.len() == 1 && front.answered && self.responses.is_lost(),
-        }
-    }
-
-    fn read_requests(&mut self, mut piece: Piece<'_>, io: &Io<'_>, side: Side, mut place: Place, shared: &mut Shared) {
-        while !piece.is_empty() {
-            let begins = self.requests.is_at_start();
-            let before = piece.len();
-            let step = self.requests.next(&mut piece, Method::Other, &mut shared.buffers);
-            let bytes = before - piece.len();
-            match step {
-                Step::Blank => continue,
-                Step::Missing => {
-                    shared.stats.lost_sync += 1;
-                    self.receiving = false;
-                    return;
-                }
-                _ if begins => {
-                    self.receiving = self.overflow == 0 && self.in_flight.len() < Self::IN_FLIGHT;
-                    if self.receiving {
-                        self.in_flight.push_back(shared.begin(io, side, place == Place::Start, self.routes_exact));
-                    } else {
-                        self.overflow += 1;
-                        shared.stats.pipeline_overflow += 1;
-                    }
-                }
-                _ => {}
-            }
-            if place == Place::Start {
-                place = Place::Inside;
-            }
-            let pending = self.in_flight.back_mut().filter(|_| self.receiving);
-            let (content, ended) = match &step {
-                Step::Body(content) => (*content, false),
-                Step::End(content) => (*content, true),
-                Step::Head(head) => (0, head.body == Body::None),
-                Step::FramingLost(content) => {
-                    shared.stats.lost_sync += 1;
-                    (*content, false)
-                }
-                Step::Malformed(reason) => {
-                    match reason {
-                        Malformed::NotCaptured | Malformed::TooLong => shared.stats.truncated_heads += 1,
-                        _ => shared.stats.malformed_requests += 1,
-                    }
-                    (0, false)
-                }
-                Step::Skipped => (bytes, false),
-                Step::Partial | Step::Blank | Step::Missing => (0, false),
-            };
-            if let Step::Head(head) = &step {
-                shared.stats.malformed_requests += u64::from(head.malformed.is_some());
-                shared.stats.truncated_heads +=
-                    u64::from(head.malformed.is_none() && matches!(head.body, Body::Lost(_)));
-            }
-            if let Some(pending) = pending {
-                match &step {
-                    Step::Head(head) => {
-                        pending.head(head);
-                        self.unsure = false;
-                    }
-                    Step::Malformed(Malformed::NotCaptured) => pending.unread = true,
-                    // What looked like a request was none.
-                    Step::Malformed(_) if !pending.head_seen => {
-                        pending.unread = self.unsure;
-                        pending.malformed = !self.unsure;
-                    }
-                    _ => {}
-                }
-                pending.request_bytes = pending.request_bytes.saturating_add(bytes);
-                pending.request_body = pending.request_body.saturating_add(content);
-            }
-            if ended {
-                self.end_of_request(if place == Place::Lost { 0 } else { io.time_ns });
-            }
-        }
-    }
-
-    fn end_of_request(&mut self, time_ns: u64) {
-        if let Some(last) = self.in_flight.back_mut().filter(|_| self.receiving) {
-            last.request_end_ns = time_ns;
-        }
-        self.receiving = false;
-    }
-
-    fn on_response_bytes(&mut self, io: &Io<'_>, side: Side, shared: &mut Shared, sink: &mut Sink<'_>) {
-        if io.lost > 0 {
-            if self.responses.absorbs(io.lost) {
-                self.read_responses(Piece::Gap(io.lost), io, side, Place::Lost, shared, sink);
-            } else {
-                self.lose_responses(side, io.time_ns, shared, sink);
-            }
-        }
-        if self.responses.is_lost() && starts_response(io.data) {
-            self.resume_responses(io.data.len() >= 8, side, shared, sink);
-        }
-        for piece in pieces(io) {
-            self.read_responses(piece, io, side, Place::Inside, shared, sink);
-        }
-        if self.responses.end_of_record(&mut shared.buffers)
-            && self.in_flight.front().is_some_and(|front| front.answered)
-        {
-            self.responses.resume();
-            shared.stats.resyncs += 1;
-            self.finish_front(side, Outcome::Complete, io.time_ns, shared, sink);
-        }
-    }
-
-    /// A record begins like a response while the sequence is lost. `certain`: by its whole version.
-    fn resume_responses(&mut self, certain: bool, side: Side, shared: &mut Shared, sink: &mut Sink<'_>) {
-        match self.in_flight.front() {
-            // It may be the content of the body whose end is not known, unless another answer is due.
-            Some(front) if front.answered && (self.in_flight.len() == 1 || !certain) => return,
-            Some(front) if front.answered => {
-                let end_ns = front.response_last_ns;
-                self.finish_front(side, Outcome::Complete, end_ns, shared, sink);
-            }
-            Some(_) => {}
-            None if self.overflow > 0 => {}
-            None => {
-                shared.stats.unmatched_responses += 1;
-                return;
-            }
-        }
-        shared.stats.resyncs += 1;
-        self.responses.resume();
-    }
-
-    /// Records were lost where responses may have begun and ended.
-    fn lose_responses(&mut self, side: Side, time_ns: u64, shared: &mut Shared, sink: &mut Sink<'_>) {
-        shared.stats.lost_sync += 1;
-        self.responses.lose();
-        self.overflow = 0;
-        while !self.in_flight.is_empty() {
-            self.finish_front(side, Outcome::Incomplete, time_ns, shared, sink);
-        }
-    }
-
-    fn read_responses(
-        &mut self,
-        mut piece: Piece<'_>,
-        io: &Io<'_>,
-        side: Side,
-        place: Place,
-        shared: &mut Shared,
-        sink: &mut Sink<'_>,
-    ) {
-        while !piece.is_empty() {
-            let due = self.in_flight.len();
-            let Some(front) = self.in_flight.front_mut() else {
-                return self.read_unwanted(piece, shared);
-            };
-            let before = piece.len();
-            let step = self.responses.next(&mut piece, front.method, &mut shared.buffers);
-            let bytes = before - piece.len();
-            let time_ns = if place == Place::Lost { front.response_last_ns } else { io.time_ns };
-            match step {
-                Step::Blank => {}
-                Step::Partial => front.response_part(bytes, 0, time_ns),
-                Step::Head(head) => {
-                    front.response_part(bytes, 0, time_ns);
-                    shared.stats.malformed_responses += u64::from(head.malformed.is_some());
-                    shared.stats.truncated_heads +=
-                        u64::from(head.malformed.is_none() && matches!(head.body, Body::Lost(_)));
-                    if head.status < 200 && head.status != 101 {
-                        shared.stats.interim_responses += 1;
-                        front.forget_response();
-                        continue;
-                    }
-                    front.status = head.status;
-                    front.answered = true;
-                    if head.status == 101 || (front.method == Method::Connect && head.status < 300) {
-                        self.finish_front(side, Outcome::Upgraded, time_ns, shared, sink);
-                        self.lose_responses(side, time_ns, shared, sink);
-                        return self.turn_opaque(Protocol::Upgraded, shared);
-                    }
-                    let method_known = front.head_seen || front.malformed;
-                    if !method_known {
-                        // It may answer a HEAD: nobody knows whether a body follows.
-                        self.responses.lose();
-                    }
-                    if head.body == Body::None || !method_known {
-                        self.finish_front(side, Outcome::Complete, time_ns, shared, sink);
-                    }
-                }
-                Step::Body(content) => {
-                    front.response_part(bytes, content, time_ns);
-                }
-                Step::End(content) => {
-                    front.response_part(bytes, content, time_ns);
-                    // When the last byte went is not known where its record was lost.
-                    let outcome = if place == Place::Lost { Outcome::Incomplete } else { Outcome::Complete };
-                    self.finish_front(side, outcome, time_ns, shared, sink);
-                }
-                Step::FramingLost(content) => {
-                    shared.stats.lost_sync += 1;
-                    front.response_part(bytes, content, time_ns);
-                }
-                Step::Malformed(reason) => {
-                    match reason {
-                        Malformed::NotCaptured | Malformed::TooLong => shared.stats.truncated_heads += 1,
-                        _ => shared.stats.malformed_responses += 1,
-                    }
-                    if front.answered {
-                        front.response_part(bytes, 0, time_ns);
-                    }
-                }
-                Step::Missing if due == 1 && front.head_seen => {
-                    shared.stats.lost_sync += 1;
-                    front.answered = true;
-                    front.response_part(bytes, 0, time_ns);
-                }
-                Step::Missing => self.lose_responses(side, time_ns, shared, sink),
-                Step::Skipped if front.answered => {
-                    front.response_part(bytes, bytes, time_ns);
-                }
-                Step::Skipped => {}
-            }
-        }
-    }
-
-    /// Responses that nothing in flight waits for: to requests that found no place, else to nobody knows what.
-    #[cold]
-    fn read_unwanted(&mut self, mut piece: Piece<'_>, shared: &mut Shared) {
-        while !piece.is_empty() && self.overflow > 0 {
-            match self.responses.next(&mut piece, Method::Other, &mut shared.buffers) {
-                Step::Head(head) if head.body == Body::None && (head.status >= 200) => self.overflow -= 1,
-                Step::End(_) => self.overflow -= 1,
-                Step::Missing | Step::Malformed(_) | Step::FramingLost(_) => self.overflow = 0,
-                _ => {}
-            }
-        }
-        if let Piece::Bytes(bytes) = piece {
-            if bytes.iter().all(|byte| matches!(byte, b'\r' | b'\n')) {
-                return;
-            }
-            shared.stats.unmatched_responses += u64::from(!self.responses.is_lost() && starts_response(bytes));
-        }
-        if !piece.is_empty() {
-            self.responses.lose();
-        }
-    }
-
     /// Yields the oldest in flight.
     fn finish_front(&mut self, side: Side, outcome: Outcome, end_ns: u64, shared: &mut Shared, sink: &mut Sink<'_>) {
         let Some(mut front) = self.in_flight.pop_front() else {
@@ -523,7 +256,10 @@ impl HttpConnection {
             if partial && !self.requests.is_lost() {
                 // Read what there is of the head, as if the rest had not been captured.
                 match self.requests.next(&mut Piece::Gap(1), Method::Other, &mut shared.buffers) {
-                    Step::Head(head) => front.head(&head),
+                    Step::Head(head) => {
+                        front.head(&head);
+                        front.unread = self.unsure && head.method == Method::Other;
+                    }
                     _ => front.unread = true,
                 }
             }
@@ -538,8 +274,10 @@ impl HttpConnection {
         let side = self.side.unwrap_or(Side::Server);
         let aborted = closed && side == Side::Server && (self.peer_ended || self.peer_failed);
         let outcome = if aborted { Outcome::ClientAborted } else { Outcome::Incomplete };
-        // A body without length, or one whose framing was lost, ends with the connection.
-        let closes = closed && !self.peer_failed && (self.responses.is_until_close() || self.responses.is_lost());
+        // A body without length ends with the connection. So does one whose framing was lost, unless the client left
+        // first: the last chunk would have been recognised at the end of its record.
+        let ends = self.responses.is_until_close() || self.responses.is_lost() && !aborted;
+        let closes = closed && !self.peer_failed && ends;
         if let Some(front) = self.in_flight.front().filter(|front| closes && front.answered) {
             let end_ns = front.response_last_ns;
             self.finish_front(side, Outcome::Complete, end_ns, shared, sink);
@@ -581,5 +319,4 @@ fn pieces<'a>(io: &Io<'a>) -> [Piece<'a>; 3] {
 }
 
 #[cfg(test)]
-#[path = "http_tests.rs"]
 mod tests;
