@@ -4,7 +4,7 @@
 //! [`Command`]s to the pipeline. Costs: one thread that sleeps; an analysis per binary, some ms per attachment.
 
 use std::{
-    collections::BTreeMap,
+    collections::{BTreeMap, HashSet},
     sync::{
         Arc, Mutex, MutexGuard, PoisonError,
         atomic::{AtomicBool, Ordering},
@@ -35,6 +35,8 @@ const TOKIO: &str = "tokio_task_enter";
 /// Name of the slot among the probes.
 const SLOT: &str = "tokio_task_slot";
 
+/// Ports that may be those of targets that ended, before the programs' map is cleared of them.
+const STALE_PORTS: usize = 256;
 /// Between two looks at processes that end, and at the stop flag.
 const TICK: Duration = Duration::from_millis(100);
 /// Between two scans where events do not tell enough: a rule names a port, or the events are not to be had or were lost.
@@ -418,7 +420,23 @@ impl Manager {
         if !self.live.values().any(|other| other.target.process.exe == *exe) {
             self.probes.forget(&exe.display().to_string());
         }
+        self.forget_ports();
         self.publish();
+    }
+
+    /// Takes ports on which no target listens any more out of the programs' map. One that is listened on again just now
+    /// is missed until its next `listen(2)`: then the first request of a connection tells its side.
+    fn forget_ports(&self) {
+        let Some(mut programs) = self.lock() else { return };
+        let known: Vec<u16> = programs.ports.keys().flatten().collect();
+        if known.len() <= STALE_PORTS && !self.live.is_empty() {
+            return;
+        }
+        let listening = self.live.keys().flat_map(|pid| self.scanner.listening_ports(*pid).unwrap_or_default());
+        let listening: HashSet<u16> = listening.collect();
+        for port in known.iter().filter(|port| !listening.contains(port)) {
+            let _ = programs.ports.remove(port);
+        }
     }
 
     fn publish(&self) {

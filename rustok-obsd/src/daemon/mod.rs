@@ -139,7 +139,7 @@ impl Daemon {
             tracer: spans.as_ref().map(Tracing::tracer),
             own: Arc::clone(&own),
             verdicts,
-            counts,
+            counts: counts.clone(),
         };
         let pipeline = Pipeline::new(parts, obeyed, noticed);
         let config = Arc::new(config);
