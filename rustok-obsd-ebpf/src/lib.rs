@@ -248,10 +248,12 @@ pub enum Counter {
     TaskUnreadable = 4,
     /// Sends and receives of targets on sockets of another kind (UDP, Unix), not followed.
     OtherSocket = 5,
+    /// Records written to the ring: what was written and what was lost is all there was.
+    Submitted = 6,
 }
 
 /// Number of [`Counter`]s.
-pub const COUNTERS: u32 = 6;
+pub const COUNTERS: u32 = 7;
 
 macro_rules! impl_record {
     ($($name:ident: $size:literal),* $(,)?) => {$(

@@ -68,8 +68,6 @@ pub fn submit_now(record: &[u8]) -> bool {
 #[inline(always)]
 fn output(record: &[u8], flags: u64) -> bool {
     let written = EVENTS.output::<[u8]>(record, flags).is_ok();
-    if !written {
-        count(Counter::RingFull, 1);
-    }
+    count(if written { Counter::Submitted } else { Counter::RingFull }, 1);
     written
 }

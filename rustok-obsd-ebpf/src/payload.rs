@@ -212,11 +212,12 @@ fn step(scratch: &mut Scratch, index: u32, cut: bool) -> bool {
     if wanted > 0 {
         let position = (copied & MASK) as usize;
         set!(scratch.walk, len, wanted);
+        let len = get!(scratch.walk, len) & MASK;
         // SAFETY: position and length are below half of the payload each; the helper checks the source and fails on a
         // bad one.
         let failed = unsafe {
             let to = scratch.payload.as_mut_ptr().add(position);
-            probe_read_user(to.cast(), get!(scratch.walk, len) & MASK, base as *const _)
+            probe_read_user(to.cast(), len, base as *const _)
         };
         if failed != 0 {
             set!(scratch.walk, failed, 1);

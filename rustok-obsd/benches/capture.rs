@@ -1,6 +1,7 @@
 //! What a request costs the capture thread: decoding, pairing, route, recorder. Tracing is measured by its own room.
 
 #[path = "../tests/capture/traffic.rs"]
+#[expect(dead_code, reason = "the tests look at more of it")]
 mod traffic;
 
 use criterion::{Criterion, Throughput, criterion_group, criterion_main};

@@ -1,37 +1,33 @@
 //! `cargo xtask demo`: an unmodified server under load, and what the daemon sees of it.
 //!
 //! Reads: nothing but this checkout; calls `setup` and the builds. Yields: a live table of routes, and the addresses of
-//! `/metrics`, Prometheus and Jaeger. Costs: some minutes of building the first time, then about one core.
+//! `/metrics`, Prometheus and Jaeger. Costs: some minutes of building the first time, then about half a core.
 //!
-//! All parts listen on the loopback address, keep their files in one temporary folder and end with us ([`process`]).
+//! All parts listen on the loopback address, keep their files in temporary folders and end with us, even if we are
+//! killed (`test_support::Child`).
 
-pub mod backends;
-pub mod postgres;
+pub mod screen;
 pub mod table;
 
 use std::collections::VecDeque;
-use std::io::{self, IsTerminal as _, Write as _};
+use std::fs;
+use std::io::{self, IsTerminal as _};
 use std::net::SocketAddr;
-use std::path::Path;
-use std::process::{Command, Stdio};
 use std::time::{Duration, Instant};
 
-use anyhow::{Context, Result, bail};
+use anyhow::{Context as _, Error, Result, bail};
+use test_support::{Child, Jaeger, Ports, Postgres, Prometheus};
 
 use crate::build_ebpf;
-use crate::http;
-use crate::metrics::{self, Routes};
-use crate::process::{End, Part, Scratch, Stop, port_or_free};
+use crate::metrics::{self, Routes, Sample};
+use crate::scene::{self, Daemon, Programs, Usage};
 use crate::setup::{self, Need, jaeger};
-use crate::workspace::{Workspace, program};
-use backends::local;
+use crate::stop::Stop;
+use crate::workspace::Workspace;
+use screen::Screen;
 
-/// Where the daemon listens when nobody else does.
-const DAEMON: u16 = 9464;
 /// The table shows the last so many seconds.
 const WINDOW: Duration = Duration::from_secs(10);
-/// How long a part may take to be there.
-const START: Duration = Duration::from_secs(60);
 
 /// `cargo xtask demo`.
 #[derive(Debug, clap::Args)]
@@ -43,31 +39,31 @@ pub struct Args {
     #[arg(long, default_value_t = 300)]
     rate: u32,
     /// Connections of the load.
-    #[arg(long, default_value_t = 64)]
+    #[arg(long, default_value_t = 64, value_parser = clap::value_parser!(u32).range(1..))]
     concurrency: u32,
 }
 
-/// The parts in the order of their start; the last one is ended first, so that none misses one that it needs.
-#[derive(Debug, Default)]
-pub struct Parts(Vec<Part>);
-
-impl Parts {
-    /// Takes one over.
-    pub fn push(&mut self, part: Part) {
-        self.0.push(part);
-    }
-
-    /// Fails where one has ended.
-    pub fn check(&mut self) -> Result<()> {
-        self.0.iter_mut().try_for_each(Part::check)
-    }
+/// The parts. Fields are dropped in this order, so that none misses one that it needs.
+struct Parts {
+    load: Child,
+    prometheus: Option<Prometheus>,
+    daemon: Daemon,
+    jaeger: Option<Jaeger>,
+    shop: Child,
+    postgres: Postgres,
 }
 
-impl Drop for Parts {
-    fn drop(&mut self) {
-        while let Some(part) = self.0.pop() {
-            drop(part);
-        }
+impl Parts {
+    /// Fails where one has ended, with its last words.
+    fn check(&mut self) -> Result<()> {
+        self.postgres
+            .check()
+            .and_then(|()| self.shop.check())
+            .and_then(|()| self.jaeger.as_mut().map_or(Ok(()), Jaeger::check))
+            .and_then(|()| self.daemon.child.check())
+            .and_then(|()| self.prometheus.as_mut().map_or(Ok(()), Prometheus::check))
+            .and_then(|()| self.load.check())
+            .map_err(Error::msg)
     }
 }
 
@@ -81,128 +77,133 @@ pub fn demo(workspace: &Workspace, args: &Args) -> Result<()> {
         None => drop(build_ebpf::build(workspace)?),
         Some(missing) => println!("demo: no kernel programs, hence no HTTP metrics: {missing}"),
     }
-    let daemon = program(&workspace.build_release("rustok-obsd")?, "rustok-obsd")?;
-    let shop_programs = workspace.build_release("shop")?;
-    let (shop, load) = (program(&shop_programs, "shop")?, program(&shop_programs, "shop-load")?);
-
+    let programs = Programs::build(workspace)?;
     let stop = Stop::install()?;
-    let scratch = Scratch::new("demo")?;
-    let folder = scratch.path();
-    let mut parts = Parts::default();
 
-    let database = postgres::start(folder, &stop)?;
-    println!("demo: Postgres     {} (throw-away, TLS on)", database.address);
-    let url = database.url;
-    parts.push(database.part);
-    let (part, target) = start_shop(&shop, &url, &[], folder, &stop)?;
-    println!("demo: shop         {target}");
-    parts.push(part);
-
-    let mut endpoint = None;
-    match jaeger::find()? {
+    let postgres = Postgres::start()?;
+    say("Postgres", format_args!("127.0.0.1:{} (throw-away, TLS on)", postgres.port()));
+    let (shop, url) = programs.shop(&postgres, &[])?;
+    say("shop", &url);
+    // The addresses that somebody may want to open while the table runs.
+    let mut addresses = Vec::new();
+    let jaeger = match jaeger::find()? {
         Some(program) => {
-            let jaeger = backends::start_jaeger(&program, folder, &stop)?;
-            println!("demo: Jaeger       http://{}", jaeger.query);
-            endpoint = Some(jaeger.endpoint);
-            parts.push(jaeger.part);
+            let jaeger = Jaeger::start_program(&program, Ports::Usual)?;
+            addresses.push(("Jaeger", format!("http://{}", jaeger.query_addr())));
+            Some(jaeger)
         }
         None => {
-            println!("demo: Jaeger       not installed (`cargo xtask setup --tests` builds it)");
+            say("Jaeger", "not installed (`cargo xtask setup --tests` builds it)");
+            None
         }
-    }
-
-    let sees = doctor(&daemon, &shop)?;
-    let (part, address) = start_daemon(&daemon, &shop, endpoint.as_deref(), folder, &stop)?;
-    let taken = if address.port() == DAEMON { String::new() } else { format!(" (port {DAEMON} is taken)") };
-    println!("demo: metrics      http://{address}/metrics{taken}");
-    parts.push(part);
-
-    match setup::prometheus() {
-        Ok(program) => {
-            let (part, address) = backends::start_prometheus(workspace, &program, folder, address, &stop)?;
-            println!("demo: Prometheus   http://{address}");
-            parts.push(part);
+    };
+    let sees = programs.doctor()?;
+    let daemon = programs.daemon(jaeger.as_ref().map(Jaeger::otlp_grpc).as_deref())?;
+    let taken =
+        if daemon.address.port() == scene::PORT { String::new() } else { format!(" (port {} is taken)", scene::PORT) };
+    addresses.insert(0, ("metrics", format!("http://{}/metrics{taken}", daemon.address)));
+    let prometheus = match setup::prometheus() {
+        Ok(_) => {
+            let prometheus = start_prometheus(workspace, daemon.address)?;
+            addresses.push(("Prometheus", format!("http://{}", prometheus.addr())));
+            Some(prometheus)
         }
-        Err(error) => println!("demo: Prometheus   {error:#}"),
+        Err(error) => {
+            say("Prometheus", format_args!("{error:#}"));
+            None
+        }
+    };
+    for (name, address) in &addresses {
+        say(name, address);
+    }
+    if let Err(said) = &sees {
+        println!("demo: the daemon cannot see everything here; `rustok-obsd doctor` says:");
+        said.lines().for_each(|line| println!("    {line}"));
     }
 
-    let mut command = Command::new(&load);
-    command.args(["--target", &target, "--concurrency", &args.concurrency.to_string()]);
-    if args.rate > 0 {
-        command.args(["--rate", &args.rate.to_string()]);
-    }
+    let mut load = programs.load(&url, args.concurrency, args.rate.into());
     // Longer than anybody watches.
-    command.args(["--duration", "86400s"]);
-    parts.push(Part::start("shop-load", &mut command, folder, End::Terminate)?);
+    let load = Child::spawn("shop-load", load.args(["--duration", "86400s"]))?;
+    let mut parts = Parts { load, prometheus, daemon, jaeger, shop, postgres };
     println!();
-
-    let seen = watch(&mut parts, address, args.time, &stop);
-    if stop.requested() || args.time.is_some() {
-        println!("demo: ending all parts");
-    }
-    if seen? == 0.0 && sees && !stop.requested() {
+    let seen = watch(&mut parts, &addresses, args.time, &stop);
+    println!("demo: ending all parts");
+    drop(parts);
+    if seen? == 0.0 && sees.is_ok() && !stop.requested() {
         bail!("the daemon's doctor found nothing wrong, but no request was seen: that is a bug");
     }
     Ok(())
 }
 
-/// Starts the shop, and yields its URL.
-pub fn start_shop(shop: &Path, url: &str, more: &[&str], folder: &Path, stop: &Stop) -> Result<(Part, String)> {
-    let mut command = Command::new(shop);
-    command.args(["--listen", "127.0.0.1:0", "--database-url", url]).args(more);
-    let mut part = Part::start("shop", &mut command, folder, End::Terminate)?;
-    let target = part.wait_for_line(stop, "listening on ", START)?;
-    Ok((part, target))
+fn say(what: &str, value: impl std::fmt::Display) {
+    println!("demo: {what:<12} {value}");
 }
 
-/// Starts the daemon beside the shop, and waits until it serves.
-pub fn start_daemon(
-    daemon: &Path,
-    shop: &Path,
-    endpoint: Option<&str>,
-    folder: &Path,
-    stop: &Stop,
-) -> Result<(Part, SocketAddr)> {
-    let address = local(port_or_free(DAEMON)?);
-    let mut command = Command::new(daemon);
-    command.arg("run").arg("--exe").arg(shop).args(["--web.listen-address", &address.to_string()]);
-    if let Some(endpoint) = endpoint {
-        command.env("OTEL_EXPORTER_OTLP_ENDPOINT", endpoint).env("OTEL_EXPORTER_OTLP_PROTOCOL", "grpc");
-    }
-    let mut part = Part::start("rustok-obsd", &mut command, folder, End::Terminate)?;
-    backends::wait_ready(&mut part, stop, address, "/healthz")?;
-    Ok((part, address))
+/// Starts Prometheus with the project's own configuration, on the demo's addresses.
+fn start_prometheus(workspace: &Workspace, daemon: SocketAddr) -> Result<Prometheus> {
+    let file = workspace.root.join("prometheus/prometheus.yml");
+    let text = fs::read_to_string(&file).with_context(|| format!("{} cannot be read", file.display()))?;
+    // Its own address is not known yet; the rest can be checked before anything is started.
+    let text = configure(&text, daemon).with_context(|| file.display().to_string())?;
+    Ok(Prometheus::start_with(Ports::Usual, |own| text.replace(OWN, &own.to_string()))?)
 }
 
-/// Whether the daemon can see the shop; relays its own account of what is missing.
-fn doctor(daemon: &Path, shop: &Path) -> Result<bool> {
-    let output = Command::new(daemon)
-        .arg("doctor")
-        .arg("--exe")
-        .arg(shop)
-        .stdin(Stdio::null())
-        .output()
-        .context("`rustok-obsd doctor` could not be started")?;
-    if output.status.success() {
-        return Ok(true);
-    }
-    println!("demo: the daemon cannot see everything here ({}); `rustok-obsd doctor` says:", output.status);
-    for text in [&output.stdout, &output.stderr] {
-        for line in String::from_utf8_lossy(text).lines() {
-            println!("    {line}");
+/// Prometheus' own address in its configuration.
+const OWN: &str = "127.0.0.1:9090";
+
+/// The demo is short: a scrape each 5 s instead of 15 s.
+fn configure(text: &str, daemon: SocketAddr) -> Result<String> {
+    let mut text = text.to_owned();
+    let daemon = daemon.to_string();
+    for (old, new) in [(OWN, OWN), ("127.0.0.1:9464", daemon.as_str()), ("scrape_interval: 15s", "scrape_interval: 5s")]
+    {
+        if !text.contains(old) {
+            bail!("it has no `{old}` for the demo to replace");
         }
+        text = text.replace(old, new);
     }
-    Ok(false)
+    Ok(text)
+}
+
+/// What one look at the daemon gives.
+struct Look {
+    at: Instant,
+    samples: Vec<Sample>,
+    routes: Routes,
+    usage: Usage,
+}
+
+impl Look {
+    fn at(daemon: &Daemon) -> Result<Self> {
+        let samples = daemon.scrape()?;
+        let routes = metrics::routes(&samples);
+        Ok(Self { at: Instant::now(), routes, samples, usage: Usage::of(daemon.child.id())? })
+    }
+
+    /// What the daemon spent since `old`, and what it lost.
+    fn cost_since(&self, old: &Self) -> String {
+        let grown = |name: &str| metrics::sum(&self.samples, name) - metrics::sum(&old.samples, name);
+        let seconds = self.at.duration_since(old.at).as_secs_f64().max(1e-3);
+        let cpu = 100.0 * (self.usage.cpu() - old.usage.cpu()) / seconds;
+        let kernel = 100.0 * grown("rustok_obsd_ebpf_program_run_seconds_total") / seconds;
+        format!(
+            "rustok-obsd: {cpu:.1}% of a core, kernel programs {kernel:.2}%, {:.1} MB resident, {:.0} records/s, {:.0} lost",
+            self.usage.resident / 1e6,
+            grown("rustok_obsd_records_total") / seconds,
+            metrics::sum(&self.samples, "rustok_obsd_records_lost_total"),
+        )
+    }
 }
 
 /// Shows the table until the time is over or we are to end; yields the number of requests seen.
-fn watch(parts: &mut Parts, address: SocketAddr, time: Option<Duration>, stop: &Stop) -> Result<f64> {
+fn watch(parts: &mut Parts, addresses: &[(&str, String)], time: Option<Duration>, stop: &Stop) -> Result<f64> {
     let started = Instant::now();
     let terminal = io::stdout().is_terminal();
-    let every = if terminal { Duration::from_secs(1) } else { Duration::from_secs(5) };
-    let first = scrape(address)?;
-    let mut scrapes = VecDeque::from([(Instant::now(), first.clone())]);
-    let mut screen = Screen { terminal, height: 0 };
+    let every = Duration::from_secs(if terminal { 1 } else { 5 });
+    let first = Look::at(&parts.daemon)?;
+    let mut looks = VecDeque::new();
+    let mut screen = Screen::new(terminal);
+    let mut old = Look::at(&parts.daemon)?;
     loop {
         let left = time.map(|time| time.saturating_sub(started.elapsed()));
         if stop.requested() || left == Some(Duration::ZERO) {
@@ -210,64 +211,24 @@ fn watch(parts: &mut Parts, address: SocketAddr, time: Option<Duration>, stop: &
         }
         stop.sleep(left.map_or(every, |left| left.min(every)));
         parts.check()?;
-        let now = Instant::now();
-        scrapes.push_back((now, scrape(address)?));
-        while scrapes.len() > 2 && now.duration_since(scrapes[1].0) >= WINDOW {
-            scrapes.pop_front();
+        let new = Look::at(&parts.daemon)?;
+        looks.push_back(new);
+        while looks.len() > 1 && looks[looks.len() - 1].at.duration_since(looks[0].at) >= WINDOW {
+            if let Some(next) = looks.pop_front() {
+                old = next;
+            }
         }
-        let (Some((from, old)), Some((_, new))) = (scrapes.front(), scrapes.back()) else {
-            continue;
-        };
-        let span = now.duration_since(*from).as_secs_f64();
-        screen.draw(&format!("last {span:.0} s"), &metrics::between(old, new), span)?;
+        if let Some(new) = looks.back() {
+            let span = new.at.duration_since(old.at).as_secs_f64();
+            let window = metrics::between(&old.routes, &new.routes);
+            screen.draw(addresses, span, started.elapsed(), &window, &new.cost_since(&old))?;
+        }
     }
-    let span = started.elapsed().as_secs_f64();
-    let last = scrapes.back().map(|(_, last)| metrics::between(&first, last)).unwrap_or_default();
-    screen.height = 0;
-    screen.draw(&format!("all {span:.0} s"), &last, span)?;
-    Ok(last.values().map(|route| route.requests).sum())
-}
-
-fn scrape(address: SocketAddr) -> Result<Routes> {
-    Ok(metrics::routes(&metrics::parse(&http::get(address, "/metrics")?)?))
-}
-
-/// Draws over itself on a terminal, and below itself elsewhere.
-struct Screen {
-    terminal: bool,
-    height: usize,
-}
-
-impl Screen {
-    fn draw(&mut self, title: &str, window: &Routes, seconds: f64) -> io::Result<()> {
-        let (rows, columns) = if self.terminal { terminal_size() } else { (1000, 100) };
-        let mut lines = vec![title.to_owned()];
-        lines.extend(table::render(window, seconds, rows.saturating_sub(6).max(3), columns));
-        if !self.terminal {
-            lines.push(String::new());
-        }
-        let mut text = String::new();
-        if self.terminal && self.height > 0 {
-            // ECMA-48: cursor up, then erase to the end of the screen.
-            text = format!("\x1b[{}A\x1b[J", self.height);
-        }
-        self.height = lines.len();
-        for line in lines {
-            text.push_str(&line);
-            text.push('\n');
-        }
-        let mut stdout = io::stdout().lock();
-        stdout.write_all(text.as_bytes())?;
-        stdout.flush()
-    }
-}
-
-/// Rows and columns.
-fn terminal_size() -> (usize, usize) {
-    let mut size = libc::winsize { ws_row: 0, ws_col: 0, ws_xpixel: 0, ws_ypixel: 0 };
-    // SAFETY: TIOCGWINSZ writes one `winsize`, which is what the pointer points at.
-    let done = unsafe { libc::ioctl(libc::STDOUT_FILENO, libc::TIOCGWINSZ, &raw mut size) } == 0;
-    if done && size.ws_row > 0 && size.ws_col > 0 { (size.ws_row.into(), size.ws_col.into()) } else { (24, 80) }
+    let last = looks.back().unwrap_or(&old);
+    let span = last.at.duration_since(first.at).as_secs_f64();
+    let whole = metrics::between(&first.routes, &last.routes);
+    screen.finish(span, &whole, &last.cost_since(&first))?;
+    Ok(whole.values().map(|route| route.requests).sum())
 }
 
 /// Reads `30s`, `2m`, `1h` or plain seconds.
@@ -295,5 +256,15 @@ mod tests {
         for bad in ["", "s", "3d", "-1s", "1.5s", "99999999999999999999s", "9999999999999999999h"] {
             assert!(time(bad).is_err(), "{bad}");
         }
+    }
+
+    #[test]
+    fn the_projects_prometheus_configuration_takes_the_demos_addresses() {
+        let daemon = SocketAddr::from(([127, 0, 0, 1], 1111));
+        let text = configure(include_str!("../../prometheus/prometheus.yml"), daemon).expect("all places are there");
+        for part in ["127.0.0.1:1111", OWN, "scrape_interval: 5s"] {
+            assert!(text.contains(part), "{part} is not in: {text}");
+        }
+        assert!(configure("scrape_configs: []", daemon).is_err());
     }
 }

@@ -4,11 +4,11 @@ mod bench;
 mod build_ebpf;
 mod compiler;
 mod demo;
-mod http;
 mod lint;
 mod metrics;
-mod process;
+mod scene;
 mod setup;
+mod stop;
 mod test;
 mod workspace;
 

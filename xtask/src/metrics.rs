@@ -77,10 +77,9 @@ fn quoted(text: &str) -> Result<(String, &str)> {
     bail!("a quote is not closed")
 }
 
-/// The sum of all samples of this name whose label has this value.
-pub fn sum(samples: &[Sample], name: &str, label: Option<(&str, &str)>) -> f64 {
-    let wanted = |sample: &&Sample| sample.name == name && label.is_none_or(|(key, value)| sample.label(key) == value);
-    samples.iter().filter(wanted).map(|sample| sample.value).sum()
+/// The sum of all samples of this name.
+pub fn sum(samples: &[Sample], name: &str) -> f64 {
+    samples.iter().filter(|sample| sample.name == name).map(|sample| sample.value).sum()
 }
 
 /// Counters of one route.
@@ -140,20 +139,32 @@ pub fn between(old: &Routes, new: &Routes) -> Routes {
     new.iter().map(delta).collect()
 }
 
+/// What a histogram knows of a quantile, in seconds.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub enum Quantile {
+    /// Somewhere below the first bound.
+    Below(f64),
+    /// Here, by linear interpolation inside a bucket.
+    At(f64),
+    /// Somewhere above the last bound.
+    Above(f64),
+}
+
 impl Route {
-    /// The quantile in seconds, as Prometheus' `histogram_quantile` computes it: linear inside a bucket, and the highest
-    /// finite bound where it falls into `+Inf`. `None` without observations.
-    pub fn quantile(&self, quantile: f64) -> Option<f64> {
+    /// The quantile as Prometheus' `histogram_quantile` finds it, but for the two buckets with one bound only: there
+    /// Prometheus names a number, and we the bound. `None` without observations.
+    pub fn quantile(&self, quantile: f64) -> Option<Quantile> {
         let total = self.buckets.last().map(|(_, count)| *count).filter(|total| *total > 0.0)?;
         let rank = quantile * total;
         let at = self.buckets.iter().position(|(_, count)| *count >= rank)?;
-        let (lower, below) = if at == 0 { (0.0, 0.0) } else { self.buckets[at - 1] };
         let (upper, count) = self.buckets[at];
+        let Some((lower, below)) = at.checked_sub(1).map(|before| self.buckets[before]) else {
+            return Some(Quantile::Below(upper));
+        };
         if upper.is_infinite() {
-            return Some(lower);
+            return Some(Quantile::Above(lower));
         }
-        let inside = count - below;
-        Some(if inside > 0.0 { lower + (upper - lower) * (rank - below) / inside } else { upper })
+        Some(Quantile::At(lower + (upper - lower) * (rank - below) / (count - below)))
     }
 }
 
@@ -204,11 +215,11 @@ rustok_http_active_connections 3 1700000000000
     #[test]
     fn quantiles_agree_with_histogram_quantile() {
         let route = routes(&parse(TEXT).expect("samples")).remove(&key()).expect("the route");
-        // Prometheus: histogram_quantile(0.25|0.5|0.9, …) = 0.051 | 0.102 | 0.1836; 0.99 falls into +Inf.
-        for (quantile, seconds) in [(0.25, 0.051), (0.5, 0.102), (0.9, 0.1836), (0.99, 0.2)] {
-            let found = route.quantile(quantile).expect("observations");
-            assert!((found - seconds).abs() < 1e-9, "{quantile}: {found} instead of {seconds}");
-        }
+        // Prometheus: histogram_quantile(0.9, …) = 0.1836; 0.25 falls into the first bucket, 0.999 into +Inf.
+        assert_eq!(route.quantile(0.25), Some(Quantile::Below(0.1)));
+        assert_eq!(route.quantile(0.999), Some(Quantile::Above(0.2)));
+        let Some(Quantile::At(seconds)) = route.quantile(0.9) else { panic!("{:?}", route.quantile(0.9)) };
+        assert!((seconds - 0.1836).abs() < 1e-9, "{seconds}");
         assert_eq!(Route::default().quantile(0.5), None);
     }
 

@@ -15,9 +15,9 @@ use std::path::{Path, PathBuf};
 use std::process::Command;
 
 use anyhow::{Context, Result, bail};
+use test_support::Postgres;
 
 use crate::compiler::{self, Llvm};
-use crate::demo::postgres;
 use crate::workspace::{find_program, output_of, run, shown};
 
 /// What something is needed for.
@@ -98,9 +98,12 @@ pub fn setup(tests: bool) -> Outcome {
         None => error,
     };
     ebpf(&mut outcome, &cause);
-    match postgres::find() {
-        Ok(found) => outcome.found("PostgreSQL", found.version),
-        Err(error) => outcome.lack("PostgreSQL", Need::Postgres, &cause(error), package_command(Package::Postgres)),
+    match Postgres::installed() {
+        Ok(version) => outcome.found("PostgreSQL", version),
+        Err(missing) => {
+            let error = cause(missing.into());
+            outcome.lack("PostgreSQL", Need::Postgres, &error, package_command(Package::Postgres));
+        }
     }
     match prometheus() {
         Ok(path) => outcome.found("Prometheus", path.display()),
@@ -204,7 +207,7 @@ fn wanted() -> Vec<Choice> {
     if bpf_linker::find().is_err() && llvm(compiler.ok().and_then(|(compiler, _)| compiler.llvm)).is_none() {
         wanted.push(LLVM);
     }
-    if postgres::find().is_err() {
+    if Postgres::installed().is_err() {
         wanted.push(POSTGRES);
     }
     if prometheus().is_err() {

@@ -11,16 +11,6 @@ use rustok_obsd::trace::Addresses;
 use std::io::{Read, Write};
 use std::net::TcpListener;
 
-/// Says that a test could not run, and why.
-fn skip(name: &str, reason: &str) {
-    let line = format!("skipped: {name}: {reason}");
-    println!("{line}");
-    if let Some(path) = std::env::var_os("RUSTOK_OBSD_SKIPS") {
-        let file = std::fs::OpenOptions::new().create(true).append(true).open(path);
-        file.and_then(|mut file| writeln!(file, "{line}")).expect("RUSTOK_OBSD_SKIPS names a writable file");
-    }
-}
-
 /// An ordinary request.
 fn exchange() -> Exchange<'static> {
     let start_ns = monotonic_ns();

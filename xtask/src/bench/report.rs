@@ -32,8 +32,14 @@ pub struct Cost {
     pub kernel_ns: Option<f64>,
     /// Runs of kernel programs per request.
     pub kernel_runs: Option<f64>,
-    /// CPU of the daemon's process, µs per request.
-    pub daemon_us: f64,
+    /// CPU of the daemon's process in user mode, µs per request.
+    pub user_us: f64,
+    /// CPU of the daemon's process in the kernel, µs per request.
+    pub system_us: f64,
+    /// Its memory at the end, bytes.
+    pub resident: f64,
+    /// Requests that it counted, per request that the client counted.
+    pub seen: f64,
     /// Records lost.
     pub lost: f64,
 }
@@ -45,38 +51,63 @@ pub struct Run {
     pub variant: Variant,
     /// Requests per second.
     pub per_second: f64,
+    /// Latency that the client saw, seconds.
+    pub p99: f64,
+    /// CPU of the shop's process, user mode and kernel with what probes add there, µs per request.
+    pub shop_us: f64,
     /// Where the daemon was on.
     pub cost: Option<Cost>,
 }
 
-/// Throughput by variant with its ratio to the shop alone, then the daemon's cost.
+/// Throughput, latency and CPU by variant with ratios to the shop alone, then the daemon's cost.
 pub fn table(runs: &[Run]) -> Vec<String> {
-    let throughput = |variant: Variant| runs.iter().filter(move |run| run.variant == variant).map(|run| run.per_second);
-    let alone = median(throughput(Variant::Off).collect());
-    let mut lines = vec![format!("{:<34}{:>10}{:>10}{:>10}{:>10}", "watched by", "req/s", "min", "max", "ratio")];
+    let of = |variant: Variant, part: fn(&Run) -> f64| -> Vec<f64> {
+        runs.iter().filter(|run| run.variant == variant).map(part).collect()
+    };
+    let ratio = |middle: f64, part: fn(&Run) -> f64| {
+        median(of(Variant::Off, part)).map_or_else(|| "-".to_owned(), |alone| format!("{:.3}", middle / alone))
+    };
+    let mut lines = vec![format!(
+        "{:<34}{:>9}{:>9}{:>9}{:>8}{:>9}{:>11}{:>8}",
+        "watched by", "req/s", "min", "max", "ratio", "P99 ms", "shop µs/rq", "ratio"
+    )];
     for variant in [Variant::Off, Variant::On, Variant::InApp] {
-        let Some(middle) = median(throughput(variant).collect()) else {
+        let rates = of(variant, |run| run.per_second);
+        let (min, max) =
+            rates.iter().fold((f64::INFINITY, 0.0_f64), |(min, max), rate| (min.min(*rate), max.max(*rate)));
+        let (Some(rate), Some(p99), Some(shop)) =
+            (median(rates), median(of(variant, |run| run.p99)), median(of(variant, |run| run.shop_us)))
+        else {
             continue;
         };
-        let min = throughput(variant).fold(f64::INFINITY, f64::min);
-        let max = throughput(variant).fold(0.0, f64::max);
-        let ratio = alone.map_or_else(|| "-".to_owned(), |alone| format!("{:.3}", middle / alone));
-        lines.push(format!("{variant:<34}{middle:>10.0}{min:>10.0}{max:>10.0}{ratio:>10}"));
+        lines.push(format!(
+            "{variant:<34}{rate:>9.0}{min:>9.0}{max:>9.0}{:>8}{:>9.2}{shop:>11.2}{:>8}",
+            ratio(rate, |run| run.per_second),
+            p99 * 1e3,
+            ratio(shop, |run| run.shop_us),
+        ));
     }
     let costs: Vec<Cost> = runs.iter().filter_map(|run| run.cost).collect();
-    if costs.is_empty() {
-        return lines;
-    }
     let middle = |part: fn(&Cost) -> Option<f64>| median(costs.iter().filter_map(part).collect());
+    let (Some(user), Some(system), Some(resident), Some(seen)) = (
+        middle(|cost| Some(cost.user_us)),
+        middle(|cost| Some(cost.system_us)),
+        middle(|cost| Some(cost.resident)),
+        middle(|cost| Some(cost.seen)),
+    ) else {
+        return lines;
+    };
     lines.push(String::new());
     match (middle(|cost| cost.kernel_ns), middle(|cost| cost.kernel_runs)) {
         (Some(ns), Some(hits)) => lines.push(format!("kernel programs: {ns:.0} ns and {hits:.2} runs per request")),
         _ => lines.push("kernel programs: unknown, the kernel counts no run times (kernel.bpf_stats_enabled)".into()),
     }
-    if let Some(us) = middle(|cost| Some(cost.daemon_us)) {
-        lines.push(format!("daemon: {us:.2} µs of CPU per request"));
-    }
-    lines.push(format!("records lost: {:.0}", costs.iter().map(|cost| cost.lost).sum::<f64>()));
+    lines.push(format!(
+        "daemon: {user:.2} µs of CPU in user mode and {system:.2} µs in the kernel per request, {:.1} MB resident",
+        resident / 1e6
+    ));
+    let lost = costs.iter().map(|cost| cost.lost).sum::<f64>();
+    lines.push(format!("requests seen by the daemon per request sent: {seen:.4}; records lost: {lost:.0}"));
     lines
 }
 
@@ -95,8 +126,17 @@ mod tests {
     use super::*;
 
     fn run(variant: Variant, per_second: f64) -> Run {
-        let cost = Cost { kernel_ns: Some(700.0), kernel_runs: Some(2.0), daemon_us: 4.0, lost: 1.0 };
-        Run { variant, per_second, cost: (variant == Variant::On).then_some(cost) }
+        let cost = Cost {
+            kernel_ns: Some(700.0),
+            kernel_runs: Some(2.0),
+            user_us: 4.0,
+            system_us: 1.0,
+            resident: 2e7,
+            seen: 1.0,
+            lost: 1.0,
+        };
+        let shop_us = if variant == Variant::Off { 50.0 } else { 55.0 };
+        Run { variant, per_second, p99: 0.002, shop_us, cost: (variant == Variant::On).then_some(cost) }
     }
 
     #[test]
@@ -111,9 +151,10 @@ mod tests {
         ];
         let lines = table(&runs);
         assert!(lines[1].ends_with("1.000") && lines[1].contains("1100"), "{lines:?}");
-        assert!(lines[2].starts_with("rustok-obsd") && lines[2].ends_with("0.864"), "{lines:?}");
+        assert!(lines[2].starts_with("rustok-obsd") && lines[2].contains("0.864"), "{lines:?}");
+        assert!(lines[2].ends_with("1.100"), "{lines:?}");
         assert!(lines.contains(&"kernel programs: 700 ns and 2.00 runs per request".to_owned()), "{lines:?}");
-        assert!(lines.contains(&"records lost: 3".to_owned()), "{lines:?}");
+        assert!(lines.iter().any(|line| line.ends_with("records lost: 3")), "{lines:?}");
     }
 
     #[test]

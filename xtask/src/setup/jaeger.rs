@@ -112,40 +112,7 @@ pub fn remedy() -> String {
     )
 }
 
-/// Configuration of an all-in-one Jaeger with memory storage, on these ports of the loopback address.
-pub fn config(ports: &Ports) -> String {
-    let Ports { otlp_grpc, otlp_http, query_http, query_grpc, health } = ports;
-    format!(
-        r#"service:
-  extensions: [jaeger_storage, jaeger_query, healthcheckv2]
-  pipelines: {{traces: {{receivers: [otlp], processors: [], exporters: [jaeger_storage_exporter]}}}}
-  telemetry: {{metrics: {{level: none}}}}
-extensions:
-  healthcheckv2: {{use_v2: true, http: {{endpoint: "127.0.0.1:{health}"}}}}
-  jaeger_query: {{storage: {{traces: mem}}, http: {{endpoint: "127.0.0.1:{query_http}"}}, grpc: {{endpoint: "127.0.0.1:{query_grpc}"}}}}
-  jaeger_storage: {{backends: {{mem: {{memory: {{max_traces: 100000}}}}}}}}
-receivers: {{otlp: {{protocols: {{grpc: {{endpoint: "127.0.0.1:{otlp_grpc}"}}, http: {{endpoint: "127.0.0.1:{otlp_http}"}}}}}}}}
-exporters: {{jaeger_storage_exporter: {{trace_storage: mem}}}}
-"#
-    )
-}
-
-/// Where a Jaeger listens.
-#[derive(Debug, Clone, Copy)]
-pub struct Ports {
-    /// OTLP over gRPC.
-    pub otlp_grpc: u16,
-    /// OTLP over HTTP.
-    pub otlp_http: u16,
-    /// Query API and web pages.
-    pub query_http: u16,
-    /// Query API over gRPC.
-    pub query_grpc: u16,
-    /// Health check, `/status`.
-    pub health: u16,
-}
-
-/// Whether this is a Jaeger that takes such a configuration.
+/// Whether this is a Jaeger that runs here.
 pub fn check(jaeger: &Path) -> Result<()> {
     output_of(Command::new(jaeger).arg("version")).map(drop)
 }

@@ -9,6 +9,7 @@
 
 use std::collections::VecDeque;
 use std::io::{self, BufRead as _, BufReader, Read};
+use std::net::SocketAddr;
 use std::os::unix::process::CommandExt as _;
 use std::path::Path;
 use std::process::{Command, ExitStatus, Stdio};
@@ -16,6 +17,8 @@ use std::sync::{Arc, Condvar, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
 const KEPT_LINES: usize = 200;
+/// Lines that an error message shows.
+const LAST_WORDS: usize = 15;
 const WATCHDOG: &str = r#"
 trap '' INT TERM HUP QUIT
 read _
@@ -102,6 +105,51 @@ impl Child {
     #[must_use]
     pub fn id(&self) -> u32 {
         self.process.id()
+    }
+
+    /// The name that it was started with.
+    #[must_use]
+    pub fn name(&self) -> &str {
+        &self.name
+    }
+
+    /// Whether it still runs, for one that should.
+    ///
+    /// # Errors
+    /// If it has ended: its name, how it ended, and its last words.
+    pub fn check(&mut self) -> Result<(), String> {
+        let Some(status) = self.try_wait() else {
+            return Ok(());
+        };
+        // What it wrote before its end may still be on the way through the pipe.
+        let _ = self.wait_for_line(Duration::from_millis(200), |_| None::<()>);
+        Err(format!("{} ended ({status}); its last lines:\n{}", self.name, self.last_words()))
+    }
+
+    /// Waits until a GET of `path` at `addr` answers 200.
+    ///
+    /// # Errors
+    /// If `limit` passes or the child ends first; the message names the child and ends with its last words.
+    pub fn wait_for_http(&mut self, addr: SocketAddr, path: &str, limit: Duration) -> Result<(), String> {
+        let ready = crate::wait_until(limit, || match self.check() {
+            Err(ended) => Some(Err(ended)),
+            Ok(()) => matches!(crate::http_get(addr, path), Ok((200, ..))).then_some(Ok(())),
+        });
+        ready.unwrap_or_else(|| {
+            let words = self.last_words();
+            Err(format!("{}: http://{addr}{path} was not ready within {limit:?}; its last lines:\n{words}", self.name))
+        })
+    }
+
+    /// The last lines, indented, for an error message.
+    fn last_words(&self) -> String {
+        let lines = lock(&self.log.lines);
+        let shown = lines.last.iter().filter(|line| !line.trim().is_empty());
+        let shown: Vec<_> = shown.map(|line| format!("    {line}")).collect();
+        match shown.len() {
+            0 => "    (it said nothing)".to_owned(),
+            count => shown[count.saturating_sub(LAST_WORDS)..].join("\n"),
+        }
     }
 
     /// The last lines (at most 200) of standard output and error, as they came.
@@ -245,6 +293,20 @@ mod tests {
         let child = sh("echo one; echo two >&2");
         let error = child.wait_for_line(Duration::from_secs(5), |_| None::<()>).expect_err("no such line");
         assert!(error.contains("one") && error.contains("two") && error.contains("output ended"), "{error}");
+    }
+
+    #[test]
+    fn a_child_that_ended_is_named_with_its_last_words() {
+        let mut child = sh("echo no such table >&2; exit 3");
+        child.wait(Duration::from_secs(5)).expect("ended");
+        let error = child.check().expect_err("it has ended");
+        assert!(error.starts_with("sh ended") && error.contains('3') && error.contains("no such table"), "{error}");
+        let nobody = SocketAddr::from(([127, 0, 0, 1], crate::free_port()));
+        let error = child.wait_for_http(nobody, "/", Duration::from_secs(5)).expect_err("it has ended");
+        assert!(error.starts_with("sh ended"), "{error}");
+        let mut waiting = sh("sleep 1000");
+        let error = waiting.wait_for_http(nobody, "/", Duration::from_millis(50)).expect_err("nobody listens");
+        assert!(error.contains("not ready") && error.contains("it said nothing"), "{error}");
     }
 
     #[test]

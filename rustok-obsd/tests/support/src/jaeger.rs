@@ -3,16 +3,17 @@
 //! Reads: OTLP over gRPC and HTTP. Yields: the traces through its query API. Costs: 60 MB and 0.1 s to start.
 
 use std::net::{Ipv4Addr, SocketAddr};
+use std::path::Path;
 use std::process::Command;
 use std::time::Duration;
 
 use serde_json::Value;
 
-use crate::{Child, Skip, free_port, http_get, program, wait_until};
+use crate::{Child, Ports, Skip, free_port, http_get, program};
 
 /// A running Jaeger; killed when dropped.
 pub struct Jaeger {
-    _server: Child,
+    server: Child,
     _folder: tempfile::TempDir,
     grpc: u16,
     http: u16,
@@ -25,8 +26,16 @@ impl Jaeger {
     /// # Errors
     /// A [`Skip`] that says what is missing or what Jaeger said.
     pub fn start() -> Result<Self, Skip> {
-        let binary = program("jaeger", "RUSTOK_OBSD_JAEGER")?;
-        let [grpc, http, query, query_grpc, health] = std::array::from_fn(|_| free_port());
+        Self::start_program(&program("jaeger", "RUSTOK_OBSD_JAEGER")?, Ports::Free)
+    }
+
+    /// Starts this program.
+    ///
+    /// # Errors
+    /// As [`Jaeger::start`].
+    pub fn start_program(binary: &Path, ports: Ports) -> Result<Self, Skip> {
+        let [grpc, http, query] = [4317, 4318, 16686].map(|usual| ports.pick(usual));
+        let [query_grpc, health] = [(); 2].map(|()| free_port());
         let config = format!(
             r#"
 service:
@@ -54,17 +63,17 @@ exporters: {{jaeger_storage_exporter: {{trace_storage: mem}}}}
         let mut server = Child::spawn_with("jaeger", &mut command, libc::SIGKILL, Some(folder.path()))
             .map_err(|error| failed("cannot start", &error))?;
         let health = SocketAddr::from((Ipv4Addr::LOCALHOST, health));
-        let ready = wait_until(Duration::from_secs(30), || {
-            if server.try_wait().is_some() {
-                return Some(false);
-            }
-            matches!(http_get(health, "/status"), Ok((200, ..))).then_some(true)
-        });
-        if ready != Some(true) {
-            return Err(failed("not ready after 30 s or ended; its last lines", &server.log_tail()));
-        }
+        server.wait_for_http(health, "/status", Duration::from_secs(30)).map_err(Skip::new)?;
         let query = SocketAddr::from((Ipv4Addr::LOCALHOST, query));
-        Ok(Self { _server: server, _folder: folder, grpc, http, query })
+        Ok(Self { server, _folder: folder, grpc, http, query })
+    }
+
+    /// Whether it still runs.
+    ///
+    /// # Errors
+    /// As [`Child::check`].
+    pub fn check(&mut self) -> Result<(), String> {
+        self.server.check()
     }
 
     /// Endpoint for OTLP over gRPC: `http://127.0.0.1:PORT`.

@@ -22,7 +22,7 @@
 //! | [`Child`] | a process group that ends with its value; last log lines kept |
 //! | [`http_get`], [`http_get_with`] | one request over a fresh connection |
 //! | [`Counting`], [`allocations`] | an allocator that counts |
-//! | [`free_port`], [`wait_until`], [`skip`] | what is left |
+//! | [`free_port`], [`Ports`], [`wait_until`], [`skip`] | what is left |
 
 mod allocations;
 mod child;
@@ -98,6 +98,24 @@ pub fn free_port() -> u16 {
         .port()
 }
 
+/// Which TCP ports of 127.0.0.1 a server takes.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Ports {
+    /// Free ones, so that it meets no other server.
+    Free,
+    /// Those that its users expect, each where it is free: for people rather than for tests.
+    Usual,
+}
+
+impl Ports {
+    /// The port for one purpose.
+    #[must_use]
+    pub fn pick(self, usual: u16) -> u16 {
+        let taken = || TcpListener::bind((Ipv4Addr::LOCALHOST, usual)).is_err();
+        if self == Self::Free || taken() { free_port() } else { usual }
+    }
+}
+
 /// Calls `ready` every 20 ms until it yields something or `limit` has passed; `None` means that time ran out.
 pub fn wait_until<T>(limit: Duration, mut ready: impl FnMut() -> Option<T>) -> Option<T> {
     let deadline = Instant::now() + limit;
@@ -143,6 +161,15 @@ mod tests {
         });
         assert_eq!(found, Some(3));
         assert_eq!(wait_until(Duration::from_millis(30), || None::<()>), None);
+    }
+
+    #[test]
+    fn a_usual_port_that_is_taken_is_replaced_by_a_free_one() {
+        let held = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).expect("a port");
+        let taken = held.local_addr().expect("an address").port();
+        assert_ne!(Ports::Usual.pick(taken), taken);
+        drop(held);
+        assert_ne!(Ports::Free.pick(taken), 0);
     }
 
     #[test]

@@ -116,6 +116,26 @@ impl Postgres {
         Err(Skip::new(last))
     }
 
+    /// What [`Postgres::start`] would start: `postgres (PostgreSQL) 15.18 (…)`.
+    ///
+    /// # Errors
+    /// A [`Skip`] that says what is missing.
+    pub fn installed() -> Result<String, Skip> {
+        let program = find_bin()?.join("postgres");
+        find_on_path("openssl").ok_or_else(|| Skip::new("openssl is not installed"))?;
+        let output = Command::new(&program).arg("--version").output();
+        let output = output.map_err(|error| Skip::new(format!("cannot run {}: {error}", program.display())))?;
+        Ok(String::from_utf8_lossy(&output.stdout).trim().to_owned())
+    }
+
+    /// Whether it still runs.
+    ///
+    /// # Errors
+    /// As [`Child::check`].
+    pub fn check(&mut self) -> Result<(), String> {
+        self.server.check()
+    }
+
     /// Port on 127.0.0.1.
     #[must_use]
     pub fn port(&self) -> u16 {

@@ -10,11 +10,11 @@ use std::time::Duration;
 
 use serde_json::Value;
 
-use crate::{Child, Skip, free_port, http_get, program, wait_until};
+use crate::{Child, Ports, Skip, http_get, program};
 
 /// A running Prometheus; stopped when dropped.
 pub struct Prometheus {
-    _server: Child,
+    server: Child,
     _folder: tempfile::TempDir,
     addr: SocketAddr,
 }
@@ -26,19 +26,27 @@ impl Prometheus {
     /// # Errors
     /// A [`Skip`] that says what is missing or what Prometheus said.
     pub fn start(scrape_target: impl std::fmt::Display) -> Result<Self, Skip> {
+        let config = format!(
+            "global: {{scrape_interval: 1s, scrape_timeout: 1s}}\nscrape_configs:\n  - job_name: test\n    \
+             static_configs: [{{targets: [\"{scrape_target}\"]}}]\n"
+        );
+        Self::start_with(Ports::Free, |_| config)
+    }
+
+    /// Starts the same program with this configuration, made for the address that it will listen on.
+    ///
+    /// # Errors
+    /// As [`Prometheus::start`].
+    pub fn start_with(ports: Ports, config: impl FnOnce(SocketAddr) -> String) -> Result<Self, Skip> {
         let binary = program("prometheus", "RUSTOK_OBSD_PROMETHEUS")?;
         let failed = |what: &str, error: &dyn std::fmt::Display| Skip::new(format!("Prometheus: {what}: {error}"));
         let folder = tempfile::Builder::new()
             .prefix("rustok-obsd-prometheus-")
             .tempdir()
             .map_err(|error| failed("cannot make a temporary folder", &error))?;
-        let config = format!(
-            "global: {{scrape_interval: 1s, scrape_timeout: 1s}}\nscrape_configs:\n  - job_name: test\n    \
-             static_configs: [{{targets: [\"{scrape_target}\"]}}]\n"
-        );
         let file = folder.path().join("prometheus.yml");
-        std::fs::write(&file, config).map_err(|error| failed("cannot write its config", &error))?;
-        let addr = SocketAddr::from((Ipv4Addr::LOCALHOST, free_port()));
+        let addr = SocketAddr::from((Ipv4Addr::LOCALHOST, ports.pick(9090)));
+        std::fs::write(&file, config(addr)).map_err(|error| failed("cannot write its config", &error))?;
         let mut command = Command::new(binary);
         command
             .arg(format!("--config.file={}", file.display()))
@@ -47,16 +55,16 @@ impl Prometheus {
             .args(["--enable-feature=exemplar-storage", "--log.level=warn"]);
         let mut server = Child::spawn_with("prometheus", &mut command, libc::SIGKILL, Some(folder.path()))
             .map_err(|error| failed("cannot start", &error))?;
-        let ready = wait_until(Duration::from_secs(30), || {
-            if server.try_wait().is_some() {
-                return Some(false);
-            }
-            matches!(http_get(addr, "/-/ready"), Ok((200, ..))).then_some(true)
-        });
-        if ready != Some(true) {
-            return Err(failed("not ready after 30 s or ended; its last lines", &server.log_tail()));
-        }
-        Ok(Self { _server: server, _folder: folder, addr })
+        server.wait_for_http(addr, "/-/ready", Duration::from_secs(30)).map_err(Skip::new)?;
+        Ok(Self { server, _folder: folder, addr })
+    }
+
+    /// Whether it still runs.
+    ///
+    /// # Errors
+    /// As [`Child::check`].
+    pub fn check(&mut self) -> Result<(), String> {
+        self.server.check()
     }
 
     /// Where its API listens.
@@ -130,7 +138,7 @@ fn percent_encode(text: &str) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::skip;
+    use crate::{free_port, skip, wait_until};
 
     #[test]
     fn promtool_accepts_clean_metrics_and_names_what_is_wrong() {
