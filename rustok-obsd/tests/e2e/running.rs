@@ -83,7 +83,7 @@ impl Daemon {
     pub fn probe(&self, probe: &str, exe: &Path) -> (String, String) {
         let status = self.status();
         let probes = status["probes"].as_array().expect("probes");
-        let found = probes.iter().find(|told| told["probe"] == probe && told["target"] == exe.to_string_lossy());
+        let found = probes.iter().find(|told| told["probe"] == probe && told["target"] == *exe.to_string_lossy());
         let text = |key: &str| found.and_then(|told| told[key].as_str()).unwrap_or_default().to_owned();
         (text("state"), text("reason"))
     }
