@@ -4,7 +4,7 @@
 //! [`Command`]s to the pipeline. Costs: one thread that sleeps; an analysis per binary, some ms per attachment.
 
 use std::{
-    collections::BTreeMap,
+    collections::{BTreeMap, HashSet},
     sync::{
         Arc, Mutex, MutexGuard, PoisonError,
         atomic::{AtomicBool, Ordering},
@@ -35,19 +35,20 @@ const TOKIO: &str = "tokio_task_enter";
 /// Name of the slot among the probes.
 const SLOT: &str = "tokio_task_slot";
 
+/// Ports that may be those of targets that ended, before the programs' map is cleared of them.
+const STALE_PORTS: usize = 256;
 /// Between two looks at processes that end, and at the stop flag.
 const TICK: Duration = Duration::from_millis(100);
 /// Between two scans where events do not tell enough: a rule names a port, or the events are not to be had or were lost.
 const RESCAN: Duration = Duration::from_secs(5);
-/// A target that was told to have ended and has not after this time goes on (its main thread ended before the others).
-const LINGER: Duration = Duration::from_secs(5);
 
 struct Live {
     target: Target,
     key: TargetKey,
     /// What its series are called.
     service_name: String,
-    ending: Option<Instant>,
+    /// Its main thread ended.
+    ending: bool,
     calibrator: Option<Calibrator>,
 }
 
@@ -116,7 +117,7 @@ impl Manager {
         if self.live.is_empty() {
             let denied = match self.denied {
                 0 => String::new(),
-                some => format!(" ({some} may not be read: run as root or grant CAP_SYS_PTRACE)"),
+                some => format!(" ({some} may not be read; `rustok-obsd doctor` tells what is missing)"),
             };
             tracing::info!("no process matches the targets yet{denied}; new ones are seen when they start");
         }
@@ -216,7 +217,7 @@ impl Manager {
             },
             Notice::Ended(pid) => {
                 if let Some(live) = self.live.get_mut(&pid) {
-                    live.ending = Some(Instant::now());
+                    live.ending = true;
                 }
             }
             Notice::TaskEnter(probe) => self.calibrate(&probe),
@@ -224,17 +225,12 @@ impl Manager {
         }
     }
 
-    /// Ends the targets whose processes are gone: the event comes while they still end.
+    /// Ends the targets whose processes are gone: the event comes while they still end, or when the main thread ends before
+    /// the others, which may take any time.
     fn bury(&mut self) {
-        let mut gone = Vec::new();
-        for (pid, live) in &mut self.live {
-            let Some(since) = live.ending else { continue };
-            if !self.scanner.is_alive(live.target.process.key) {
-                gone.push(*pid);
-            } else if since.elapsed() > LINGER {
-                live.ending = None;
-            }
-        }
+        let ending = self.live.iter().filter(|(_, live)| live.ending);
+        let gone: Vec<u32> =
+            ending.filter(|(_, live)| !self.scanner.is_alive(live.target.process.key)).map(|(pid, _)| *pid).collect();
         gone.into_iter().for_each(|pid| self.end(pid));
     }
 
@@ -267,7 +263,7 @@ impl Manager {
         self.follow(&target, slot.unwrap_or(0));
         let calibrator = self.start_calibration(&target);
         // Nobody told of its end if that came before the programs followed it.
-        let ending = (!self.scanner.is_alive(target.process.key)).then(Instant::now);
+        let ending = !self.scanner.is_alive(target.process.key);
         self.live.insert(pid, Live { target, key, service_name, ending, calibrator });
         self.publish();
     }
@@ -388,7 +384,7 @@ impl Manager {
                 live.calibrator = None;
                 let target = live.target.clone();
                 let name = target.process.exe.display().to_string();
-                tracing::info!("{name}: Tokio's task id is at {offset:#x} from the thread pointer");
+                tracing::info!("{name}: Tokio's task id: {}", TaskSlot::Known(offset));
                 self.uprobes.release(probe.tgid, Some(TOKIO));
                 self.probes.set(TOKIO, &name, State::Disabled, "calibration is done");
                 self.probes.set(SLOT, &name, State::Attached, "");
@@ -425,7 +421,23 @@ impl Manager {
         if !self.live.values().any(|other| other.target.process.exe == *exe) {
             self.probes.forget(&exe.display().to_string());
         }
+        self.forget_ports();
         self.publish();
+    }
+
+    /// Takes ports on which no target listens any more out of the programs' map. One that is listened on again just now
+    /// is missed until its next `listen(2)`: then the first request of a connection tells its side.
+    fn forget_ports(&self) {
+        let Some(mut programs) = self.lock() else { return };
+        let known: Vec<u16> = programs.ports.keys().flatten().collect();
+        if known.len() <= STALE_PORTS && !self.live.is_empty() {
+            return;
+        }
+        let listening = self.live.keys().flat_map(|pid| self.scanner.listening_ports(*pid).unwrap_or_default());
+        let listening: HashSet<u16> = listening.collect();
+        for port in known.iter().filter(|port| !listening.contains(port)) {
+            let _ = programs.ports.remove(port);
+        }
     }
 
     fn publish(&self) {

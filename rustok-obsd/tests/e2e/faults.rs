@@ -163,6 +163,7 @@ fn targets_that_end_at_once_or_while_they_are_attached_leave_nothing_behind() {
     drop(server);
     daemon.counts(0.0, "rustok_obsd_targets", &[]);
     daemon.counts(0.0, "rustok_obsd_ebpf_map_entries", &[("map", "TARGETS")]);
+    daemon.counts(0.0, "rustok_obsd_ebpf_map_entries", &[("map", "PORTS")]);
     // A program once loaded stays, at one descriptor.
     daemon.wait("links to go", |daemon| (daemon.attachments().links == before.links).then_some(()));
     let grown = daemon.descriptors().saturating_sub(files);

@@ -6,10 +6,12 @@ use std::{
     net::{SocketAddr, TcpStream},
     path::PathBuf,
     process::Command,
+    sync::Arc,
     time::Duration,
 };
 
-use test_support::{Skip, skip, wait_until};
+use rustok_obsd::exposition::{self, Exposition, server};
+use test_support::{Child, Skip, skip, wait_until};
 
 use super::{
     faults::or_skip,
@@ -191,7 +193,7 @@ fn a_target_in_mount_and_pid_namespaces_of_its_own_is_observed_by_its_own_path()
         other => return skip(name, format!("unshare --mount --pid: {other:?}")),
     }
     let daemon = or_skip!(name, Daemon::observing(&["--exe", &format!("{}/app", folder.display())]));
-    let server = or_skip!(name, Shop::start_by(command, "127.0.0.1:0"));
+    let mut server = or_skip!(name, Shop::start_by(command, "127.0.0.1:0"));
     let exe = folder.join("app");
     let target = daemon.wait("the namespaced process", |daemon| {
         daemon.status()["targets"].as_array()?.iter().find(|target| target["exe"] == exe.to_str().unwrap()).cloned()
@@ -202,6 +204,8 @@ fn a_target_in_mount_and_pid_namespaces_of_its_own_is_observed_by_its_own_path()
     server.get("/health/ready", 4);
     daemon.counts(4.0, REQUESTS, &[("path", "/health/ready"), ("status", "200")]);
     assert_eq!(daemon.metrics().sum("rustok_obsd_routes", &[("source", "axum")]), 1.0);
+    // `unshare` waits for its child, and takes it along only when it is killed.
+    server.child.stop(libc::SIGKILL, PATIENCE);
 }
 
 /// The parent listens, forks two workers, and they serve.
@@ -294,6 +298,62 @@ fn connections_older_than_the_daemon_count_from_their_next_request_on() {
     daemon.counts(before + 2000.0, REQUESTS, &[("path", "/hello")]);
 }
 
+/// Set for the copy of this test program that serves.
+const SERVE: &str = "RUSTOK_OBSD_E2E_SERVE";
+
+/// The daemon's own exposition, a server on Tokio as any, built as the tests are.
+fn serve() {
+    struct Ready;
+    impl server::Status for Ready {
+        fn ready(&self) -> Result<(), String> {
+            Ok(())
+        }
+
+        fn status(&self) -> serde_json::Value {
+            serde_json::Value::Null
+        }
+    }
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().expect("a runtime");
+    runtime.block_on(async {
+        let listener = exposition::bind("127.0.0.1:0").await.expect("a port");
+        println!("\nlistening on http://{}", listener.local_addr().expect("an address"));
+        let server = server::Server::new(Arc::new(Exposition::new()), Arc::new(Ready), server::Limits::default());
+        server::serve(listener, server, std::future::pending()).await;
+    });
+}
+
+#[test]
+fn a_debug_build_is_calibrated_while_it_runs_and_the_uprobe_goes_again() {
+    let name = "a_debug_build_is_calibrated_while_it_runs_and_the_uprobe_goes_again";
+    if std::env::var_os(SERVE).is_some() {
+        return serve();
+    }
+    let _alone = serial();
+    let binary = or_skip!(name, Binary::copy(&std::env::current_exe().expect("this program"), "debug-copy"));
+    let mut command = Command::new(&binary.path);
+    command.args([&format!("field::{name}"), "--exact", "--nocapture"]).env(SERVE, "1");
+    let child = Child::spawn("debug-copy", &mut command).expect("it starts");
+    let address = child
+        .wait_for_line(PATIENCE, |line| line.strip_prefix("listening on http://")?.parse().ok())
+        .unwrap_or_else(|error| panic!("{error}"));
+    let daemon = or_skip!(name, Daemon::observing(&["--exe", binary.text()]));
+    let before = daemon.attachments().links.len();
+    let target = daemon.observes(child.id());
+    let slot = target["task_slot"].as_str().unwrap_or_default();
+    if !slot.starts_with("to be calibrated") {
+        return skip(name, format!("this build's slot needs no calibration: {slot}"));
+    }
+    let mut sent = 0;
+    daemon.wait("calibration", |daemon| {
+        get(address, "/healthz", 5);
+        sent += 5;
+        (daemon.probe("tokio_task_slot", &binary.path).0 == "attached").then_some(())
+    });
+    daemon.wait("the uprobe to go", |daemon| (daemon.attachments().links.len() <= before).then_some(()));
+    assert_eq!(daemon.probe("tokio_task_enter", &binary.path).1, "calibration is done");
+    daemon.counts(f64::from(sent), REQUESTS, &[("path", "/healthz"), ("status", "200")]);
+}
+
 #[test]
 fn a_signal_ends_it_in_time_under_load_and_nothing_stays_attached() {
     let name = "a_signal_ends_it_in_time_under_load_and_nothing_stays_attached";
@@ -341,14 +401,14 @@ fn memory_stays_within_its_budget_under_churn_of_connections() {
     daemon.counts(8000.0, REQUESTS, &[("path", "/hello")]);
     let (late, whole) = (daemon.memory_kib("RssAnon"), daemon.memory_kib("VmRSS"));
     assert!(late <= early + 2048, "grew from {early} KiB to {late} KiB");
-    // A debug build's code alone can be larger.
-    let limit = if cfg!(debug_assertions) { 60 << 10 } else { 30 << 10 };
-    assert!(whole <= limit, "{whole} KiB resident, {late} KiB of them its own");
+    // The code of a debug build alone can be larger than the budget: what counts is its own.
+    let shared = daemon.memory_kib("RssShmem");
+    assert!(late + shared <= 30 << 10, "{whole} KiB resident, {late} KiB of them its own, {shared} KiB of maps");
     let metrics = daemon.metrics();
     let maps = metrics.sum("rustok_obsd_ebpf_map_memory_bytes", &[]);
     assert!(maps > 0.0 && maps <= f64::from(16 << 20), "{maps} bytes of maps: {}", metrics.matching(&["map_memory"]));
     daemon.counts(0.0, "rustok_http_active_connections", &[]);
-    println!("resident {whole} KiB, own {late} KiB, maps {maps} bytes");
+    println!("resident {whole} KiB, own {late} KiB, shared {shared} KiB, maps {maps} bytes");
     daemon.ends_by(libc::SIGTERM);
 }
 
