@@ -1,12 +1,12 @@
 //! `cargo xtask bench`: what watching costs.
 //!
 //! Reads: the criterion benches, then the shop under load. Yields: a table; asserts nothing. Costs: the benches, and
-//! `rounds` × 3 × (`seconds` + 5 s).
+//! `rounds` × 4 × (`seconds` + 5 s).
 //!
 //! The shop answers `/hello` (or `--mix`), which makes the least work per request and the watcher's share the largest.
-//! It runs with nothing beside it, with the daemon, and with tracing-opentelemetry inside; both watchers export every
-//! request to a real Jaeger. The three take turns in one run, each on a fresh shop, so that a machine that slows down
-//! slows all three; the median of the rounds counts. Shop, load, daemon, Jaeger and database share the machine: without
+//! It runs with nothing beside it, with the daemon (metrics alone; then with a span per request to a real Jaeger), and with
+//! tracing-opentelemetry inside (a span per request to the same Jaeger, unless its queue is full: it counts no drops). They
+//! take turns in one run, each on a fresh shop, so that a machine that slows down slows all of them; the median of the rounds counts. Shop, load, daemon, Jaeger and database share the machine: without
 //! `--rate` the ratio of throughput is the cost to the whole of it.
 
 pub mod report;
@@ -22,7 +22,7 @@ use crate::scene::{Daemon, Programs, Usage};
 use crate::setup::{self, Need, jaeger};
 use crate::stop::Stop;
 use crate::workspace::{Workspace, cargo, run};
-use report::{Cost, Run, Variant};
+use report::{Cost, Program, Run, VARIANTS, Variant};
 
 /// `cargo xtask bench`.
 #[derive(Debug, clap::Args)]
@@ -66,13 +66,13 @@ pub fn bench(workspace: &Workspace, args: &Args) -> Result<()> {
         None => None,
     };
     if jaeger.is_none() {
-        println!("bench: no Jaeger to take spans: {} is left out", Variant::InApp);
+        println!("bench: no Jaeger to take spans: only metrics are compared");
     }
-    let scene = Scene { programs, postgres, endpoint: jaeger.as_ref().map(Jaeger::otlp_grpc) };
+    let scene = Scene { programs, postgres, jaeger };
     let mut runs = Vec::new();
     for round in 1..=args.rounds {
-        for variant in [Variant::Off, Variant::On, Variant::InApp] {
-            if variant == Variant::InApp && jaeger.is_none() {
+        for variant in VARIANTS {
+            if scene.jaeger.is_none() && matches!(variant, Variant::On | Variant::InApp) {
                 continue;
             }
             let run = scene.run(variant, args, &stop)?;
@@ -93,23 +93,27 @@ pub fn bench(workspace: &Workspace, args: &Args) -> Result<()> {
 struct Scene {
     programs: Programs,
     postgres: Postgres,
-    /// OTLP over gRPC, where there is a Jaeger to take spans.
-    endpoint: Option<String>,
+    /// Where there is one to take spans.
+    jaeger: Option<Jaeger>,
 }
 
 impl Scene {
     fn run(&self, variant: Variant, args: &Args, stop: &Stop) -> Result<Run> {
-        let more = match (variant, &self.endpoint) {
+        let endpoint = self.jaeger.as_ref().map(Jaeger::otlp_grpc);
+        let more = match (variant, &endpoint) {
             (Variant::InApp, Some(endpoint)) => vec!["--otel", endpoint.as_str()],
             _ => Vec::new(),
         };
         let (mut shop, url) = self.programs.shop(&self.postgres, &more)?;
         let mut daemon = match variant {
-            Variant::On => Some(self.programs.daemon(self.endpoint.as_deref())?),
+            Variant::Metrics => Some(self.programs.daemon(None)?),
+            Variant::On => Some(self.programs.daemon(endpoint.as_deref())?),
             Variant::Off | Variant::InApp => None,
         };
         // Connections, prepared statements and caches are there before the count begins.
         self.load(&url, args, 2, stop)?;
+        let jaeger = || self.jaeger.as_ref().map_or(Ok(Usage::default()), |jaeger| Usage::of(jaeger.id()));
+        let jaeger_before = jaeger()?;
         let before = (Usage::of(shop.id())?, daemon.as_ref().map(Spent::now).transpose()?);
         let load = self.load(&url, args, args.seconds, stop)?;
         let after = (Usage::of(shop.id())?, daemon.as_ref().map(Spent::now).transpose()?);
@@ -121,6 +125,7 @@ impl Scene {
             per_second: load.requests / load.seconds,
             p99: load.p99,
             shop_us: (after.0.cpu() - before.0.cpu()) * 1e6 / load.requests,
+            jaeger_us: (jaeger()?.cpu() - jaeger_before.cpu()) * 1e6 / load.requests,
             cost: before.1.zip(after.1).map(|(before, after)| before.until(&after, load.requests)),
         })
     }
@@ -166,16 +171,36 @@ impl Spent {
 
     fn until(&self, after: &Self, requests: f64) -> Cost {
         let grown = |name: &str| metrics::sum(&after.samples, name) - metrics::sum(&self.samples, name);
-        let seconds = grown("rustok_obsd_ebpf_program_run_seconds_total");
+        let exported = |samples: &[Sample]| {
+            let spans = samples.iter().filter(|sample| sample.name == "rustok_obsd_spans_total");
+            spans.filter(|sample| sample.label("result") == "exported").map(|sample| sample.value).sum::<f64>()
+        };
         Cost {
-            // Without bpf_stats the kernel counts neither: that is unknown, not free.
-            kernel_ns: (seconds > 0.0).then(|| seconds * 1e9 / requests),
-            kernel_runs: (seconds > 0.0).then(|| grown("rustok_obsd_ebpf_program_runs_total") / requests),
+            programs: self.programs_until(after, requests),
             user_us: (after.usage.user - self.usage.user) * 1e6 / requests,
             system_us: (after.usage.system - self.usage.system) * 1e6 / requests,
             resident: after.usage.resident,
             seen: grown("rustok_http_requests_total") / requests,
+            spans: (exported(&after.samples) - exported(&self.samples)) / requests,
             lost: grown("rustok_obsd_records_lost_total"),
         }
+    }
+
+    /// Without bpf_stats the kernel counts neither runs nor times: that is unknown, not free.
+    fn programs_until(&self, after: &Self, requests: f64) -> Vec<Program> {
+        let of = |samples: &[Sample], name: &str, program: &str| -> f64 {
+            let found = samples.iter().find(|sample| sample.name == name && sample.label("program") == program);
+            found.map_or(0.0, |sample| sample.value)
+        };
+        const RUNS: &str = "rustok_obsd_ebpf_program_runs_total";
+        const SECONDS: &str = "rustok_obsd_ebpf_program_run_seconds_total";
+        let names = after.samples.iter().filter(|sample| sample.name == RUNS).map(|sample| sample.label("program"));
+        names
+            .map(|program| {
+                let grown = |name| of(&after.samples, name, program) - of(&self.samples, name, program);
+                Program { name: program.to_owned(), runs: grown(RUNS) / requests, ns: grown(SECONDS) * 1e9 / requests }
+            })
+            .filter(|program| program.runs > 0.0)
+            .collect()
     }
 }

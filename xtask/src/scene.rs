@@ -60,9 +60,12 @@ impl Programs {
         let address = SocketAddr::from((Ipv4Addr::LOCALHOST, Ports::Usual.pick(PORT)));
         let mut command = Command::new(&self.daemon);
         command.arg("run").arg("--exe").arg(&self.shop).args(["--web.listen-address", &address.to_string()]);
-        if let Some(endpoint) = endpoint {
-            command.env("OTEL_EXPORTER_OTLP_ENDPOINT", endpoint).env("OTEL_EXPORTER_OTLP_PROTOCOL", "grpc");
-        }
+        match endpoint {
+            Some(endpoint) => {
+                command.env("OTEL_EXPORTER_OTLP_ENDPOINT", endpoint).env("OTEL_EXPORTER_OTLP_PROTOCOL", "grpc")
+            }
+            None => command.env("OTEL_TRACES_EXPORTER", "none"),
+        };
         let mut child = Child::spawn("rustok-obsd", &mut command)?;
         child.wait_for_http(address, "/healthz", START).map_err(anyhow::Error::msg)?;
         Ok(Daemon { child, address })

@@ -85,9 +85,16 @@ pub fn program(programs: &BTreeMap<String, PathBuf>, name: &str) -> Result<PathB
     })
 }
 
-/// The cargo that started us.
+/// The cargo that started us, without what it told us about ourselves: build scripts (that of `ring`) take that for a
+/// change, and then the same build would be made anew whenever `cargo` and `cargo xtask` take turns.
 pub fn cargo() -> Command {
-    Command::new(env::var_os("CARGO").unwrap_or_else(|| "cargo".into()))
+    let mut command = Command::new(env::var_os("CARGO").unwrap_or_else(|| "cargo".into()));
+    for (name, _) in env::vars_os() {
+        if name.to_str().is_some_and(|name| name.starts_with("CARGO_PKG_") || name.starts_with("CARGO_MANIFEST_")) {
+            command.env_remove(name);
+        }
+    }
+    command
 }
 
 /// An executable file of this name in `PATH`, then in cargo's own `bin`.
@@ -141,6 +148,7 @@ pub fn run(command: &mut Command) -> Result<()> {
 
 /// The command as one would type it, with the variables that it sets.
 pub fn shown(command: &Command) -> String {
+    // Removed ones have no value.
     let variables = command.get_envs().filter_map(|(key, value)| Some(format!("{}={}", quoted(key), quoted(value?))));
     let words = [command.get_program()].into_iter().chain(command.get_args()).map(quoted);
     variables.chain(words).collect::<Vec<_>>().join(" ")

@@ -9,29 +9,33 @@ use std::fmt;
 pub enum Variant {
     /// Nothing.
     Off,
-    /// The daemon.
+    /// The daemon, metrics alone.
+    Metrics,
+    /// The daemon, metrics and a span per request.
     On,
     /// tracing-opentelemetry inside the app.
     InApp,
 }
 
+/// All, in the order of a round.
+pub const VARIANTS: [Variant; 4] = [Variant::Off, Variant::Metrics, Variant::On, Variant::InApp];
+
 impl fmt::Display for Variant {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.pad(match self {
             Self::Off => "nothing",
-            Self::On => "rustok-obsd",
+            Self::Metrics => "rustok-obsd, metrics alone",
+            Self::On => "rustok-obsd, metrics and traces",
             Self::InApp => "tracing-opentelemetry in the app",
         })
     }
 }
 
 /// What the daemon spent on a run.
-#[derive(Debug, Clone, Copy, PartialEq)]
+#[derive(Debug, Clone, PartialEq)]
 pub struct Cost {
-    /// Time in kernel programs, ns per request.
-    pub kernel_ns: Option<f64>,
-    /// Runs of kernel programs per request.
-    pub kernel_runs: Option<f64>,
+    /// Runs per request, and seconds, of each kernel program; empty where the kernel does not count them.
+    pub programs: Vec<Program>,
     /// CPU of the daemon's process in user mode, µs per request.
     pub user_us: f64,
     /// CPU of the daemon's process in the kernel, µs per request.
@@ -40,12 +44,25 @@ pub struct Cost {
     pub resident: f64,
     /// Requests that it counted, per request that the client counted.
     pub seen: f64,
+    /// Spans that reached Jaeger, per request.
+    pub spans: f64,
     /// Records lost.
     pub lost: f64,
 }
 
+/// A kernel program.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Program {
+    /// Its name.
+    pub name: String,
+    /// Runs per request: of all processes, that of the load as well.
+    pub runs: f64,
+    /// Nanoseconds per request.
+    pub ns: f64,
+}
+
 /// One run.
-#[derive(Debug, Clone, Copy, PartialEq)]
+#[derive(Debug, Clone, PartialEq)]
 pub struct Run {
     /// What watched.
     pub variant: Variant,
@@ -55,6 +72,8 @@ pub struct Run {
     pub p99: f64,
     /// CPU of the shop's process, user mode and kernel with what probes add there, µs per request.
     pub shop_us: f64,
+    /// CPU of Jaeger, µs per request.
+    pub jaeger_us: f64,
     /// Where the daemon was on.
     pub cost: Option<Cost>,
 }
@@ -68,46 +87,73 @@ pub fn table(runs: &[Run]) -> Vec<String> {
         median(of(Variant::Off, part)).map_or_else(|| "-".to_owned(), |alone| format!("{:.3}", middle / alone))
     };
     let mut lines = vec![format!(
-        "{:<34}{:>9}{:>9}{:>9}{:>8}{:>9}{:>11}{:>8}",
-        "watched by", "req/s", "min", "max", "ratio", "P99 ms", "shop µs/rq", "ratio"
+        "{:<34}{:>9}{:>9}{:>9}{:>7}{:>9}{:>9}{:>7}{:>11}",
+        "watched by", "req/s", "min", "max", "ratio", "P99 ms", "shop µs", "ratio", "Jaeger µs"
     )];
-    for variant in [Variant::Off, Variant::On, Variant::InApp] {
+    for variant in VARIANTS {
         let rates = of(variant, |run| run.per_second);
         let (min, max) =
             rates.iter().fold((f64::INFINITY, 0.0_f64), |(min, max), rate| (min.min(*rate), max.max(*rate)));
-        let (Some(rate), Some(p99), Some(shop)) =
-            (median(rates), median(of(variant, |run| run.p99)), median(of(variant, |run| run.shop_us)))
-        else {
+        let (Some(rate), Some(p99), Some(shop), Some(jaeger)) = (
+            median(rates),
+            median(of(variant, |run| run.p99)),
+            median(of(variant, |run| run.shop_us)),
+            median(of(variant, |run| run.jaeger_us)),
+        ) else {
             continue;
         };
         lines.push(format!(
-            "{variant:<34}{rate:>9.0}{min:>9.0}{max:>9.0}{:>8}{:>9.2}{shop:>11.2}{:>8}",
+            "{variant:<34}{rate:>9.0}{min:>9.0}{max:>9.0}{:>7}{:>9.2}{shop:>9.2}{:>7}{jaeger:>11.2}",
             ratio(rate, |run| run.per_second),
             p99 * 1e3,
             ratio(shop, |run| run.shop_us),
         ));
     }
-    let costs: Vec<Cost> = runs.iter().filter_map(|run| run.cost).collect();
-    let middle = |part: fn(&Cost) -> Option<f64>| median(costs.iter().filter_map(part).collect());
-    let (Some(user), Some(system), Some(resident), Some(seen)) = (
-        middle(|cost| Some(cost.user_us)),
-        middle(|cost| Some(cost.system_us)),
-        middle(|cost| Some(cost.resident)),
-        middle(|cost| Some(cost.seen)),
-    ) else {
-        return lines;
-    };
-    lines.push(String::new());
-    match (middle(|cost| cost.kernel_ns), middle(|cost| cost.kernel_runs)) {
-        (Some(ns), Some(hits)) => lines.push(format!("kernel programs: {ns:.0} ns and {hits:.2} runs per request")),
-        _ => lines.push("kernel programs: unknown, the kernel counts no run times (kernel.bpf_stats_enabled)".into()),
+    for variant in [Variant::Metrics, Variant::On] {
+        let costs: Vec<&Cost> =
+            runs.iter().filter(|run| run.variant == variant).filter_map(|run| run.cost.as_ref()).collect();
+        lines.extend(daemon(variant, &costs));
     }
+    lines
+}
+
+/// What the daemon spent on the runs of one variant.
+fn daemon(variant: Variant, costs: &[&Cost]) -> Vec<String> {
+    let Some(last) = costs.last() else {
+        return Vec::new();
+    };
+    let middle = |part: fn(&Cost) -> f64| median(costs.iter().map(|cost| part(cost)).collect()).unwrap_or_default();
+    let mut lines = vec![
+        String::new(),
+        format!(
+            "{variant}: {:.2} µs of CPU in user mode and {:.2} µs in the kernel per request, {:.1} MB resident",
+            middle(|cost| cost.user_us),
+            middle(|cost| cost.system_us),
+            middle(|cost| cost.resident) / 1e6,
+        ),
+        format!(
+            "    seen {:.4} and exported {:.4} of each request sent; {:.0} records lost",
+            middle(|cost| cost.seen),
+            middle(|cost| cost.spans),
+            costs.iter().map(|cost| cost.lost).sum::<f64>(),
+        ),
+    ];
+    if costs.iter().all(|cost| cost.programs.is_empty()) {
+        lines.push("    kernel programs: unknown, the kernel counts no run times (kernel.bpf_stats_enabled)".into());
+        return lines;
+    }
+    let sum =
+        |part: fn(&Program) -> f64| median(costs.iter().map(|cost| cost.programs.iter().map(part).sum()).collect());
+    let (ns, runs) = (sum(|program| program.ns), sum(|program| program.runs));
     lines.push(format!(
-        "daemon: {user:.2} µs of CPU in user mode and {system:.2} µs in the kernel per request, {:.1} MB resident",
-        resident / 1e6
+        "    kernel programs: {:.0} ns and {:.2} runs per request, in the last round:",
+        ns.unwrap_or_default(),
+        runs.unwrap_or_default()
     ));
-    let lost = costs.iter().map(|cost| cost.lost).sum::<f64>();
-    lines.push(format!("requests seen by the daemon per request sent: {seen:.4}; records lost: {lost:.0}"));
+    lines.extend(last.programs.iter().filter(|program| program.runs >= 0.01).map(|program| {
+        let Program { name, runs, ns } = program;
+        format!("        {name:<22}{runs:>6.2} runs × {:>5.0} ns = {ns:>5.0} ns", ns / runs)
+    }));
     lines
 }
 
@@ -126,17 +172,19 @@ mod tests {
     use super::*;
 
     fn run(variant: Variant, per_second: f64) -> Run {
+        let program = |name: &str| Program { name: name.into(), runs: 2.0, ns: 700.0 };
         let cost = Cost {
-            kernel_ns: Some(700.0),
-            kernel_runs: Some(2.0),
+            programs: vec![program("send"), program("receive")],
             user_us: 4.0,
             system_us: 1.0,
             resident: 2e7,
             seen: 1.0,
+            spans: 0.5,
             lost: 1.0,
         };
         let shop_us = if variant == Variant::Off { 50.0 } else { 55.0 };
-        Run { variant, per_second, p99: 0.002, shop_us, cost: (variant == Variant::On).then_some(cost) }
+        let cost = (variant == Variant::On).then_some(cost);
+        Run { variant, per_second, p99: 0.002, shop_us, jaeger_us: 0.0, cost }
     }
 
     #[test]
@@ -150,20 +198,20 @@ mod tests {
             run(Variant::On, 1045.0),
         ];
         let lines = table(&runs);
-        assert!(lines[1].ends_with("1.000") && lines[1].contains("1100"), "{lines:?}");
+        assert!(lines[1].contains(" 1.000 ") && lines[1].contains("1100"), "{lines:?}");
         assert!(lines[2].starts_with("rustok-obsd") && lines[2].contains("0.864"), "{lines:?}");
-        assert!(lines[2].ends_with("1.100"), "{lines:?}");
-        assert!(lines.contains(&"kernel programs: 700 ns and 2.00 runs per request".to_owned()), "{lines:?}");
-        assert!(lines.iter().any(|line| line.ends_with("records lost: 3")), "{lines:?}");
+        assert!(lines[2].contains(" 1.100 "), "{lines:?}");
+        assert!(lines.iter().any(|line| line.contains("1400 ns and 4.00 runs per request")), "{lines:?}");
+        assert!(lines.iter().any(|line| line.ends_with("3 records lost")), "{lines:?}");
     }
 
     #[test]
     fn a_kernel_that_counts_no_run_times_is_not_a_free_one() {
         let mut unknown = run(Variant::On, 1.0);
-        unknown.cost = unknown.cost.map(|cost| Cost { kernel_ns: None, kernel_runs: None, ..cost });
+        unknown.cost = unknown.cost.map(|cost| Cost { programs: Vec::new(), ..cost });
         let lines = table(&[unknown]);
         assert!(lines.iter().any(|line| line.contains("bpf_stats_enabled")), "{lines:?}");
-        assert!(lines[1].ends_with('-'), "without a run alone there is no ratio: {lines:?}");
+        assert!(lines[1].contains(" - "), "without a run alone there is no ratio: {lines:?}");
     }
 
     #[test]

@@ -68,6 +68,12 @@ exporters: {{jaeger_storage_exporter: {{trace_storage: mem}}}}
         Ok(Self { server, _folder: folder, grpc, http, query })
     }
 
+    /// Its process id.
+    #[must_use]
+    pub fn id(&self) -> u32 {
+        self.server.id()
+    }
+
     /// Whether it still runs.
     ///
     /// # Errors
