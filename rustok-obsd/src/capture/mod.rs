@@ -5,6 +5,7 @@
 
 pub mod address;
 pub mod connections;
+pub mod doubts;
 pub mod pipeline;
 pub mod record;
 pub mod ring;

@@ -18,6 +18,7 @@ use rustok_obsd_ebpf::{Capture, Counter, RouteHit, SocketClose, SocketIo, Socket
 
 use super::{
     connections::{Connection, Connections},
+    doubts::{Doubt, Doubts},
     record::{self, Record},
 };
 use crate::{
@@ -82,6 +83,8 @@ pub enum Notice {
     Ended(u32),
     /// What should be the task's id on the thread that matched routes is none, again and again.
     SlotDoubtful(u32),
+    /// Routes are matched in tasks that read from no connection: the server hands requests to tasks of their own.
+    RoutesElsewhere(u32),
     /// Calibration of Tokio's slot.
     TaskEnter(TaskProbe),
 }
@@ -100,8 +103,7 @@ struct Observed {
     /// What client exchanges have for a route.
     none: Route,
     routes_exact: bool,
-    /// Routes matched where no task's id was found, as long as none ever was.
-    doubts: Option<u32>,
+    doubts: Doubts,
     ended: Option<Instant>,
 }
 
@@ -110,14 +112,6 @@ struct Child {
     parent: u32,
     /// Disowned or ended; records that it left are still in the ring.
     ended: Option<Instant>,
-}
-
-/// So many routes matched without a task: the slot is another one. axum serves every connection in a task.
-const DOUBTS: u32 = 256;
-
-/// Tokio counts tasks from 1: a larger number than any process spawns is none.
-const fn is_task_id(task: u64) -> bool {
-    task != 0 && task < 1 << 48
 }
 
 /// See the module's head.
@@ -237,8 +231,10 @@ impl Pipeline {
             tracer.add_target(key, resource);
         }
         let none = Route { template: UNMATCHED.into(), source: Source::Unmatched };
-        self.targets
-            .insert(process.pid, Observed { process, key, namer, none, routes_exact, doubts: Some(0), ended: None });
+        self.targets.insert(
+            process.pid,
+            Observed { process, key, namer, none, routes_exact, doubts: Doubts::default(), ended: None },
+        );
     }
 
     fn forget(&mut self, tgid: u32) {
@@ -440,28 +436,35 @@ impl Pipeline {
 
     fn on_route(&mut self, hit: &RouteHit) {
         let Some(target) = self.targets.get_mut(&hit.tgid) else { return };
-        if is_task_id(hit.task) {
-            target.doubts = None;
-        } else if let Some(doubts) = target.doubts.as_mut().filter(|_| target.routes_exact) {
-            *doubts += 1;
-            if *doubts == DOUBTS {
-                target.doubts = None;
-                target.routes_exact = false;
-                self.connections.each_of_process(hit.tgid).for_each(|connection| {
-                    connection.http.set_routes_exact(false);
-                });
-                let _ = self.notices.send(Notice::SlotDoubtful(hit.tgid));
-            }
-        }
         let connection = if hit.task == 0 { None } else { self.connections.of_task(hit.tgid, hit.task) };
+        let doubt = target.doubts.judge(hit.task, connection.is_some());
         let Some(connection) = connection else {
             self.own.problems.add(Problem::RouteUnassigned, 1);
+            if let Some(doubt) = doubt.filter(|_| target.routes_exact) {
+                self.distrust_routes(hit.tgid, doubt);
+            }
             return;
         };
         match self.routes.lookup(target.process, hit.map, hit.route, Instant::now()) {
             Some(path) => connection.http.on_route(&path, &mut self.shared),
-            None => self.own.problems.add(Problem::RouteUnassigned, 1),
+            None => {
+                connection.http.on_unknown_route();
+                self.own.problems.add(Problem::RouteUnassigned, 1);
+            }
         }
+    }
+
+    #[cold]
+    fn distrust_routes(&mut self, tgid: u32, doubt: Doubt) {
+        if let Some(target) = self.targets.get_mut(&tgid) {
+            target.routes_exact = false;
+        }
+        self.connections.each_of_process(tgid).for_each(|connection| connection.http.set_routes_exact(false));
+        let notice = match doubt {
+            Doubt::NoTask => Notice::SlotDoubtful(tgid),
+            Doubt::OtherTask => Notice::RoutesElsewhere(tgid),
+        };
+        let _ = self.notices.send(notice);
     }
 
     /// Notes whether the ring refused records. What was refused is newer than what it holds, so that a look before each

@@ -221,6 +221,7 @@ impl Manager {
                 }
             }
             Notice::TaskEnter(probe) => self.calibrate(&probe),
+            Notice::RoutesElsewhere(pid) => self.give_up_routes(pid),
             Notice::SlotDoubtful(pid) => self.give_up_slot(pid, "the word that should hold the task's id holds none"),
         }
     }
@@ -395,6 +396,15 @@ impl Manager {
             }
             Progress::GaveUp { reason } => self.give_up_slot(probe.tgid, &reason),
         }
+    }
+
+    fn give_up_routes(&mut self, pid: u32) {
+        let Some(live) = self.live.get(&pid) else { return };
+        let name = live.target.process.exe.display().to_string();
+        let reason = "routes are matched in tasks that read from no connection; patterns and learned templates serve";
+        tracing::warn!("{name}: {reason}");
+        self.probes.set(AXUM, &name, State::Disabled, reason);
+        self.uprobes.release(pid, Some(AXUM));
     }
 
     fn give_up_slot(&mut self, pid: u32, reason: &str) {

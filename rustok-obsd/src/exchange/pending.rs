@@ -3,7 +3,7 @@
 //! Reads: what the connection tells it. Yields: an [`Exchange`]. Costs: about 300 bytes while the request is in
 //! flight, from a shared pool; a connection that waits for its next request holds none.
 
-use super::nested::Joins;
+use super::nested::{Joins, NEST_TAIL};
 use super::{Exchange, Io, Method, Outcome, Side, TraceParent};
 use crate::protocol::http1::{Buffers, RequestHead};
 use crate::route::{Route, Source};
@@ -79,14 +79,25 @@ impl Pending {
         self.head_seen = true;
     }
 
-    /// A router told its path. The first path coming again is the request being routed anew (a retry).
+    /// A router told its path. The first path coming again is the request being routed anew (a retry). A second path
+    /// belongs to a nested router where the first leads to one: it ends with axum's tail, or is the bare prefix, below
+    /// which the nested router sees `/`. Else a handler calls a router of its own, which is another request's business.
     pub(super) fn routed(&mut self, path: &Arc<str>, joins: &mut Joins) {
         let again = self.first_path.as_ref().is_some_and(|first| Arc::ptr_eq(first, path));
-        self.route = Some(match &self.route {
-            Some(outer) if !again => joins.join(outer, path),
-            _ => Arc::clone(path),
-        });
+        match &self.route {
+            Some(outer) if !again => {
+                if outer.ends_with(NEST_TAIL) || &**path == "/" {
+                    self.route = Some(joins.join(outer, path));
+                }
+            }
+            _ => self.route = Some(Arc::clone(path)),
+        }
         self.first_path.get_or_insert_with(|| Arc::clone(path));
+    }
+
+    /// A router matched a path that cannot be read.
+    pub(super) const fn routed_unknown(&mut self) {
+        self.routes_exact = false;
     }
 
     /// A part of the response, with so many bytes of content; `time_ns` is when its first byte was seen unless an earlier one was.

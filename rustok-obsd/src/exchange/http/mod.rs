@@ -164,6 +164,13 @@ impl HttpConnection {
         self.end_all(time_ns, false, shared, sink);
     }
 
+    /// A router of the target matched a path that cannot be read: that none was told proves nothing then.
+    pub fn on_unknown_route(&mut self) {
+        if let Some(pending) = self.in_flight.iter_mut().find(|pending| !pending.answered) {
+            pending.routed_unknown();
+        }
+    }
+
     /// A router of the target matched this path, in the task that this connection's request runs in. It belongs to the
     /// oldest request whose head is whole and whose response has not begun: hyper answers one after the other. The
     /// same path has to come as the same `Arc` each time, so that joining nested ones allocates once.

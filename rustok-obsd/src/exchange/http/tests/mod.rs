@@ -161,6 +161,48 @@ fn a_request_is_told_as_started_once_when_its_head_is_whole() {
 }
 
 #[test]
+fn a_router_that_a_handler_calls_does_not_change_the_requests_route() {
+    let mut wire = Wire::server();
+    let (own, other): (Arc<str>, Arc<str>) = (Arc::from("/api/graphql"), Arc::from("/internal/{id}"));
+    wire.receive(&get("/api/graphql")).route(&own).route(&other).send(OK);
+    assert_eq!(wire.seen.remove(0).route.as_deref(), Some("/api/graphql"));
+    let (prefix, root): (Arc<str>, Arc<str>) = (Arc::from("/store"), Arc::from("/"));
+    wire.receive(&get("/store")).route(&prefix).route(&root).send(OK);
+    assert_eq!(wire.seen.remove(0).route.as_deref(), Some("/store/"));
+}
+
+#[test]
+fn a_route_that_cannot_be_read_leaves_the_request_without_proof_that_none_matched() {
+    let mut exact = Vec::new();
+    let mut connection = HttpConnection::new(Some(Side::Server), false, true);
+    let mut shared = Shared::default();
+    for unknown in [false, true] {
+        let request = get("/a");
+        let mut sink = |exchange: &Exchange<'_>| exact.push(exchange.routes_exact);
+        let io = |text: &'static str, time_ns| Io {
+            time_ns,
+            ready_ns: 0,
+            task: 1,
+            tid: 1,
+            len: text.len(),
+            data: text.as_bytes(),
+            tail: &[],
+            lost: 0,
+        };
+        connection.on_receive(
+            &Io { len: request.len(), data: request.as_bytes(), ..io("", 1) },
+            &mut shared,
+            &mut sink,
+        );
+        if unknown {
+            connection.on_unknown_route();
+        }
+        connection.on_send(&io(OK, 2), &mut shared, &mut sink);
+    }
+    assert_eq!(exact, [true, false]);
+}
+
+#[test]
 fn keep_alive_yields_each_exchange_when_its_response_is_whole() {
     let mut wire = Wire::server();
     for path in ["/a", "/b", "/c"] {
