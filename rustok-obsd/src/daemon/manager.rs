@@ -39,6 +39,8 @@ const SLOT: &str = "tokio_task_slot";
 const STALE_PORTS: usize = 256;
 /// Between two looks at processes that end, and at the stop flag.
 const TICK: Duration = Duration::from_millis(100);
+/// Between two looks at whether each target lives.
+const LOOK: Duration = Duration::from_secs(1);
 /// Between two scans where events do not tell enough: a rule names a port, or the events are not to be had or were lost.
 const RESCAN: Duration = Duration::from_secs(5);
 
@@ -72,6 +74,7 @@ pub(super) struct Manager {
     live: BTreeMap<u32, Live>,
     next_key: u32,
     scanned: Instant,
+    looked: Instant,
 }
 
 impl Manager {
@@ -104,6 +107,7 @@ impl Manager {
             live: BTreeMap::new(),
             next_key: 0,
             scanned: Instant::now(),
+            looked: Instant::now(),
         })
     }
 
@@ -227,9 +231,14 @@ impl Manager {
     }
 
     /// Ends the targets whose processes are gone: the event comes while they still end, or when the main thread ends before
-    /// the others, which may take any time.
+    /// the others, which may take any time. It does not come if a process was ending when it began to be followed, or if
+    /// the ring was full: hence a look at all of them now and then.
     fn bury(&mut self) {
-        let ending = self.live.iter().filter(|(_, live)| live.ending);
+        let all = self.looked.elapsed() >= LOOK;
+        if all {
+            self.looked = Instant::now();
+        }
+        let ending = self.live.iter().filter(|(_, live)| all || live.ending);
         let gone: Vec<u32> =
             ending.filter(|(_, live)| !self.scanner.is_alive(live.target.process.key)).map(|(pid, _)| *pid).collect();
         gone.into_iter().for_each(|pid| self.end(pid));
@@ -237,20 +246,24 @@ impl Manager {
 
     fn start(&mut self, process: Process) {
         let pid = process.key.pid;
+        let exe_file = process.exe_file.clone();
+        // An ending process loses its executable before it is a zombie.
+        let ends = || exe_file.read_link().is_err();
         if self.live.contains_key(&pid) {
             self.end(pid);
         }
         let target = match Target::new(process, &mut self.cache) {
             Ok(target) => target,
             Err(error) => {
-                tracing::warn!("process {pid} is not observed: {error}");
-                return;
+                if !ends() {
+                    tracing::warn!("process {pid} is not observed: {error}");
+                }
+                return self.disown(pid);
             }
         };
-        // Short-lived: what is read of it from now on is nothing. A child's exchanges count for its parent.
-        if !self.scanner.is_alive(target.process.key) {
-            self.disown(pid);
-            return;
+        // Short-lived: nothing can be read of it any more. What a child served counts for its parent.
+        if ends() || !self.scanner.is_alive(target.process.key) {
+            return self.disown(pid);
         }
         let key = TargetKey(self.next_key);
         self.next_key += 1;
@@ -263,9 +276,7 @@ impl Manager {
         tracing::info!("observing process {pid}, {} ({service_name})", target.process.exe.display());
         self.follow(&target, slot.unwrap_or(0));
         let calibrator = self.start_calibration(&target);
-        // Nobody told of its end if that came before the programs followed it.
-        let ending = !self.scanner.is_alive(target.process.key);
-        self.live.insert(pid, Live { target, key, service_name, ending, calibrator });
+        self.live.insert(pid, Live { target, key, service_name, ending: false, calibrator });
         self.publish();
     }
 

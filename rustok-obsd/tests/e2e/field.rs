@@ -1,55 +1,18 @@
 //! What happens in the field: restarts, upgrades, several targets, namespaces, IPv6, late starts, sudden ends.
 
-use std::{
-    fs,
-    io::{Read as _, Write as _},
-    net::{SocketAddr, TcpStream},
-    path::PathBuf,
-    process::Command,
-    sync::Arc,
-    time::Duration,
-};
+use std::{fs, path::PathBuf, process::Command, sync::Arc, time::Duration};
 
 use rustok_obsd::exposition::{self, Exposition, server};
 use test_support::{Child, Skip, skip, wait_until};
 
 use super::{
     faults::or_skip,
-    running::{Attachments, Binary, Daemon, PATIENCE, Script, Shop, get},
+    running::{Attachments, Binary, Daemon, KeepAlive, PATIENCE, Script, Shop, get},
     serial,
 };
 
 const REQUESTS: &str = "rustok_http_requests_total";
 const DURATIONS: &str = "http_server_request_duration_seconds_count";
-
-/// A connection that stays open.
-struct KeepAlive(TcpStream);
-
-impl KeepAlive {
-    fn open(address: SocketAddr) -> Self {
-        let stream = TcpStream::connect(address).expect("connect");
-        stream.set_read_timeout(Some(PATIENCE)).expect("a limit");
-        Self(stream)
-    }
-
-    fn get(&mut self, path: &str) {
-        // In one piece, as clients do.
-        self.0.write_all(format!("GET {path} HTTP/1.1\r\nhost: e2e\r\n\r\n").as_bytes()).expect("send");
-        let (mut bytes, mut buffer) = (Vec::new(), [0; 4096]);
-        loop {
-            let count = self.0.read(&mut buffer).expect("an answer");
-            assert!(count > 0, "closed after {}", String::from_utf8_lossy(&bytes));
-            bytes.extend_from_slice(&buffer[..count]);
-            let text = String::from_utf8_lossy(&bytes);
-            let Some((head, body)) = text.split_once("\r\n\r\n") else { continue };
-            let length =
-                head.to_lowercase().lines().find_map(|line| line.strip_prefix("content-length: ")?.parse().ok());
-            if body.len() >= length.unwrap_or(0) {
-                return;
-            }
-        }
-    }
-}
 
 #[test]
 fn an_upgrade_in_place_and_a_restart_are_followed_and_counters_go_on() {

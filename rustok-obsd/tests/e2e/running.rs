@@ -6,7 +6,8 @@
 use std::{
     collections::{BTreeSet, HashSet},
     fs,
-    net::SocketAddr,
+    io::{Read as _, Write as _},
+    net::{SocketAddr, TcpStream},
     os::unix::fs::PermissionsExt as _,
     path::{Path, PathBuf},
     process::{Command, ExitStatus, Output},
@@ -278,6 +279,35 @@ impl Shop {
 pub fn get(address: SocketAddr, path: &str, times: usize) {
     for _ in 0..times {
         http_get(address, path).unwrap_or_else(|error| panic!("{path}: {error}"));
+    }
+}
+
+/// A connection that stays open.
+pub struct KeepAlive(TcpStream);
+
+impl KeepAlive {
+    pub fn open(address: SocketAddr) -> Self {
+        let stream = TcpStream::connect(address).expect("connect");
+        stream.set_read_timeout(Some(PATIENCE)).expect("a limit");
+        Self(stream)
+    }
+
+    pub fn get(&mut self, path: &str) {
+        // In one piece, as clients do.
+        self.0.write_all(format!("GET {path} HTTP/1.1\r\nhost: e2e\r\n\r\n").as_bytes()).expect("send");
+        let (mut bytes, mut buffer) = (Vec::new(), [0; 4096]);
+        loop {
+            let count = self.0.read(&mut buffer).expect("an answer");
+            assert!(count > 0, "closed after {}", String::from_utf8_lossy(&bytes));
+            bytes.extend_from_slice(&buffer[..count]);
+            let text = String::from_utf8_lossy(&bytes);
+            let Some((head, body)) = text.split_once("\r\n\r\n") else { continue };
+            let length =
+                head.to_lowercase().lines().find_map(|line| line.strip_prefix("content-length: ")?.parse().ok());
+            if body.len() >= length.unwrap_or(0) {
+                return;
+            }
+        }
     }
 }
 
