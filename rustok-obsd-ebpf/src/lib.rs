@@ -236,28 +236,24 @@ pub enum Capture {
 #[repr(u32)]
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Counter {
-    /// Records written to the ring.
-    Submitted = 0,
     /// Records lost because the ring was full.
-    RingFull = 1,
+    RingFull = 0,
     /// Receives and sends dropped because they returned EAGAIN.
-    WouldBlock = 2,
+    WouldBlock = 1,
     /// Sockets that could not be tracked because the map was full or racing.
-    SocketMapFull = 3,
+    SocketMapFull = 2,
     /// Payloads that could not be read.
-    Unreadable = 4,
-    /// Payload bytes copied.
-    PayloadBytes = 5,
+    Unreadable = 3,
     /// Task ids that could not be read although the slot is known.
-    TaskUnreadable = 6,
+    TaskUnreadable = 4,
     /// Sends and receives of targets on sockets of another kind (UDP, Unix), not followed.
-    OtherSocket = 7,
-    /// Sends and receives seen of targets on TCP sockets.
-    SocketCalls = 8,
+    OtherSocket = 5,
+    /// Records written to the ring: what was written and what was lost is all there was.
+    Submitted = 6,
 }
 
 /// Number of [`Counter`]s.
-pub const COUNTERS: u32 = 9;
+pub const COUNTERS: u32 = 7;
 
 macro_rules! impl_record {
     ($($name:ident: $size:literal),* $(,)?) => {$(

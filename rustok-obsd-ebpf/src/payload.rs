@@ -4,7 +4,7 @@
 //! plain buffers, I/O vectors and message headers are read; others (sendfile, splice, io_uring, …) give no payload.
 
 use aya_ebpf::helpers::{
-    bpf_probe_read_kernel, bpf_probe_read_user,
+    bpf_probe_read_user,
     generated::{bpf_get_current_task_btf, bpf_probe_read_user as probe_read_user, bpf_task_pt_regs},
 };
 use rustok_obsd_ebpf::{MAX_PAYLOAD, SocketIo, TAIL};
@@ -12,7 +12,7 @@ use rustok_obsd_ebpf::{MAX_PAYLOAD, SocketIo, TAIL};
 use crate::{maps, transfer::min};
 
 /// I/O vectors that are followed. hyper uses up to 64, but a head and the start of a body lie in the first.
-const VECTORS: u64 = 16;
+const VECTORS: u32 = 16;
 const MASK: u32 = MAX_PAYLOAD as u32 - 1;
 
 /// Room for one record. The second half of the payload lets the verifier see that any position below [`MAX_PAYLOAD`]
@@ -22,6 +22,7 @@ pub struct Scratch {
     pub head: SocketIo,
     payload: [u8; 2 * MAX_PAYLOAD],
     walk: Walk,
+    vectors: [Vector; VECTORS as usize],
 }
 
 /// Where the walk over the caller's buffers stands. It lies in map memory on purpose, and is read and written as
@@ -29,10 +30,6 @@ pub struct Scratch {
 /// registers the same loop takes more than a million of its steps.
 #[repr(C)]
 struct Walk {
-    /// The only buffer, or the address of the vectors.
-    address: u64,
-    /// Vectors; 0 for a single buffer.
-    vectors: u64,
     /// The last eight bytes so far, the very last in the highest byte.
     last: u64,
     /// Bytes not walked yet.
@@ -91,13 +88,11 @@ struct Call {
 
 #[cfg(bpf_target_arch = "x86_64")]
 mod arch {
-    /// `struct pt_regs` from `dx` on: dx, si, di, orig_ax (arch/x86/include/asm/ptrace.h).
-    pub const FIRST: u64 = 96;
-    pub type Registers = [u64; 4];
-    pub const fn call(registers: Registers) -> super::Call {
-        let [dx, si, _di, orig_ax] = registers;
-        super::Call { number: orig_ax, second: si, third: dx }
-    }
+    /// Offsets in `struct pt_regs` (arch/x86/include/asm/ptrace.h): orig_ax, si, dx.
+    pub type Number = u64;
+    pub const NUMBER: u64 = 120;
+    pub const SECOND: u64 = 104;
+    pub const THIRD: u64 = 96;
     /// arch/x86/entry/syscalls/syscall_64.tbl: read, write, sendto, recvfrom.
     pub const PLAIN: [u64; 4] = [0, 1, 44, 45];
     /// readv, writev.
@@ -108,12 +103,11 @@ mod arch {
 
 #[cfg(bpf_target_arch = "aarch64")]
 mod arch {
-    /// `struct user_pt_regs` regs[0..], then sp, pc, pstate, orig_x0, syscallno (arch/arm64/include/asm/ptrace.h).
-    pub const FIRST: u64 = 0;
-    pub type Registers = [u64; 36];
-    pub const fn call(registers: Registers) -> super::Call {
-        super::Call { number: registers[35] & 0xffff_ffff, second: registers[1], third: registers[2] }
-    }
+    /// Offsets in `struct pt_regs` (arch/arm64/include/asm/ptrace.h): syscallno, regs[1], regs[2].
+    pub type Number = u32;
+    pub const NUMBER: u64 = 280;
+    pub const SECOND: u64 = 8;
+    pub const THIRD: u64 = 16;
     /// include/uapi/asm-generic/unistd.h: read, write, sendto, recvfrom.
     pub const PLAIN: [u64; 4] = [63, 64, 206, 207];
     /// readv, writev.
@@ -123,21 +117,24 @@ mod arch {
 }
 
 #[inline(always)]
-fn current_call() -> Option<Call> {
-    // SAFETY: a helper without arguments; the pointer goes to another helper unchanged.
-    let registers = unsafe { bpf_task_pt_regs(bpf_get_current_task_btf()) } as u64;
-    // SAFETY: the helper checks the address and fails on a bad one.
-    let registers = unsafe { bpf_probe_read_kernel((registers + arch::FIRST) as *const arch::Registers) }.ok()?;
-    Some(arch::call(registers))
+fn current_call() -> Call {
+    // SAFETY: no arguments; the verifier knows the types of both pointers and checks the constant offsets, so that the
+    // loads are plain ones that cannot fault.
+    unsafe {
+        let registers = bpf_task_pt_regs(bpf_get_current_task_btf()) as u64;
+        let register = |offset| core::ptr::read_volatile((registers + offset) as *const u64);
+        let number = core::ptr::read_volatile((registers + arch::NUMBER) as *const arch::Number);
+        Call { number: number as u64, second: register(arch::SECOND), third: register(arch::THIRD) }
+    }
 }
 
 /// Copies up to `limit` of the `moved` bytes into the scratch and, if that is not all, the last ones into `tail`.
 /// Returns how many were copied, `None` if the call's buffers cannot be read.
 #[inline(always)]
 pub fn copy(scratch: &mut Scratch, moved: u32, limit: u32, tail: &mut [u8; TAIL]) -> Option<u32> {
-    let call = current_call()?;
+    let call = current_call();
     let (address, vectors) = if arch::PLAIN.contains(&call.number) {
-        (call.second, 0)
+        return copy_plain(scratch, call.second, moved, limit, tail);
     } else if arch::VECTOR.contains(&call.number) {
         (call.second, call.third)
     } else if arch::MESSAGE.contains(&call.number) {
@@ -148,8 +145,17 @@ pub fn copy(scratch: &mut Scratch, moved: u32, limit: u32, tail: &mut [u8; TAIL]
     } else {
         return None;
     };
-    set!(scratch.walk, address, address);
-    set!(scratch.walk, vectors, vectors);
+    // One read for all of them: each costs more than what it copies.
+    set!(scratch.walk, len, if vectors < u64::from(VECTORS) { vectors as u32 } else { VECTORS });
+    let vectors = get!(scratch.walk, len);
+    if vectors > VECTORS {
+        return None;
+    }
+    let to = (&raw mut scratch.vectors).cast();
+    // SAFETY: the length is at most that of the array; the helper checks the source and fails on a bad one.
+    if unsafe { probe_read_user(to, vectors * size_of::<Vector>() as u32, address as *const _) } != 0 {
+        return None;
+    }
     set!(scratch.walk, last, 0);
     set!(scratch.walk, rest, moved);
     set!(scratch.walk, copied, 0);
@@ -157,7 +163,7 @@ pub fn copy(scratch: &mut Scratch, moved: u32, limit: u32, tail: &mut [u8; TAIL]
     set!(scratch.walk, failed, 0);
     let mut index = 0;
     while index < VECTORS {
-        if !step(scratch, index, limit < moved) {
+        if index >= vectors || !step(scratch, index, limit < moved) {
             break;
         }
         index += 1;
@@ -171,29 +177,35 @@ pub fn copy(scratch: &mut Scratch, moved: u32, limit: u32, tail: &mut [u8; TAIL]
     Some(get!(scratch.walk, copied) & MASK)
 }
 
+/// The common case: one buffer, in one read.
+#[inline(always)]
+fn copy_plain(scratch: &mut Scratch, buffer: u64, moved: u32, limit: u32, tail: &mut [u8; TAIL]) -> Option<u32> {
+    set!(scratch.walk, len, limit);
+    let len = get!(scratch.walk, len) & MASK;
+    if len > 0 {
+        let to = scratch.payload.as_mut_ptr();
+        // SAFETY: the length is below half of the payload; the helper checks the source and fails on a bad one.
+        if unsafe { probe_read_user(to.cast(), len, buffer as *const _) } != 0 {
+            return None;
+        }
+    }
+    if len < moved && moved >= TAIL as u32 {
+        let end = buffer + u64::from(moved);
+        // SAFETY: the helper checks the address and fails on a bad one.
+        *tail = unsafe { bpf_probe_read_user((end - TAIL as u64) as *const [u8; TAIL]) }.ok()?;
+    }
+    Some(len)
+}
+
 /// Walks one buffer; false after the last.
 #[inline(always)]
-fn step(scratch: &mut Scratch, index: u64, cut: bool) -> bool {
+fn step(scratch: &mut Scratch, index: u32, cut: bool) -> bool {
     let rest = get!(scratch.walk, rest);
-    let vectors = get!(scratch.walk, vectors);
-    if rest == 0 || index > vectors {
+    if rest == 0 || index >= VECTORS {
         return false;
     }
-    let address = get!(scratch.walk, address);
-    let (base, part) = if vectors == 0 {
-        (address, rest)
-    } else {
-        if index == vectors {
-            return false;
-        }
-        let address = address + index * size_of::<Vector>() as u64;
-        // SAFETY: the helper checks the address and fails on a bad one.
-        let Ok(vector) = (unsafe { bpf_probe_read_user(address as *const Vector) }) else {
-            set!(scratch.walk, failed, 1);
-            return false;
-        };
-        (vector.base, if vector.len < u64::from(rest) { vector.len as u32 } else { rest })
-    };
+    let vector = scratch.vectors[index as usize];
+    let (base, part) = (vector.base, if vector.len < u64::from(rest) { vector.len as u32 } else { rest });
     let copied = get!(scratch.walk, copied);
     let limit = get!(scratch.walk, limit);
     let wanted = min(part, if copied < limit { limit - copied } else { 0 }) & MASK;

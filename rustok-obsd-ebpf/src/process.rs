@@ -25,7 +25,10 @@ fn tell(kind: Kind, pid: u32, parent: u32) {
 /// Any process of the host may become a target.
 #[inline(always)]
 pub fn on_exec() {
-    tell(Kind::Exec, (bpf_get_current_pid_tgid() >> 32) as u32, 0);
+    let tgid = (bpf_get_current_pid_tgid() >> 32) as u32;
+    // Another program has its task ids elsewhere, or is no target at all.
+    let _ = TARGETS.remove(&tgid);
+    tell(Kind::Exec, tgid, 0);
 }
 
 /// The main thread of a target ends.
@@ -38,18 +41,18 @@ pub fn on_exit() {
     }
 }
 
-/// A target forked: the child is the same program.
+/// A target forked: the child is the same program, and followed from now on, since it may serve what its parent accepted.
 #[inline(always)]
 pub fn on_fork(child: u64) {
     let parent = (bpf_get_current_pid_tgid() >> 32) as u32;
-    if TARGETS.get_ptr(&parent).is_none() {
-        return;
-    }
+    // SAFETY: the value is only read, and stays valid while the program runs (see `Current::followed`).
+    let Some(target) = (unsafe { TARGETS.get(&parent) }).copied() else { return };
     let address = (child + u64::from(globals::task_tgid())) as *const u32;
     // SAFETY: the helper checks the address and fails on a bad one.
     if let Ok(pid) = unsafe { bpf_probe_read_kernel(address) }
         && pid != parent
     {
         tell(Kind::Fork, pid, parent);
+        let _ = TARGETS.insert(&pid, &target, 0);
     }
 }

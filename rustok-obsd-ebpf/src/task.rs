@@ -1,8 +1,6 @@
 //! The current process, thread and Tokio task.
 
-use aya_ebpf::helpers::{
-    bpf_get_current_pid_tgid, bpf_probe_read_kernel, bpf_probe_read_user, generated::bpf_get_current_task,
-};
+use aya_ebpf::helpers::{bpf_get_current_pid_tgid, bpf_probe_read_user, generated::bpf_get_current_task_btf};
 use rustok_obsd_ebpf::{Counter, Target};
 
 use crate::{
@@ -59,8 +57,11 @@ pub fn thread_pointer() -> Option<u64> {
     if offset == 0 {
         return None;
     }
-    // SAFETY: no arguments; returns the address of the running task's `task_struct`.
-    let task = unsafe { bpf_get_current_task() };
-    // SAFETY: the helper checks the address and fails on a bad one.
-    unsafe { bpf_probe_read_kernel((task + u64::from(offset)) as *const u64) }.ok()
+    // SAFETY: no arguments. The pointer is one of a type that the verifier knows, and the offset a constant to it: it
+    // checks that there lies a field of eight bytes, and makes the load a plain one that cannot fault. A helper that
+    // copies would take ten times as long.
+    Some(unsafe {
+        let task = bpf_get_current_task_btf() as u64;
+        core::ptr::read_volatile((task + u64::from(offset)) as *const u64)
+    })
 }

@@ -33,7 +33,6 @@ pub fn on_transfer<const RECEIVE: bool>(sk: u64, result: i32, flags: i32) {
     // SAFETY: a map value, checked for null. Two threads may use one socket at a time, but each direction is serialised
     // by the socket's own lock or by the application.
     let state = unsafe { &mut *state };
-    count(Counter::SocketCalls, 1);
     if state.announced == 0 {
         socket::announce(sk, state, current.tgid);
     }
@@ -75,7 +74,6 @@ pub fn on_transfer<const RECEIVE: bool>(sk: u64, result: i32, flags: i32) {
     if captured < moved {
         record_flags |= IO_TRUNCATED;
     }
-    count(Counter::PayloadBytes, u64::from(captured));
     scratch.head = SocketIo {
         kind: if RECEIVE { Kind::Receive } else { Kind::Send } as u8,
         flags: record_flags,

@@ -8,36 +8,10 @@ use rustok_obsd::contract::recorder::{Exemplar, HttpRecorder, Limits, TargetKey,
 use rustok_obsd::exchange::{Exchange, Method, Outcome, Side};
 use rustok_obsd::exposition::{Exposition, Format, Scratch};
 use rustok_obsd::route::{Route, Source};
-use std::alloc::{GlobalAlloc, Layout, System};
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering};
-
-struct Counting;
-
-static ALLOCATIONS: AtomicU64 = AtomicU64::new(0);
-
-// SAFETY: everything is passed on to the system's allocator.
-unsafe impl GlobalAlloc for Counting {
-    unsafe fn alloc(&self, layout: Layout) -> *mut u8 {
-        ALLOCATIONS.fetch_add(1, Ordering::Relaxed);
-        // SAFETY: as the caller promises.
-        unsafe { System.alloc(layout) }
-    }
-
-    unsafe fn dealloc(&self, pointer: *mut u8, layout: Layout) {
-        // SAFETY: as the caller promises.
-        unsafe { System.dealloc(pointer, layout) }
-    }
-
-    unsafe fn realloc(&self, pointer: *mut u8, layout: Layout, size: usize) -> *mut u8 {
-        ALLOCATIONS.fetch_add(1, Ordering::Relaxed);
-        // SAFETY: as the caller promises.
-        unsafe { System.realloc(pointer, layout, size) }
-    }
-}
 
 #[global_allocator]
-static ALLOCATOR: Counting = Counting;
+static COUNTING: test_support::Counting = test_support::Counting;
 
 const TARGET: TargetKey = TargetKey(1);
 
@@ -91,14 +65,14 @@ fn nothing_is_allocated_per_exchange_or_sample_in_steady_state() {
     exposition.register(metrics);
     let mut scratch = Scratch::default();
     let mut allocations = |formats: &[(Format, bool)]| {
-        let before = ALLOCATIONS.load(Ordering::Relaxed);
+        let before = test_support::allocations();
         record(&mut recorder, &routes);
         let mut bytes = 0;
         for (format, gzip) in formats {
             bytes += exposition.render_into(&mut scratch, *format, *gzip).len();
         }
         assert!(bytes > 100_000, "{bytes}");
-        ALLOCATIONS.load(Ordering::Relaxed) - before
+        test_support::allocations() - before
     };
     let formats =
         [(Format::Text, false), (Format::OpenMetrics, false), (Format::Text, true), (Format::OpenMetrics, true)];

@@ -2,39 +2,10 @@
 
 use rustok_obsd::exchange::{Exchange, HttpConnection, Io, NEST_TAIL, Outcome, Shared, Side};
 use rustok_obsd::route::{Patterns, RouteNamer};
-use std::alloc::{GlobalAlloc, Layout, System};
-use std::cell::Cell;
 use std::sync::Arc;
 
-struct Counting;
-
-thread_local! {
-    /// Of this thread: the test harness has threads of its own.
-    static ALLOCATIONS: Cell<u64> = const { Cell::new(0) };
-}
-
-// SAFETY: every call goes to the system's allocator unchanged.
-unsafe impl GlobalAlloc for Counting {
-    unsafe fn alloc(&self, layout: Layout) -> *mut u8 {
-        ALLOCATIONS.set(ALLOCATIONS.get() + 1);
-        // SAFETY: as the caller promises.
-        unsafe { System.alloc(layout) }
-    }
-
-    unsafe fn dealloc(&self, pointer: *mut u8, layout: Layout) {
-        // SAFETY: as the caller promises.
-        unsafe { System.dealloc(pointer, layout) }
-    }
-
-    unsafe fn realloc(&self, pointer: *mut u8, layout: Layout, size: usize) -> *mut u8 {
-        ALLOCATIONS.set(ALLOCATIONS.get() + 1);
-        // SAFETY: as the caller promises.
-        unsafe { System.realloc(pointer, layout, size) }
-    }
-}
-
 #[global_allocator]
-static COUNTING: Counting = Counting;
+static COUNTING: test_support::Counting = test_support::Counting;
 
 /// One exchange of each kind that a connection carries every day.
 struct Traffic {
@@ -105,12 +76,12 @@ fn a_hundred_thousand_exchanges_allocate_nothing_once_warm() {
     for connection in &mut connections {
         traffic.turn(connection, &mut shared, &mut namer);
     }
-    let (before, complete) = (ALLOCATIONS.get(), traffic.complete);
+    let (before, complete) = (test_support::allocations(), traffic.complete);
     for _ in 0..25_000 / 8 {
         for connection in &mut connections {
             traffic.turn(connection, &mut shared, &mut namer);
         }
     }
     assert_eq!(traffic.complete - complete, 100_000);
-    assert_eq!(ALLOCATIONS.get() - before, 0);
+    assert_eq!(test_support::allocations() - before, 0);
 }

@@ -41,6 +41,11 @@ pub enum Command {
         /// Process.
         tgid: u32,
     },
+    /// A forked child is no target.
+    Disown {
+        /// Process.
+        tgid: u32,
+    },
     /// The process ended or replaced its program.
     Remove {
         /// Process.
@@ -69,8 +74,10 @@ pub struct Added {
 /// What the pipeline tells the room that finds targets.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Notice {
-    /// A process replaced its program, or a target forked it.
+    /// A process replaced its program.
     Started(u32),
+    /// A target forked it; the programs follow it already.
+    Forked(u32),
     /// A target's main thread ended.
     Ended(u32),
     /// What should be the task's id on the thread that matched routes is none, again and again.
@@ -98,6 +105,13 @@ struct Observed {
     ended: Option<Instant>,
 }
 
+/// A child that a target forked.
+struct Child {
+    parent: u32,
+    /// Disowned or ended; records that it left are still in the ring.
+    ended: Option<Instant>,
+}
+
 /// So many routes matched without a task: the slot is another one. axum serves every connection in a task.
 const DOUBTS: u32 = 256;
 
@@ -109,6 +123,8 @@ const fn is_task_id(task: u64) -> bool {
 /// See the module's head.
 pub struct Pipeline {
     targets: FxHashMap<u32, Observed>,
+    /// Children that targets forked, until they are targets themselves: what they serve counts for the parent.
+    children: FxHashMap<u32, Child>,
     connections: Connections,
     most_connections: usize,
     shared: Shared,
@@ -159,6 +175,7 @@ impl Pipeline {
         let Parts { most_connections, recorder, tracer, own, verdicts, counts } = parts;
         Self {
             targets: FxHashMap::default(),
+            children: FxHashMap::default(),
             connections: Connections::default(),
             most_connections,
             shared: Shared::default(),
@@ -191,6 +208,11 @@ impl Pipeline {
                         });
                     }
                 }
+                Command::Disown { tgid } => {
+                    if let Some(child) = self.children.get_mut(&tgid) {
+                        child.ended = Some(Instant::now());
+                    }
+                }
                 Command::Remove { tgid, key } => {
                     if let Some(target) = self.targets.get_mut(&tgid).filter(|target| target.key == key) {
                         target.ended = Some(Instant::now());
@@ -209,6 +231,7 @@ impl Pipeline {
         let Added { process, key, labels, resource, namer, routes_exact } = added;
         // The pid serves again, or the process replaced its program.
         self.forget(process.pid);
+        self.children.remove(&process.pid);
         self.recorder.register_target(key, labels);
         if let Some(tracer) = &mut self.tracer {
             tracer.add_target(key, resource);
@@ -241,6 +264,9 @@ impl Pipeline {
         for tgid in ended {
             self.forget(tgid);
         }
+        self.children.retain(|_, child| {
+            child.ended.is_none_or(|ended| ended.elapsed() < AFTERLIFE) && self.targets.contains_key(&child.parent)
+        });
         let excess = self.connections.len().saturating_sub(self.most_connections);
         if excess > 0 {
             for conn in self.connections.oldest(excess + self.most_connections / 16) {
@@ -283,9 +309,21 @@ impl Pipeline {
                 self.own.records.add(RecordKind::Route, 1);
                 self.on_route(&hit);
             }
-            Record::Exec(event) => self.notify(RecordKind::Exec, Notice::Started(event.pid)),
-            Record::Fork(event) => self.notify(RecordKind::Fork, Notice::Started(event.pid)),
-            Record::Exit(event) => self.notify(RecordKind::Exit, Notice::Ended(event.pid)),
+            Record::Exec(event) => {
+                self.children.remove(&event.pid);
+                self.notify(RecordKind::Exec, Notice::Started(event.pid));
+            }
+            Record::Fork(event) => {
+                let parent = self.owner(event.parent);
+                self.children.insert(event.pid, Child { parent, ended: None });
+                self.notify(RecordKind::Fork, Notice::Forked(event.pid));
+            }
+            Record::Exit(event) => {
+                if let Some(child) = self.children.get_mut(&event.pid) {
+                    child.ended = Some(Instant::now());
+                }
+                self.notify(RecordKind::Exit, Notice::Ended(event.pid));
+            }
             Record::TaskEnter(probe) => self.notify(RecordKind::TaskEnter, Notice::TaskEnter(probe)),
         }
     }
@@ -296,13 +334,23 @@ impl Pipeline {
         let _ = self.notices.send(notice);
     }
 
+    /// The target that a process' connections belong to.
+    fn owner(&self, tgid: u32) -> u32 {
+        if self.targets.contains_key(&tgid) {
+            tgid
+        } else {
+            self.children.get(&tgid).map_or(tgid, |child| child.parent)
+        }
+    }
+
     fn on_open(&mut self, open: &SocketOpen) {
         // The command came before the programs followed the process, but perhaps after this batch began.
         if !self.targets.contains_key(&open.tgid) {
             self.obey();
         }
-        let routes_exact = self.targets.get(&open.tgid).is_some_and(|target| target.routes_exact);
-        if let Some(replaced) = self.connections.open(open, routes_exact) {
+        let tgid = self.owner(open.tgid);
+        let routes_exact = self.targets.get(&tgid).is_some_and(|target| target.routes_exact);
+        if let Some(replaced) = self.connections.open(&SocketOpen { tgid, ..*open }, routes_exact) {
             self.end(replaced, open.time_ns, true);
         }
     }

@@ -7,8 +7,8 @@ use super::recorder::{
     ClientEntry, ClientKey, HttpRecorder, Limits, NO_PEER, OTHER_PEER, Peer, ServerEntry, ServerKey, TargetKey,
 };
 use super::series::{
-    ClientSeries, Ending, METHODS, OTHER, PathLabels, SOURCES, ServerSeries, Service, Timed, error_type, method_text,
-    outcome, source_index,
+    ClientSeries, Ending, METHODS, OTHER, PathLabels, SOURCES, ServerSeries, Service, Timed, error_type, outcome,
+    source_index,
 };
 use crate::contract::histogram::{Histogram, bump};
 use crate::exchange::{Exchange, Method, Side};
@@ -130,7 +130,7 @@ impl HttpRecorder {
         let code = if status == 0 { String::new() } else { status.to_string() };
         let values = [
             self.service_name(key.service),
-            method_text(method),
+            method.as_str(),
             if key.matched { &key.route } else { "" },
             &code,
             "http",
@@ -163,7 +163,7 @@ impl HttpRecorder {
     fn request(&mut self, method: Method, route: &Arc<str>, status: u16) -> usize {
         let metrics = &self.metrics;
         *self.requests.entry((method, Arc::clone(route), status)).or_insert_with(|| {
-            let values = [method_text(method), route, &format!("{status:03}")];
+            let values = [method.as_str(), route, &format!("{status:03}")];
             let labels = LabelSet::new(http::REQUESTS.labels.iter().copied().zip(values));
             metrics.requests.push(labels).unwrap_or(0)
         })
@@ -172,7 +172,7 @@ impl HttpRecorder {
     fn path(&mut self, method: Method, route: &Arc<str>) -> usize {
         let metrics = &self.metrics;
         *self.paths.entry((method, Arc::clone(route))).or_insert_with(|| {
-            let values = [method_text(method), &**route];
+            let values = [method.as_str(), &**route];
             let path = LabelSet::new(http::REQUEST_DURATION.labels.iter().copied().zip(values));
             let endpoint = LabelSet::new(http::REQUEST_SIZE.labels.iter().copied().zip(values));
             metrics.paths.push(PathLabels { path, endpoint }).unwrap_or(0)
@@ -202,7 +202,7 @@ impl HttpRecorder {
         let (method, status, ending) = (key.method, key.status, key.ending);
         let code = if status == 0 { String::new() } else { status.to_string() };
         let error = error_type(Side::Client, status, ending);
-        let values = [self.service_name(key.service), method_text(method), &code, &key.address, &key.port, &error];
+        let values = [self.service_name(key.service), method.as_str(), &code, &key.address, &key.port, &error];
         let series = Arc::new(ClientSeries {
             labels: LabelSet::new(http::CLIENT_REQUEST_DURATION.labels.iter().copied().zip(values)),
             service: key.service,

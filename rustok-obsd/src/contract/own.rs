@@ -19,6 +19,7 @@ pub const FAMILIES: &[Family<'static>] = &[
     BUILD_INFO,
     RECORDS,
     RECORDS_LOST,
+    TRANSFERS_SKIPPED,
     EBPF_PROGRAM_RUNS,
     EBPF_PROGRAM_RUN_SECONDS,
     EBPF_MAP_ENTRIES,
@@ -74,6 +75,15 @@ pub const RECORDS_LOST: Family<'static> = own(
     "",
     &["reason"],
     "Records, or parts of them, that never reached the daemon's parsers.",
+);
+
+/// Sends and receives without a record, as it should be.
+pub const TRANSFERS_SKIPPED: Family<'static> = own(
+    "rustok_obsd_transfers_skipped_total",
+    Kind::Counter,
+    "",
+    &["reason"],
+    "Sends and receives of targets that the kernel programs leave out on purpose.",
 );
 
 /// Runs of a kernel program.
@@ -283,6 +293,16 @@ label_values! {
 }
 
 label_values! {
+    /// `reason` of [`TRANSFERS_SKIPPED`].
+    SkipReason {
+        /// It returned EAGAIN: nothing was transferred.
+        WouldBlock = "would_block",
+        /// The socket is not TCP.
+        OtherSocket = "other_socket",
+    }
+}
+
+label_values! {
     /// `problem` of [`EXCHANGE_PROBLEMS`].
     Problem {
         /// A response without a request that was seen.
@@ -363,6 +383,8 @@ pub struct SelfMetrics {
     pub records: Counters<RecordKind>,
     /// [`RECORDS_LOST`].
     pub lost: Counters<LossReason>,
+    /// [`TRANSFERS_SKIPPED`].
+    pub skipped: Counters<SkipReason>,
     /// [`EXCHANGE_PROBLEMS`].
     pub problems: Counters<Problem>,
     /// [`LOST_BYTES`].
@@ -380,6 +402,7 @@ impl SelfMetrics {
             build,
             records,
             lost,
+            skipped: Counters::default(),
             problems: Counters::default(),
             lost_bytes: AtomicU64::new(0),
             spans: OnceLock::new(),
@@ -393,6 +416,7 @@ impl Collect for SelfMetrics {
         out.family(&BUILD_INFO).put([version, revision, rustc], 1u64);
         self.records.collect(&RECORDS, out);
         self.lost.collect(&RECORDS_LOST, out);
+        self.skipped.collect(&TRANSFERS_SKIPPED, out);
         self.problems.collect(&EXCHANGE_PROBLEMS, out);
         out.family(&LOST_BYTES).put([], self.lost_bytes.load(Ordering::Relaxed));
         let spans = self.spans.get().map(|counters| counters.read()).unwrap_or_default();

@@ -14,7 +14,7 @@
 
 use super::histogram::bump;
 use super::http;
-use super::series::{ClientSeries, Ending, HttpMetrics, METHODS, OTHER, SIZE_BOUNDS, ServerSeries, method_text};
+use super::series::{ClientSeries, Ending, HttpMetrics, METHODS, OTHER, SIZE_BOUNDS, ServerSeries};
 use crate::exchange::{Exchange, Method, Side};
 use crate::exposition::LabelSet;
 use crate::route::{Route, Source};
@@ -268,7 +268,7 @@ impl HttpRecorder {
             target.active[index] += 1;
             service.active_labels[index].get_or_init(|| {
                 let names = http::SERVER_ACTIVE_REQUESTS.labels.iter().copied();
-                LabelSet::new(names.zip([service.name.as_str(), method_text(method), "http"]))
+                LabelSet::new(names.zip([service.name.as_str(), method.as_str(), "http"]))
             });
             bump(&service.active[index], 1);
         } else if target.active[index] > 0 {

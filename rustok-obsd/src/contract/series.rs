@@ -101,22 +101,6 @@ pub(super) const METHODS: [Method; 10] = [
     Method::Other,
 ];
 
-/// `http.request.method`; the order of [`METHODS`] is that of the variants.
-pub(super) const fn method_text(method: Method) -> &'static str {
-    match method {
-        Method::Get => "GET",
-        Method::Head => "HEAD",
-        Method::Post => "POST",
-        Method::Put => "PUT",
-        Method::Delete => "DELETE",
-        Method::Connect => "CONNECT",
-        Method::Options => "OPTIONS",
-        Method::Trace => "TRACE",
-        Method::Patch => "PATCH",
-        Method::Other => "_OTHER",
-    }
-}
-
 /// `source` of `rustok_obsd_routes`, in the order of the variants of [`Source`].
 pub(super) const SOURCES: [&str; 5] = ["axum", "pattern", "learned", "unmatched", "overflow"];
 

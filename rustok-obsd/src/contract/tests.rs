@@ -1,7 +1,7 @@
 //! The HTTP recorder as a scrape sees it.
 
 use super::recorder::{Exemplar, HttpRecorder, Limits, TargetKey, TargetLabels};
-use super::series::{HttpMetrics, METHODS, SOURCES, method_text, source_index};
+use super::series::{HttpMetrics, METHODS, SOURCES, source_index};
 use crate::exchange::{Exchange, Method, Outcome, Side};
 use crate::exposition::parse::{Parsed, parse};
 use crate::exposition::{Format, to_text};
@@ -71,7 +71,7 @@ pub(crate) fn fill(recorder: &mut HttpRecorder) {
 #[test]
 fn methods_and_sources_are_listed_in_the_order_of_their_variants() {
     for (index, method) in METHODS.into_iter().enumerate() {
-        assert_eq!(method as usize, index, "{}", method_text(method));
+        assert_eq!(method as usize, index, "{}", method.as_str());
     }
     let sources = [Source::Axum, Source::Pattern, Source::Learned, Source::Unmatched, Source::Overflow];
     for (source, text) in sources.into_iter().zip(SOURCES) {

@@ -64,7 +64,7 @@ impl Diagnosis {
 /// The rules or the process table cannot be read.
 pub fn diagnose(config: &Config) -> Result<Diagnosis, DaemonError> {
     let scanner = Scanner::new(&config.path.procfs, Selector::new(&rules(&config.targets))?);
-    let kernel = Kernel::inspect();
+    let kernel = Kernel::inspect_below(&config.path.sysfs);
     let mut host = host_checks(&kernel);
     host.extend(load_checks(config, &kernel));
     let scan = scanner.scan()?;
@@ -114,8 +114,9 @@ fn host_checks(kernel: &Kernel) -> Vec<Check> {
     let mut checks = vec![required("kernel", Ok(kernel.release.clone()))];
     checks.push(required(
         "capabilities",
-        if kernel.missing.is_empty() { Ok("all there".into()) } else { Err(kernel.refusal().unwrap_or_default()) },
+        kernel.lacks(true).map_or_else(|| Ok("those of the kernel programs are there".into()), Err),
     ));
+    checks.push(optional("other users' processes", kernel.lacks(false).map_or_else(|| Ok("may be read".into()), Err)));
     checks.push(match kernel.lockdown.as_deref() {
         Some("confidentiality") => required("lockdown", Err(kernel.refusal().unwrap_or_default())),
         mode => required("lockdown", Ok(mode.unwrap_or("not built in").into())),

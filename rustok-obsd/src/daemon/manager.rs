@@ -4,7 +4,7 @@
 //! [`Command`]s to the pipeline. Costs: one thread that sleeps; an analysis per binary, some ms per attachment.
 
 use std::{
-    collections::BTreeMap,
+    collections::{BTreeMap, HashSet},
     sync::{
         Arc, Mutex, MutexGuard, PoisonError,
         atomic::{AtomicBool, Ordering},
@@ -13,17 +13,18 @@ use std::{
     time::{Duration, Instant},
 };
 
-use rustok_obsd_ebpf::TaskProbe;
+use rustok_obsd_ebpf::{Counter, TaskProbe};
 
 use super::{DaemonError, rules::rules, status::TargetBoard};
 use crate::{
     capture::pipeline::{Added, Command, Notice},
     config::Config,
     contract::recorder::{TargetKey, TargetLabels},
-    probe::{ProbeBoard, Programs, State, uprobe::Uprobes},
+    probe::{ProbeBoard, Programs, State, loader::Counts, uprobe::Uprobes},
     route::{Patterns, RouteNamer},
     target::{
-        BinaryCache, Calibrator, ProbePoint, Process, ProcessMemory, Progress, Scanner, Selector, Target, TaskSlot,
+        BinaryCache, Calibrator, ProbePoint, Process, ProcessMemory, Progress, Scanner, Selector, Target, TargetInfo,
+        TaskSlot,
     },
     trace::Resources,
 };
@@ -34,17 +35,20 @@ const TOKIO: &str = "tokio_task_enter";
 /// Name of the slot among the probes.
 const SLOT: &str = "tokio_task_slot";
 
+/// Ports that may be those of targets that ended, before the programs' map is cleared of them.
+const STALE_PORTS: usize = 256;
 /// Between two looks at processes that end, and at the stop flag.
 const TICK: Duration = Duration::from_millis(100);
-/// Between two scans where events do not tell enough: a rule names a port, or the events are not to be had.
+/// Between two scans where events do not tell enough: a rule names a port, or the events are not to be had or were lost.
 const RESCAN: Duration = Duration::from_secs(5);
-/// A target that was told to have ended and has not after this time goes on (its main thread ended before the others).
-const LINGER: Duration = Duration::from_secs(5);
 
 struct Live {
     target: Target,
     key: TargetKey,
-    ending: Option<Instant>,
+    /// What its series are called.
+    service_name: String,
+    /// Its main thread ended.
+    ending: bool,
     calibrator: Option<Calibrator>,
 }
 
@@ -54,6 +58,11 @@ pub(super) struct Manager {
     scanner: Scanner,
     cache: BinaryCache,
     programs: Option<Arc<Mutex<Programs>>>,
+    counts: Option<Arc<Counts>>,
+    /// Lost records at the last scan.
+    lost: u64,
+    /// Processes that could not be read at the last scan.
+    denied: usize,
     uprobes: Uprobes,
     probes: ProbeBoard,
     board: TargetBoard,
@@ -69,6 +78,7 @@ impl Manager {
     pub(super) fn new(
         config: Arc<Config>,
         programs: Option<Arc<Mutex<Programs>>>,
+        counts: Option<Arc<Counts>>,
         probes: ProbeBoard,
         resources: Resources,
         commands: Sender<Command>,
@@ -82,6 +92,9 @@ impl Manager {
             scanner,
             cache: BinaryCache::default(),
             programs,
+            counts,
+            lost: 0,
+            denied: 0,
             uprobes: Uprobes::default(),
             probes,
             board: TargetBoard::default(),
@@ -100,8 +113,13 @@ impl Manager {
 
     pub(super) fn run(mut self, stop: &AtomicBool) -> Self {
         self.scan();
+        give_back_memory();
         if self.live.is_empty() {
-            tracing::info!("no process matches the targets yet; new ones are seen when they start");
+            let denied = match self.denied {
+                0 => String::new(),
+                some => format!(" ({some} may not be read; `rustok-obsd doctor` tells what is missing)"),
+            };
+            tracing::info!("no process matches the targets yet{denied}; new ones are seen when they start");
         }
         while !stop.load(Ordering::Relaxed) {
             match self.notices.recv_timeout(TICK) {
@@ -129,16 +147,20 @@ impl Manager {
             .iter()
             .filter(|probe| matches!(probe.probe.as_str(), "sched_process_exec" | "sched_process_exit"))
             .all(|probe| probe.state == State::Attached);
-        !events || self.scanner.selector().wants_ports()
+        !events || self.scanner.selector().wants_ports() || self.lost_records() > self.lost
+    }
+
+    /// Records that found the ring full: process events may be among them.
+    fn lost_records(&self) -> u64 {
+        self.counts.as_ref().map_or(0, |counts| counts.get(Counter::RingFull))
     }
 
     fn scan(&mut self) {
         self.scanned = Instant::now();
+        self.lost = self.lost_records();
         match self.scanner.scan() {
             Ok(scan) => {
-                if scan.denied > 0 {
-                    tracing::debug!("{} processes may not be read", scan.denied);
-                }
+                self.denied = scan.denied;
                 for process in scan.targets {
                     let known = self.live.get(&process.key.pid);
                     if known.is_none_or(|live| live.target.process.key != process.key) {
@@ -152,8 +174,27 @@ impl Manager {
                     .map(|live| live.target.process.key.pid)
                     .collect();
                 gone.into_iter().for_each(|pid| self.end(pid));
+                self.unfollow_strangers();
             }
             Err(error) => tracing::warn!("{error}"),
+        }
+    }
+
+    /// A forked child is no target, or no more.
+    fn disown(&self, pid: u32) {
+        if let Some(mut programs) = self.lock() {
+            // It may be gone already, by its end.
+            let _ = programs.targets.remove(&pid);
+        }
+        let _ = self.commands.send(Command::Disown { tgid: pid });
+    }
+
+    /// Takes processes out of the programs' map that are no targets: children of which no more was told.
+    fn unfollow_strangers(&self) {
+        let Some(mut programs) = self.lock() else { return };
+        let followed: Vec<u32> = programs.targets.keys().flatten().collect();
+        for pid in followed.iter().filter(|pid| !self.live.contains_key(pid)) {
+            let _ = programs.targets.remove(pid);
         }
     }
 
@@ -169,9 +210,14 @@ impl Manager {
                     self.start(process);
                 }
             }
+            Notice::Forked(pid) => match self.scanner.inspect(pid) {
+                Some(process) if !self.live.contains_key(&pid) => self.start(process),
+                Some(_) => {}
+                None => self.disown(pid),
+            },
             Notice::Ended(pid) => {
                 if let Some(live) = self.live.get_mut(&pid) {
-                    live.ending = Some(Instant::now());
+                    live.ending = true;
                 }
             }
             Notice::TaskEnter(probe) => self.calibrate(&probe),
@@ -179,17 +225,12 @@ impl Manager {
         }
     }
 
-    /// Ends the targets whose processes are gone: the event comes while they still end.
+    /// Ends the targets whose processes are gone: the event comes while they still end, or when the main thread ends before
+    /// the others, which may take any time.
     fn bury(&mut self) {
-        let mut gone = Vec::new();
-        for (pid, live) in &mut self.live {
-            let Some(since) = live.ending else { continue };
-            if !self.scanner.is_alive(live.target.process.key) {
-                gone.push(*pid);
-            } else if since.elapsed() > LINGER {
-                live.ending = None;
-            }
-        }
+        let ending = self.live.iter().filter(|(_, live)| live.ending);
+        let gone: Vec<u32> =
+            ending.filter(|(_, live)| !self.scanner.is_alive(live.target.process.key)).map(|(pid, _)| *pid).collect();
         gone.into_iter().for_each(|pid| self.end(pid));
     }
 
@@ -205,22 +246,30 @@ impl Manager {
                 return;
             }
         };
+        // Short-lived: what is read of it from now on is nothing. A child's exchanges count for its parent.
+        if !self.scanner.is_alive(target.process.key) {
+            self.disown(pid);
+            return;
+        }
         let key = TargetKey(self.next_key);
         self.next_key += 1;
-        tracing::info!("observing process {pid}, {} ({})", target.process.exe.display(), target.process.service_name());
         let slot = match &target.binary.task_slot {
             TaskSlot::Known(offset) => Some(*offset),
             TaskSlot::NeedsCalibration { .. } | TaskSlot::Absent { .. } => None,
         };
         let routed = self.attach_axum(&target);
-        self.announce(&target, key, routed && slot.is_some());
+        let service_name = self.announce(&target, key, routed && slot.is_some());
+        tracing::info!("observing process {pid}, {} ({service_name})", target.process.exe.display());
         self.follow(&target, slot.unwrap_or(0));
         let calibrator = self.start_calibration(&target);
-        self.live.insert(pid, Live { target, key, ending: None, calibrator });
+        // Nobody told of its end if that came before the programs followed it.
+        let ending = !self.scanner.is_alive(target.process.key);
+        self.live.insert(pid, Live { target, key, service_name, ending, calibrator });
         self.publish();
     }
 
-    fn announce(&self, target: &Target, key: TargetKey, routes_exact: bool) {
+    /// Yields the service's name.
+    fn announce(&self, target: &Target, key: TargetKey, routes_exact: bool) -> String {
         let configured = self.config.targets.get(target.process.entry).cloned().unwrap_or_default();
         let resource = Arc::new(self.resources.describe(&configured, target.process.key.pid));
         let text = |key: &str| resource.get(key).unwrap_or_default();
@@ -237,10 +286,13 @@ impl Manager {
             Patterns::default()
         });
         let namer = RouteNamer::new(patterns, self.config.routes.limit);
+        let namer = if self.config.routes.learner { namer } else { namer.without_learner() };
         let process = target.process.key;
+        let service_name = labels.service_name.clone();
         let added = Added { process, key, labels, resource, namer, routes_exact };
         // The pipeline goes only when the daemon ends.
         let _ = self.commands.send(Command::Add(Box::new(added)));
+        service_name
     }
 
     /// Lets the programs follow the process.
@@ -288,6 +340,11 @@ impl Manager {
                 self.probes.set(program, &name, State::Attached, "");
                 true
             }
+            // It ended meanwhile, and took the path with it.
+            Err(error) if !self.scanner.is_alive(target.process.key) => {
+                tracing::debug!("{error}");
+                false
+            }
             Err(error) => {
                 tracing::warn!("{error}");
                 self.probes.set(program, &name, State::Failed, error.to_string());
@@ -327,7 +384,7 @@ impl Manager {
                 live.calibrator = None;
                 let target = live.target.clone();
                 let name = target.process.exe.display().to_string();
-                tracing::info!("{name}: Tokio's task id is at {offset:#x} from the thread pointer");
+                tracing::info!("{name}: Tokio's task id: {}", TaskSlot::Known(offset));
                 self.uprobes.release(probe.tgid, Some(TOKIO));
                 self.probes.set(TOKIO, &name, State::Disabled, "calibration is done");
                 self.probes.set(SLOT, &name, State::Attached, "");
@@ -364,10 +421,40 @@ impl Manager {
         if !self.live.values().any(|other| other.target.process.exe == *exe) {
             self.probes.forget(&exe.display().to_string());
         }
+        self.forget_ports();
         self.publish();
     }
 
+    /// Takes ports on which no target listens any more out of the programs' map. One that is listened on again just now
+    /// is missed until its next `listen(2)`: then the first request of a connection tells its side.
+    fn forget_ports(&self) {
+        let Some(mut programs) = self.lock() else { return };
+        let known: Vec<u16> = programs.ports.keys().flatten().collect();
+        if known.len() <= STALE_PORTS && !self.live.is_empty() {
+            return;
+        }
+        let listening = self.live.keys().flat_map(|pid| self.scanner.listening_ports(*pid).unwrap_or_default());
+        let listening: HashSet<u16> = listening.collect();
+        for port in known.iter().filter(|port| !listening.contains(port)) {
+            let _ = programs.ports.remove(port);
+        }
+    }
+
     fn publish(&self) {
-        self.board.set(self.live.values().map(|live| live.target.info()).collect());
+        self.board.set(
+            self.live
+                .values()
+                .map(|live| TargetInfo { service_name: live.service_name.clone(), ..live.target.info() })
+                .collect(),
+        );
+    }
+}
+
+/// Returns to the system what loading and the analysis of binaries needed for a moment: glibc would keep 14 MB of it.
+fn give_back_memory() {
+    #[cfg(target_env = "gnu")]
+    // SAFETY: takes no pointer; the allocator locks itself.
+    unsafe {
+        libc::malloc_trim(0);
     }
 }

@@ -104,7 +104,7 @@ struct Daemon {
 
 impl Daemon {
     fn start(config: Config) -> Result<Self, DaemonError> {
-        let kernel = Kernel::inspect();
+        let kernel = Kernel::inspect_below(&config.path.sysfs);
         let board = ProbeBoard::default();
         let own = Arc::new(SelfMetrics::new(status::BUILD));
         let loaded = load(&config, &kernel, &board)?;
@@ -139,13 +139,14 @@ impl Daemon {
             tracer: spans.as_ref().map(Tracing::tracer),
             own: Arc::clone(&own),
             verdicts,
-            counts,
+            counts: counts.clone(),
         };
         let pipeline = Pipeline::new(parts, obeyed, noticed);
         let config = Arc::new(config);
         let manager = manager::Manager::new(
             Arc::clone(&config),
             programs.clone(),
+            counts,
             board.clone(),
             Resources::new(&config),
             commands,
@@ -227,6 +228,9 @@ fn load(
 ) -> Result<Option<(Programs, loader::CaptureMaps, loader::Counts)>, DaemonError> {
     match Programs::load(loader::OBJECT, kernel, settings(config), board.clone()) {
         Ok(loaded) => {
+            if let Some(reason) = kernel.lacks(false) {
+                tracing::warn!("other users' processes may stay unseen: {reason}");
+            }
             for probe in board.all().iter().filter(|probe| probe.state == State::Failed) {
                 tracing::warn!("probe {} is not attached: {}", probe.probe, probe.reason);
             }

@@ -10,7 +10,7 @@ use crate::{
     config::Config,
     contract::own::Build,
     exposition::server::Status,
-    probe::{Kernel, ProbeBoard, State},
+    probe::{Kernel, ProbeBoard, ProbeStatus, State},
     target::TargetInfo,
 };
 
@@ -50,10 +50,11 @@ impl DaemonStatus {
 }
 
 impl Status for DaemonStatus {
-    /// Ready once every probe that should run does. A target that is not there yet is no reason to wait: it is found
-    /// when it starts.
+    /// Ready once the kernel's own hooks run. A target that is not there yet is no reason to wait: it is found when it
+    /// starts. What fails on one target's binary is told with that target, and takes nothing from the others.
     fn ready(&self) -> Result<(), String> {
-        let failed = self.probes.all().into_iter().find(|probe| probe.state == State::Failed);
+        let failed = |probe: &ProbeStatus| probe.target.is_empty() && probe.state == State::Failed;
+        let failed = self.probes.all().into_iter().find(failed);
         failed.map_or(Ok(()), |probe| Err(format!("probe {} is not attached: {}", probe.probe, probe.reason)))
     }
 

@@ -75,6 +75,25 @@ pub enum Method {
     Other,
 }
 
+impl Method {
+    /// The value of `http.request.method` (OpenTelemetry semantic conventions).
+    #[must_use]
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::Get => "GET",
+            Self::Head => "HEAD",
+            Self::Post => "POST",
+            Self::Put => "PUT",
+            Self::Delete => "DELETE",
+            Self::Connect => "CONNECT",
+            Self::Options => "OPTIONS",
+            Self::Trace => "TRACE",
+            Self::Patch => "PATCH",
+            Self::Other => "_OTHER",
+        }
+    }
+}
+
 /// A W3C `traceparent` (Trace Context level 1, version 00 and forward-compatible).
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct TraceParent {

@@ -1,7 +1,7 @@
 //! What this kernel allows: version, type information, tracepoints, capabilities.
 //!
-//! Reads: `uname`, BTF, `/proc/self/status`, `/sys/kernel/security/lockdown`. Yields: [`Kernel`], on which the backend is
-//! chosen and of which `doctor` tells. Costs: some 10 ms, once.
+//! Reads: `uname`, `/proc/self/status`, and below sysfs the BTF and the lockdown mode. Yields: [`Kernel`], on which the
+//! backend is chosen and of which `doctor` tells. Costs: some 10 ms, once.
 
 use std::{fs, path::Path};
 
@@ -16,18 +16,26 @@ pub struct Capability {
     pub name: &'static str,
     /// What it is needed for.
     pub purpose: &'static str,
+    /// No program runs without it; the others are needed for other users' processes only.
+    pub required: bool,
 }
 
 /// What the daemon needs of capabilities. `CAP_SYS_ADMIN` stands for the first two.
 pub const CAPABILITIES: &[Capability] = &[
-    Capability { bit: 39, name: "CAP_BPF", purpose: "load the kernel programs and their maps" },
-    Capability { bit: 38, name: "CAP_PERFMON", purpose: "attach tracepoints and uprobes" },
+    Capability { bit: 39, name: "CAP_BPF", purpose: "load the kernel programs and their maps", required: true },
+    Capability { bit: 38, name: "CAP_PERFMON", purpose: "attach tracepoints and uprobes", required: true },
     Capability {
         bit: 19,
         name: "CAP_SYS_PTRACE",
         purpose: "read the binaries and route tables of other users' processes",
+        required: false,
     },
-    Capability { bit: 2, name: "CAP_DAC_READ_SEARCH", purpose: "read /proc of other users' processes" },
+    Capability {
+        bit: 2,
+        name: "CAP_DAC_READ_SEARCH",
+        purpose: "read /proc of other users' processes",
+        required: false,
+    },
 ];
 
 const CAP_SYS_ADMIN: u32 = 21;
@@ -53,13 +61,13 @@ impl Kernel {
     /// Looks.
     #[must_use]
     pub fn inspect() -> Self {
-        Self::inspect_with(Path::new(VMLINUX_BTF))
+        Self::inspect_below(Path::new("/sys"))
     }
 
-    /// The same with another BTF file.
+    /// The same with sysfs mounted elsewhere.
     #[must_use]
-    pub fn inspect_with(btf: &Path) -> Self {
-        let (offsets, tracepoints) = match KernelTypes::open(btf) {
+    pub fn inspect_below(sysfs: &Path) -> Self {
+        let (offsets, tracepoints) = match KernelTypes::open(&sysfs.join(VMLINUX_BTF)) {
             Ok(types) => (
                 types.offsets().map_err(|error| error.to_string()),
                 TRACEPOINTS
@@ -78,22 +86,30 @@ impl Kernel {
             offsets,
             tracepoints,
             missing: missing(&fs::read_to_string("/proc/self/status").unwrap_or_default()),
-            lockdown: fs::read_to_string("/sys/kernel/security/lockdown").ok().and_then(|text| selected(&text)),
+            lockdown: fs::read_to_string(sysfs.join("kernel/security/lockdown")).ok().and_then(|text| selected(&text)),
             // PROC_PID_INIT_INO, include/linux/proc_ns.h.
             host_pids: fs::read_link("/proc/self/ns/pid").is_ok_and(|link| link.as_os_str() == "pid:[4026531836]"),
         }
     }
 
+    /// The missing capabilities without which nothing works, or those that other users' processes need.
+    #[must_use]
+    pub fn lacks(&self, required: bool) -> Option<String> {
+        let lacks: Vec<_> = self.missing.iter().filter(|capability| capability.required == required).collect();
+        let list: Vec<_> = lacks.iter().map(|lack| format!("{} (to {})", lack.name, lack.purpose)).collect();
+        (!list.is_empty()).then(|| {
+            format!(
+                "missing {}; run as root or grant them, for example by AmbientCapabilities= in the systemd unit",
+                list.join(", ")
+            )
+        })
+    }
+
     /// Why no program can be used at all, if so.
     #[must_use]
     pub fn refusal(&self) -> Option<String> {
-        if let Some(capability) = self.missing.first() {
-            let names: Vec<_> = self.missing.iter().map(|capability| capability.name).collect();
-            return Some(format!(
-                "missing {} (needed to {}); run as root or grant them, for example by AmbientCapabilities= in the systemd unit",
-                names.join(", "),
-                capability.purpose
-            ));
+        if let Some(reason) = self.lacks(true) {
+            return Some(reason);
         }
         if self.lockdown.as_deref() == Some("confidentiality") {
             return Some(
@@ -140,7 +156,7 @@ mod tests {
 
     #[test]
     fn a_kernel_without_btf_is_refused_with_the_reason_and_every_tracepoint_tells_it() {
-        let kernel = Kernel::inspect_with(Path::new("/nonexistent"));
+        let kernel = Kernel::inspect_below(Path::new("/nonexistent"));
         assert!(kernel.offsets.as_ref().unwrap_err().contains("CONFIG_DEBUG_INFO_BTF"));
         assert!(kernel.tracepoints.iter().all(|(_, result)| result.is_err()));
         assert!(kernel.refusal().is_some());

@@ -9,8 +9,8 @@ use thiserror::Error;
 
 use super::btf::{Btf, Kind, Type};
 
-/// Where the kernel shows its BTF.
-pub const VMLINUX_BTF: &str = "/sys/kernel/btf/vmlinux";
+/// Where the kernel shows its BTF, below sysfs.
+pub const VMLINUX_BTF: &str = "kernel/btf/vmlinux";
 
 /// Why a kernel structure is not known.
 #[derive(Debug, Error)]
@@ -225,7 +225,7 @@ mod tests {
     use super::*;
 
     fn types() -> Option<KernelTypes> {
-        KernelTypes::open(Path::new(VMLINUX_BTF)).map_err(|error| eprintln!("skipped: {error}")).ok()
+        KernelTypes::open(&Path::new("/sys").join(VMLINUX_BTF)).map_err(|error| eprintln!("skipped: {error}")).ok()
     }
 
     #[test]

@@ -115,6 +115,8 @@ impl ProbeCollector {
         ] {
             self.own.lost.raise_to(to, counts.get(from));
         }
+        self.own.skipped.raise_to(own::SkipReason::WouldBlock, counts.get(From::WouldBlock));
+        self.own.skipped.raise_to(own::SkipReason::OtherSocket, counts.get(From::OtherSocket));
     }
 }
 

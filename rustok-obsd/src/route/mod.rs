@@ -48,7 +48,8 @@ pub const OVERFLOW: &str = "~other";
 #[derive(Debug)]
 pub struct RouteNamer {
     patterns: Patterns,
-    learner: Learner,
+    /// `None`: not wanted.
+    learner: Option<Learner>,
     named: FxHashSet<Route>,
     cap: usize,
     /// Unmatched and overflow, by number of requests.
@@ -82,13 +83,20 @@ impl RouteNamer {
         let fixed = |template: &str, source| Route { template: template.into(), source };
         Self {
             patterns,
-            learner: Learner::default(),
+            learner: Some(Learner::default()),
             named: FxHashSet::default(),
             cap,
             counts: Counts::default(),
             unmatched: fixed(UNMATCHED, Source::Unmatched),
             overflow: fixed(OVERFLOW, Source::Overflow),
         }
+    }
+
+    /// Without the learner: what neither axum nor a pattern names is `~other`.
+    #[must_use]
+    pub fn without_learner(mut self) -> Self {
+        self.learner = None;
+        self
     }
 
     /// The route of an exchange.
@@ -108,16 +116,16 @@ impl RouteNamer {
             let route = route.clone();
             return self.admit(route);
         }
-        if let Some(route) = self.learner.find(exchange.path) {
+        if let Some(route) = self.learner.as_ref().and_then(|learner| learner.find(exchange.path)) {
             return route.clone();
         }
         if !teaches(exchange) {
             return self.none();
         }
-        if self.named.len() >= self.cap {
+        let Some(learner) = self.learner.as_mut().filter(|_| self.named.len() < self.cap) else {
             return self.full();
-        }
-        let route = self.learner.learn(exchange.path);
+        };
+        let route = learner.learn(exchange.path);
         self.admit(route)
     }
 

@@ -151,10 +151,10 @@ impl Scanner {
         self.look(pid, &mut Listeners::new()).ok().flatten()
     }
 
-    /// Whether the process still lives.
+    /// Whether the process still lives; one that ended and whose parent has not noticed does not.
     #[must_use]
     pub fn is_alive(&self, key: ProcessKey) -> bool {
-        self.procfs.stat(key.pid).is_ok_and(|stat| stat.start_time == key.start_time)
+        self.procfs.stat(key.pid).is_ok_and(|stat| stat.start_time == key.start_time && !stat.ended)
     }
 
     fn look(&self, pid: u32, listeners: &mut Listeners) -> io::Result<Option<Process>> {

@@ -25,6 +25,8 @@ pub(super) struct Procfs {
 pub(super) struct Stat {
     pub comm: String,
     pub start_time: u64,
+    /// It has ended with all its threads, and waits for its parent to notice.
+    pub ended: bool,
 }
 
 /// From `/proc/PID/status`.
@@ -90,8 +92,13 @@ impl Procfs {
 fn stat(text: &str) -> Option<Stat> {
     let (head, tail) = text.rsplit_once(')')?;
     // The fields after comm begin with number 3.
-    let start_time = tail.split_ascii_whitespace().nth(22 - 3)?.parse().ok()?;
-    Some(Stat { comm: head.split_once('(')?.1.to_owned(), start_time })
+    let mut fields = tail.split_ascii_whitespace();
+    let state = fields.next()?;
+    let threads: u64 = fields.nth(20 - 4)?.parse().ok()?;
+    let start_time = fields.nth(22 - 21)?.parse().ok()?;
+    // A main thread that ended before the others is a zombie too.
+    let ended = matches!(state, "Z" | "X") && threads <= 1;
+    Some(Stat { comm: head.split_once('(')?.1.to_owned(), start_time, ended })
 }
 
 pub(super) fn status(text: &str) -> Status {
@@ -157,10 +164,24 @@ mod tests {
     use super::*;
 
     #[test]
+    fn a_zombie_has_ended_unless_other_threads_live_on() {
+        let line = |state: &str, threads: u32| {
+            let before: Vec<String> = (4..20).map(|field| field.to_string()).collect();
+            format!("77 (a) {state} {} {threads} 0 22 0", before.join(" "))
+        };
+        for (state, threads, ended) in
+            [("S", 4, false), ("Z", 3, false), ("Z", 1, true), ("X", 1, true), ("R", 1, false)]
+        {
+            let stat = stat(&line(state, threads)).unwrap();
+            assert_eq!((stat.ended, stat.start_time), (ended, 22), "{state} {threads}");
+        }
+    }
+
+    #[test]
     fn a_comm_with_parentheses_does_not_shift_the_fields() {
         let fields: Vec<String> = (3..=52).map(|field| field.to_string()).collect();
         let text = format!("77 (a) b (c)) {}", fields.join(" "));
-        assert_eq!(stat(&text), Some(Stat { comm: "a) b (c)".into(), start_time: 22 }));
+        assert_eq!(stat(&text), Some(Stat { comm: "a) b (c)".into(), start_time: 22, ended: false }));
         assert_eq!(stat("77 (a"), None);
         assert_eq!(stat("77 (a) S 1"), None);
     }

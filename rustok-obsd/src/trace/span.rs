@@ -59,26 +59,10 @@ pub(super) fn span(record: &Record, clock: &Clock, scope: &InstrumentationScope)
 
 /// `{method} {route}`, or the method alone; `HTTP` for one that is not known.
 fn name(record: &Record) -> Cow<'static, str> {
-    let method = if record.method == Method::Other { "HTTP" } else { method(record.method) };
+    let method = if record.method == Method::Other { "HTTP" } else { record.method.as_str() };
     match &record.route {
         Some((route, _)) => Cow::Owned(format!("{method} {route}")),
         None => Cow::Borrowed(method),
-    }
-}
-
-/// The value of `http.request.method`.
-fn method(method: Method) -> &'static str {
-    match method {
-        Method::Get => "GET",
-        Method::Head => "HEAD",
-        Method::Post => "POST",
-        Method::Put => "PUT",
-        Method::Delete => "DELETE",
-        Method::Connect => "CONNECT",
-        Method::Options => "OPTIONS",
-        Method::Trace => "TRACE",
-        Method::Patch => "PATCH",
-        Method::Other => "_OTHER",
     }
 }
 
@@ -98,7 +82,7 @@ fn attributes(record: &Record, error: Option<Value>) -> Vec<KeyValue> {
     let mut list = Vec::with_capacity(24);
     let mut add = |key: &'static str, value: Value| list.push(KeyValue::new(key, value));
     let Record { addresses, .. } = record;
-    add("http.request.method", method(record.method).into());
+    add("http.request.method", record.method.as_str().into());
     add("url.scheme", "http".into());
     if let Some((route, source)) = &record.route {
         add("http.route", Arc::clone(route).into());

@@ -135,7 +135,7 @@ fn every_request_is_counted_and_traced_with_its_route_and_status() {
 }
 
 fn run(name: &str) -> Result<(), Skip> {
-    let _alone = super::alone();
+    let _alone = super::serial();
     let mut scene = Scene::start(Tls::On)?;
     let jaeger = Jaeger::start().map_err(|reason| skip(&format!("{name} (Jaeger)"), reason)).ok();
     let service = "shop-under-test";

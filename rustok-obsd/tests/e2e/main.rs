@@ -4,14 +4,21 @@
 //! that compare with what the server itself wrote down; one that cannot run here says why.
 #![expect(clippy::print_stderr, reason = "the tests report what they measured")]
 
+use std::sync::{Mutex, MutexGuard, PoisonError};
+
+mod calls;
 mod daemon;
+mod faults;
+mod field;
 mod observe;
+mod overload;
 mod records;
+mod running;
 mod scene;
 mod truth;
 
-/// The tests load the machine and measure it: one at a time.
-fn alone() -> std::sync::MutexGuard<'static, ()> {
-    static ALONE: std::sync::Mutex<()> = std::sync::Mutex::new(());
-    ALONE.lock().unwrap_or_else(std::sync::PoisonError::into_inner)
+/// The tests share the machine, its processes and its processors: one at a time.
+fn serial() -> MutexGuard<'static, ()> {
+    static ONE: Mutex<()> = Mutex::new(());
+    ONE.lock().unwrap_or_else(PoisonError::into_inner)
 }

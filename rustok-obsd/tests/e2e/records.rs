@@ -15,7 +15,7 @@ use super::{
 #[test]
 fn every_record_of_a_request_carries_its_task_and_every_request_its_route() {
     let name = "every_record_of_a_request_carries_its_task_and_every_request_its_route";
-    let _alone = super::alone();
+    let _alone = super::serial();
     let mut scene = match Scene::start(Tls::Off) {
         Ok(scene) => scene,
         Err(reason) => return skip(name, reason),

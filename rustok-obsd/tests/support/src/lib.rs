@@ -21,8 +21,10 @@
 //! | [`Prometheus`], [`promtool_check_metrics`] | scrapes one target; queries |
 //! | [`Child`] | a process group that ends with its value; last log lines kept |
 //! | [`http_get`], [`http_get_with`] | one request over a fresh connection |
+//! | [`Counting`], [`allocations`] | an allocator that counts |
 //! | [`free_port`], [`Ports`], [`wait_until`], [`skip`] | what is left |
 
+mod allocations;
 mod child;
 mod http;
 mod jaeger;
@@ -35,6 +37,7 @@ use std::net::{Ipv4Addr, TcpListener};
 use std::path::PathBuf;
 use std::time::{Duration, Instant};
 
+pub use allocations::{Counting, allocations};
 pub use child::Child;
 pub use http::{Response, http_get, http_get_with};
 pub use jaeger::Jaeger;

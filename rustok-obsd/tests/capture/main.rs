@@ -1,0 +1,57 @@
+//! From the ring's entries to the exposition.
+
+mod traffic;
+
+use rustok_obsd::exposition::{Format, to_text};
+use test_support::allocations;
+use traffic::Traffic;
+
+#[global_allocator]
+static COUNTING: test_support::Counting = test_support::Counting;
+
+#[test]
+fn every_request_of_the_ring_is_in_the_exposition_with_its_route() {
+    let mut traffic = Traffic::new();
+    for _ in 0..3 {
+        traffic.prepare(200);
+        traffic.run();
+        traffic.reconnect();
+    }
+    let text = to_text(traffic.metrics.as_ref(), Format::Text);
+    for id in 0..20 {
+        let series =
+            format!("rustok_http_requests_total{{method=\"GET\",path=\"/api/{id}/{{id}}\",status=\"200\"}} 30\n");
+        assert!(text.contains(&series), "{series}{text}");
+    }
+    let own = to_text(traffic.own.as_ref(), Format::Text);
+    for line in own.lines().filter(|line| {
+        line.starts_with("rustok_obsd_records_lost") || line.starts_with("rustok_obsd_exchange_problems")
+    }) {
+        assert!(line.ends_with(" 0"), "{line}");
+    }
+    assert!(own.contains("rustok_obsd_records_total{kind=\"route\"} 600\n"), "{own}");
+}
+
+#[test]
+fn a_record_allocates_nothing_once_the_pipeline_is_warm() {
+    let mut traffic = Traffic::new();
+    traffic.prepare(1000);
+    traffic.run();
+    traffic.prepare(1000);
+    let before = allocations();
+    traffic.run();
+    assert_eq!(allocations() - before, 0);
+}
+
+#[test]
+fn entries_that_are_no_records_are_counted_and_change_nothing() {
+    let mut traffic = Traffic::new();
+    for entry in [&[][..], &[99; 64], &[2; 10], &[3; 63]] {
+        traffic.pipeline.take(entry);
+    }
+    traffic.prepare(20);
+    traffic.run();
+    let own = to_text(traffic.own.as_ref(), Format::Text);
+    assert!(own.contains("rustok_obsd_records_lost_total{reason=\"malformed\"} 4\n"), "{own}");
+    assert!(to_text(traffic.metrics.as_ref(), Format::Text).contains("status=\"200\"} 1\n"));
+}
