@@ -4,9 +4,9 @@
 //! cargo-deny's compilation, some minutes.
 
 use std::env::consts::ARCH;
-use std::process::Command;
+use std::process::{Command, Stdio};
 
-use anyhow::Result;
+use anyhow::{Context as _, Result, bail};
 
 use crate::workspace::{Workspace, cargo, find_program, run, shown};
 
@@ -26,8 +26,25 @@ pub fn lint(workspace: &Workspace) -> Result<()> {
     if find_program("cargo-deny").is_none() {
         say(&mut cargo_in(&["install", CARGO_DENY, "--locked"]))?;
     }
-    let deny = say(&mut cargo_in(&["deny", "check"]));
-    format.and(clippy).and(kernel).and(deny)
+    let deny = say(&mut cargo_in(&["deny", "check", "bans", "licenses", "sources"]));
+    let advisories = advisories(&mut cargo_in(&["deny", "check", "advisories"]));
+    format.and(clippy).and(kernel).and(deny).and(advisories)
+}
+
+/// Known vulnerabilities, from a database on GitHub: where that cannot be reached, this is left out and said.
+fn advisories(command: &mut Command) -> Result<()> {
+    println!("lint: {}", shown(command));
+    let output = command.stdin(Stdio::null()).output().context("cargo deny could not be started")?;
+    let said = String::from_utf8_lossy(&output.stderr);
+    if output.status.success() {
+        return Ok(());
+    }
+    println!("{}", said.trim());
+    if said.contains("failed to fetch advisory database") {
+        println!("lint: advisories NOT checked: their database could not be fetched");
+        return Ok(());
+    }
+    bail!("cargo deny found advisories ({})", output.status)
 }
 
 /// The kernel programs, checked for this machine: clippy comes with rustup's toolchains, and those ship no `core` for

@@ -2,7 +2,7 @@
 //!
 //! Reads: what the test programs print, and the file in which tests that skip themselves say why. Yields:
 //! `N passed, N failed, N skipped`. Costs: on 2 cores with nothing but Rust and Go about half an hour the first time
-//! (packages 2 min, bpf-linker 2, Jaeger 8, release builds 10, test builds 8), seconds plus the tests' own time after.
+//! (packages 2 min, bpf-linker 1, Jaeger 7, release and test builds 12, tests 2), the tests' own time after that.
 //!
 //! Formatting and clippy are not part of it (`cargo xtask lint`): a newer compiler has new lints, and then a fresh
 //! clone would fail its tests.
