@@ -88,7 +88,7 @@ pub fn setup(tests: bool) -> Outcome {
     // One call of apt for everything, so that its lists are fetched once.
     let mut failed = None;
     if apt::present() && apt::is_root() {
-        let wanted = wanted();
+        let wanted = wanted(tests);
         if !wanted.is_empty() {
             failed = apt::update().and_then(|()| apt_install(&wanted)).err();
         }
@@ -110,6 +110,12 @@ pub fn setup(tests: bool) -> Outcome {
         Err(error) => outcome.lack("Prometheus", Need::Backend, &cause(error), package_command(Package::Prometheus)),
     }
     if tests {
+        for (program, _) in TEST_TOOLS {
+            match find_program(program) {
+                Some(path) => outcome.found(program, path.display()),
+                None => println!("setup: {program}: missing, its tests are skipped"),
+            }
+        }
         match jaeger::find().and_then(|found| found.map_or_else(jaeger::build, Ok)) {
             Ok(path) => match jaeger::check(&path) {
                 Ok(()) => outcome.found("Jaeger", path.display()),
@@ -197,8 +203,11 @@ const LLVM: Choice = &[&["llvm-22-dev"], &["llvm-23-dev"], &["llvm-21-dev"]];
 const POSTGRES: Choice = &[&["postgresql", "openssl"]];
 const PROMETHEUS: Choice = &[&["prometheus"]];
 
+/// Programs that single tests observe or use; without one of them its test is skipped and says so.
+const TEST_TOOLS: &[(&str, Choice)] = &[("busybox", &[&["busybox-static"]]), ("objcopy", &[&["binutils"]])];
+
 /// What we lack.
-fn wanted() -> Vec<Choice> {
+fn wanted(tests: bool) -> Vec<Choice> {
     let mut wanted = Vec::new();
     let compiler = compiler::choose(compiler::candidates(), None);
     if compiler.is_err() {
@@ -212,6 +221,10 @@ fn wanted() -> Vec<Choice> {
     }
     if prometheus().is_err() {
         wanted.push(PROMETHEUS);
+    }
+    if tests {
+        wanted
+            .extend(TEST_TOOLS.iter().filter(|(program, _)| find_program(program).is_none()).map(|(_, choice)| choice));
     }
     wanted
 }

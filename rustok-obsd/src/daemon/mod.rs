@@ -208,6 +208,14 @@ impl Daemon {
         if !flushed {
             tracing::warn!("the collector did not take all spans in time; the rest is lost");
         }
+        // It may hang in a binary on a network mount: then the kernel detaches when the process ends.
+        while !manager.is_finished() && Instant::now() < deadline {
+            thread::sleep(Duration::from_millis(5));
+        }
+        if !manager.is_finished() {
+            tracing::warn!("the thread that finds targets does not end; the probes are left to the kernel to detach");
+            return;
+        }
         if let Ok(mut manager) = manager.join() {
             let open = manager.detach(deadline);
             if open > 0 {
