@@ -300,7 +300,6 @@ fn a_debug_build_is_calibrated_while_it_runs_and_the_uprobe_goes_again() {
         .wait_for_line(PATIENCE, |line| line.strip_prefix("listening on http://")?.parse().ok())
         .unwrap_or_else(|error| panic!("{error}"));
     let daemon = or_skip!(name, Daemon::observing(&["--exe", binary.text()]));
-    let before = daemon.attachments().links.len();
     let target = daemon.observes(child.id());
     let slot = target["task_slot"].as_str().unwrap_or_default();
     if !slot.starts_with("to be calibrated") {
@@ -312,7 +311,7 @@ fn a_debug_build_is_calibrated_while_it_runs_and_the_uprobe_goes_again() {
         sent += 5;
         (daemon.probe("tokio_task_slot", &binary.path).0 == "attached").then_some(())
     });
-    daemon.wait("the uprobe to go", |daemon| (daemon.attachments().links.len() <= before).then_some(()));
+    daemon.wait("the uprobe to go", |daemon| (daemon.attachments().links.len() == daemon.hooks()).then_some(()));
     assert_eq!(daemon.probe("tokio_task_enter", &binary.path).1, "calibration is done");
     daemon.counts(f64::from(sent), REQUESTS, &[("path", "/healthz"), ("status", "200")]);
 }
