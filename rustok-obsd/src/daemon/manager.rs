@@ -333,6 +333,7 @@ impl Manager {
             target.binary.places(ProbePoint::AxumRoute).iter().map(|place| place.file_offset).collect();
         if places.is_empty() {
             let reason = target.binary.presence_of(ProbePoint::AxumRoute);
+            tracing::info!("{name}: routes come from patterns and learned templates, not from axum: {reason}");
             self.probes.set(AXUM, &name, State::Disabled, reason);
             return false;
         }

@@ -1,4 +1,4 @@
-//! Joins the paths of nested axum routers as axum itself does (`axum::extract::matched_path`, 0.8).
+//! Joins the paths of nested axum routers as axum itself does (`axum::extract::matched_path`, 0.6 to 0.8).
 //!
 //! Reads: the paths that axum's uprobe told, one a router. Yields: the whole template. Costs: a map look-up for a
 //! nested route, nothing for a plain one; a pair that was seen before allocates nothing.
@@ -6,8 +6,15 @@
 use rustc_hash::FxHashMap;
 use std::sync::Arc;
 
-/// What axum appends to the path of `Router::nest_service` (`axum::routing::NEST_TAIL_PARAM_CAPTURE`).
+/// What axum 0.8 appends to the path of `Router::nest_service` (`axum::routing::NEST_TAIL_PARAM_CAPTURE`).
 pub const NEST_TAIL: &str = "/{*__private__axum_nest_tail_param}";
+/// The same in axum 0.6 and 0.7, whose captures have no braces.
+const NEST_TAIL_0_7: &str = "/*__private__axum_nest_tail_param";
+
+/// The prefix at which a service is nested, where a path leads to one.
+pub(super) fn nest_prefix(path: &str) -> Option<&str> {
+    path.strip_suffix(NEST_TAIL).or_else(|| path.strip_suffix(NEST_TAIL_0_7))
+}
 
 /// Joined paths by the addresses of their parts. An entry holds its parts, so that their addresses stay theirs.
 #[derive(Debug, Default)]
@@ -27,12 +34,12 @@ impl Joins {
 
     /// The path of an inner router, behind that of the outer one.
     pub(super) fn join(&mut self, outer: &Arc<str>, inner: &Arc<str>) -> Arc<str> {
-        self.interned(outer, Some(inner), || format!("{}{inner}", outer.strip_suffix(NEST_TAIL).unwrap_or(outer)))
+        self.interned(outer, Some(inner), || format!("{}{inner}", nest_prefix(outer).unwrap_or(outer)))
     }
 
     /// The template of a path after which no inner router told one.
     pub(super) fn template(&mut self, path: Arc<str>) -> Arc<str> {
-        match path.strip_suffix(NEST_TAIL) {
+        match nest_prefix(&path) {
             Some(prefix) => self.interned(&path, None, || format!("{prefix}/*")),
             None => path,
         }
@@ -67,6 +74,7 @@ mod tests {
         for (outer, inner, joined, template) in [
             (&*format!("/admin{NEST_TAIL}"), "/users/{id}", "/admin/users/{id}", "/admin/users/{id}"),
             ("/admin", "/", "/admin/", "/admin/"),
+            ("/admin/*__private__axum_nest_tail_param", "/users/:id", "/admin/users/:id", "/admin/users/:id"),
             (NEST_TAIL, "/users", "/users", "/users"),
             (&format!("/a{NEST_TAIL}"), &format!("/b{NEST_TAIL}"), &format!("/a/b{NEST_TAIL}"), "/a/b/*"),
         ] {

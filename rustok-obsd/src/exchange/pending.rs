@@ -3,7 +3,7 @@
 //! Reads: what the connection tells it. Yields: an [`Exchange`]. Costs: about 300 bytes while the request is in
 //! flight, from a shared pool; a connection that waits for its next request holds none.
 
-use super::nested::{Joins, NEST_TAIL};
+use super::nested::{Joins, nest_prefix};
 use super::{Exchange, Io, Method, Outcome, Side, TraceParent};
 use crate::protocol::http1::{Buffers, RequestHead};
 use crate::route::{Route, Source};
@@ -86,7 +86,7 @@ impl Pending {
         let again = self.first_path.as_ref().is_some_and(|first| Arc::ptr_eq(first, path));
         match &self.route {
             Some(outer) if !again => {
-                if outer.ends_with(NEST_TAIL) || &**path == "/" {
+                if nest_prefix(outer).is_some() || &**path == "/" {
                     self.route = Some(joins.join(outer, path));
                 }
             }

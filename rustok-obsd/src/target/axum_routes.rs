@@ -18,8 +18,6 @@ pub const MAX_ROUTES: usize = 65_536;
 pub const MAX_PATH: usize = 4096;
 /// Bytes of all paths of one router.
 const MAX_PATHS: usize = 8 << 20;
-/// axum's own parameter that stands for the rest of the path below `nest_service`.
-const NEST_TAIL: &str = "/{*__private__axum_nest_tail_param}";
 
 const BUCKET: usize = 24;
 const HEAD: usize = 48;
@@ -110,24 +108,6 @@ pub fn read_fingerprint<M: Memory + ?Sized>(memory: &M, address: u64) -> Result<
     let mut bytes = [0; HEAD];
     memory.read(address, &mut bytes)?;
     Ok(std::array::from_fn(|index| word(&bytes, 8 * index)))
-}
-
-/// The route's full template from what axum matched outside and inside of a `nest_service`, as axum joins them.
-#[must_use]
-pub fn join_nested(outer: &str, inner: &str) -> String {
-    format!("{}{inner}", outer.strip_suffix(NEST_TAIL).unwrap_or(outer))
-}
-
-/// Whether the route hands over to a nested service; another hit with the rest may follow.
-#[must_use]
-pub fn is_nest(path: &str) -> bool {
-    path.ends_with(NEST_TAIL)
-}
-
-/// The template to publish: axum's private tail of a nested service that is no axum router reads `/{*path}`.
-#[must_use]
-pub fn public_template(path: &Arc<str>) -> Arc<str> {
-    path.strip_suffix(NEST_TAIL).map_or_else(|| Arc::clone(path), |prefix| format!("{prefix}/{{*path}}").into())
 }
 
 /// The table's words stand first or after the two keys; among four words one is a pointer, the others are small.

@@ -74,16 +74,6 @@ fn other_things_are_no_route_maps() {
     }
 }
 
-#[test]
-fn nested_routes_join_as_axum_joins_them() {
-    let tail = "/static/{*__private__axum_nest_tail_param}";
-    assert_eq!(join_nested(tail, "/{file}"), "/static/{file}");
-    assert_eq!(join_nested("/a", "/b"), "/a/b");
-    assert!(is_nest(tail) && !is_nest("/a"));
-    assert_eq!(&*public_template(&tail.into()), "/static/{*path}");
-    assert_eq!(&*public_template(&"/a/{id}".into()), "/a/{id}");
-}
-
 /// Memory that holds what it was given and nothing else.
 #[derive(Clone, Default)]
 struct Fake(BTreeMap<u64, Vec<u8>>);
