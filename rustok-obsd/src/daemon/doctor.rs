@@ -10,7 +10,7 @@ use serde::Serialize;
 use super::{DaemonError, rules::rules, settings};
 use crate::{
     config::Config,
-    probe::{Kernel, ProbeBoard, Programs, State, loader},
+    probe::{Kernel, ProbeBoard, Programs, State, kernel::Need, loader},
     target::{BinaryCache, ProbePoint, Scanner, Selector, Target, TaskSlot},
 };
 
@@ -114,9 +114,13 @@ fn host_checks(kernel: &Kernel) -> Vec<Check> {
     let mut checks = vec![required("kernel", Ok(kernel.release.clone()))];
     checks.push(required(
         "capabilities",
-        kernel.lacks(true).map_or_else(|| Ok("those of the kernel programs are there".into()), Err),
+        kernel.lacks(Need::Programs).map_or_else(|| Ok("those of the kernel programs are there".into()), Err),
     ));
-    checks.push(optional("other users' processes", kernel.lacks(false).map_or_else(|| Ok("may be read".into()), Err)));
+    checks.push(optional("uprobes", kernel.lacks(Need::Uprobes).map_or_else(|| Ok("may be attached".into()), Err)));
+    checks.push(optional(
+        "other users' processes",
+        kernel.lacks(Need::OtherUsers).map_or_else(|| Ok("may be read".into()), Err),
+    ));
     checks.push(match kernel.lockdown.as_deref() {
         Some("confidentiality") => required("lockdown", Err(kernel.refusal().unwrap_or_default())),
         mode => required("lockdown", Ok(mode.unwrap_or("not built in").into())),

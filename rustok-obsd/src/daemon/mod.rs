@@ -27,7 +27,7 @@ use crate::{
     config::{Backend, Config},
     contract::{own::SelfMetrics, recorder::HttpRecorder},
     exposition::{self, BindError, Exposition, server},
-    probe::{Kernel, LoadError, ProbeBoard, Programs, Settings, State, loader, stats::ProbeCollector},
+    probe::{Kernel, LoadError, ProbeBoard, Programs, Settings, State, kernel::Need, loader, stats::ProbeCollector},
     target::{RuleError, ScanError},
     trace::{Resources, TraceError, Tracing},
 };
@@ -236,7 +236,10 @@ fn load(
 ) -> Result<Option<(Programs, loader::CaptureMaps, loader::Counts)>, DaemonError> {
     match Programs::load(loader::OBJECT, kernel, settings(config), board.clone()) {
         Ok(loaded) => {
-            if let Some(reason) = kernel.lacks(false) {
+            if let Some(reason) = kernel.lacks(Need::Uprobes) {
+                tracing::warn!("routes may be learned instead of exact: {reason}");
+            }
+            if let Some(reason) = kernel.lacks(Need::OtherUsers) {
                 tracing::warn!("other users' processes may stay unseen: {reason}");
             }
             for probe in board.all().iter().filter(|probe| probe.state == State::Failed) {

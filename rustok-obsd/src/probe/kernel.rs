@@ -16,25 +16,43 @@ pub struct Capability {
     pub name: &'static str,
     /// What it is needed for.
     pub purpose: &'static str,
-    /// No program runs without it; the others are needed for other users' processes only.
-    pub required: bool,
+    /// What does not work without it.
+    pub need: Need,
+}
+
+/// What a capability is needed for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Need {
+    /// Any program at all.
+    Programs,
+    /// Processes of other users.
+    OtherUsers,
+    /// Uprobes, on kernels patched against CVE-2025-38466: since July 2025 `perf_event_open` refuses them to
+    /// CAP_PERFMON alone (Linux 5.10.240, 5.15.189, 6.1.146, 6.6.99, 6.12.39, 6.16). An older kernel does without.
+    Uprobes,
 }
 
 /// What the daemon needs of capabilities. `CAP_SYS_ADMIN` stands for the first two.
 pub const CAPABILITIES: &[Capability] = &[
-    Capability { bit: 39, name: "CAP_BPF", purpose: "load the kernel programs and their maps", required: true },
-    Capability { bit: 38, name: "CAP_PERFMON", purpose: "attach tracepoints and uprobes", required: true },
+    Capability { bit: 39, name: "CAP_BPF", purpose: "load the kernel programs and their maps", need: Need::Programs },
+    Capability { bit: 38, name: "CAP_PERFMON", purpose: "attach tracepoints and uprobes", need: Need::Programs },
     Capability {
         bit: 19,
         name: "CAP_SYS_PTRACE",
         purpose: "read the binaries and route tables of other users' processes",
-        required: false,
+        need: Need::OtherUsers,
     },
     Capability {
         bit: 2,
         name: "CAP_DAC_READ_SEARCH",
         purpose: "read /proc of other users' processes",
-        required: false,
+        need: Need::OtherUsers,
+    },
+    Capability {
+        bit: CAP_SYS_ADMIN,
+        name: "CAP_SYS_ADMIN",
+        purpose: "attach uprobes, hence to know exact routes, on kernels since July 2025",
+        need: Need::Uprobes,
     },
 ];
 
@@ -92,10 +110,10 @@ impl Kernel {
         }
     }
 
-    /// The missing capabilities without which nothing works, or those that other users' processes need.
+    /// The missing capabilities that something needs.
     #[must_use]
-    pub fn lacks(&self, required: bool) -> Option<String> {
-        let lacks: Vec<_> = self.missing.iter().filter(|capability| capability.required == required).collect();
+    pub fn lacks(&self, need: Need) -> Option<String> {
+        let lacks: Vec<_> = self.missing.iter().filter(|capability| capability.need == need).collect();
         let list: Vec<_> = lacks.iter().map(|lack| format!("{} (to {})", lack.name, lack.purpose)).collect();
         (!list.is_empty()).then(|| {
             format!(
@@ -108,7 +126,7 @@ impl Kernel {
     /// Why no program can be used at all, if so.
     #[must_use]
     pub fn refusal(&self) -> Option<String> {
-        if let Some(reason) = self.lacks(true) {
+        if let Some(reason) = self.lacks(Need::Programs) {
             return Some(reason);
         }
         if self.lockdown.as_deref() == Some("confidentiality") {
@@ -151,7 +169,7 @@ mod tests {
         assert_eq!(names("CapEff:\t000001ffffffffff\n"), Vec::<&str>::new());
         assert_eq!(names("CapEff:\t0000000000280004\n"), Vec::<&str>::new());
         assert_eq!(names("CapEff:\t0000000000000000\n").len(), CAPABILITIES.len());
-        assert_eq!(names("CapEff:\t000000c000000004\n"), ["CAP_SYS_PTRACE"]);
+        assert_eq!(names("CapEff:\t000000c000000004\n"), ["CAP_SYS_PTRACE", "CAP_SYS_ADMIN"]);
     }
 
     #[test]

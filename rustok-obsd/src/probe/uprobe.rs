@@ -26,7 +26,7 @@ pub enum UprobeError {
     #[error(transparent)]
     Load(#[from] LoadError),
     /// The kernel refuses.
-    #[error("uprobe {program} at {path}+{offset:#x}: {reason}")]
+    #[error("uprobe {program} at {path}+{offset:#x}: {reason}{}", hint(reason))]
     Attach {
         /// Program.
         program: &'static str,
@@ -37,6 +37,15 @@ pub enum UprobeError {
         /// Why.
         reason: String,
     },
+}
+
+/// What to do about the kernel's answer.
+fn hint(reason: &str) -> &'static str {
+    if reason.contains("os error 13") {
+        "; kernels since July 2025 (CVE-2025-38466) want CAP_SYS_ADMIN for uprobes: grant it, or run as root"
+    } else {
+        ""
+    }
 }
 
 #[derive(Default)]

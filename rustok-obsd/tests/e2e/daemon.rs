@@ -187,6 +187,7 @@ fn run(name: &str) -> Result<(), Skip> {
         let p99 =
             prometheus.query("histogram_quantile(0.99, sum by (le) (rustok_http_request_duration_seconds_bucket))");
         assert!(number(&p99).is_some_and(|p99| p99 > 0.0 && p99 < 10.0), "{p99}");
+        assert_dashboard_has_data(&prometheus);
     }
     if let Some(jaeger) = jaeger {
         assert_traced(&daemon, &jaeger, service, &ours);
@@ -194,6 +195,25 @@ fn run(name: &str) -> Result<(), Skip> {
     let status = daemon.child.stop(libc::SIGTERM, Duration::from_secs(4)).expect("SIGTERM ends it within 3 s");
     assert!(status.success(), "{status}: {}", daemon.child.log_tail());
     Ok(())
+}
+
+/// Every expression of the shipped dashboard returns data.
+fn assert_dashboard_has_data(prometheus: &Prometheus) {
+    let board: Value =
+        serde_json::from_str(include_str!("../../../grafana/dashboards/rustok-overview.json")).expect("JSON");
+    let panels = board["panels"].as_array().expect("panels");
+    let targets = panels.iter().flat_map(|panel| panel["targets"].as_array().into_iter().flatten());
+    let mut expressions = 0;
+    for target in targets {
+        let expression = target["expr"].as_str().expect("an expression");
+        // What Grafana puts in: the test's Prometheus scrapes each second.
+        let filled = expression.replace("$job", "test").replace("$__rate_interval", "1m").replace("$__range", "5m");
+        assert!(!filled.contains('$'), "{filled}");
+        let data = || prometheus.query(&filled).as_array().is_some_and(|result| !result.is_empty()).then_some(());
+        assert!(wait_until(Duration::from_secs(20), data).is_some(), "no data: {filled}");
+        expressions += 1;
+    }
+    assert!(expressions > 10, "{expressions}");
 }
 
 fn number(result: &Value) -> Option<f64> {
