@@ -281,8 +281,8 @@ fn a_program_that_is_no_rust_is_observed_by_its_sockets() {
 }
 
 #[test]
-fn a_static_binary_of_another_libc_is_observed_by_its_sockets() {
-    let name = "a_static_binary_of_another_libc_is_observed_by_its_sockets";
+fn a_static_binary_is_observed_by_its_sockets() {
+    let name = "a_static_binary_is_observed_by_its_sockets";
     let _alone = serial();
     let busybox = Path::new("/bin/busybox");
     let Ok(report) = Command::new(busybox).args(["httpd", "--help"]).output() else {
