@@ -36,6 +36,9 @@ fn exchange(side: Side, i: u64) -> Exchange<'static> {
         route: None,
         routes_exact: true,
         told: false,
+        id: 1,
+        spent: None,
+        ids: None,
     }
 }
 

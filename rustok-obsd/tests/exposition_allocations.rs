@@ -39,6 +39,9 @@ fn exchange(side: Side, status: u16, i: u64) -> Exchange<'static> {
         route: None,
         routes_exact: true,
         told: false,
+        id: 1,
+        spent: None,
+        ids: None,
     }
 }
 

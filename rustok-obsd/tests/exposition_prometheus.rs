@@ -53,6 +53,9 @@ fn exposition() -> Arc<Exposition> {
         route: None,
         routes_exact: true,
         told: false,
+        id: 1,
+        spent: None,
+        ids: None,
     };
     // Prometheus refuses exemplars from before its start: end now by the monotonic clock.
     let uptime = std::fs::read_to_string("/proc/uptime").unwrap();

@@ -36,6 +36,9 @@ fn exchange(side: Side, method: Method, status: u16, outcome: Outcome, duration_
         route: None,
         routes_exact: true,
         told: false,
+        id: 1,
+        spent: None,
+        ids: None,
     }
 }
 

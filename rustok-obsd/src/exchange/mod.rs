@@ -108,6 +108,8 @@ pub struct TraceParent {
 /// One HTTP request and what became of it. Times are `CLOCK_MONOTONIC` ns.
 #[derive(Clone, Copy, Debug)]
 pub struct Exchange<'a> {
+    /// Number of the request, unique for the life of the daemon: what operations name as their [`crate::database::Parent`].
+    pub id: u64,
     /// Which end the target is.
     pub side: Side,
     /// Tokio task that read the request (server) or sent it (client), 0 where unknown.
@@ -152,4 +154,8 @@ pub struct Exchange<'a> {
     pub routes_exact: bool,
     /// [`HttpConnection::take_started`] told when it began, so that its end is to be told too.
     pub told: bool,
+    /// What it spent in the database; `None` where nothing is known of that.
+    pub spent: Option<&'a crate::database::Spent<'a>>,
+    /// Ids of its span, where they were decided while it ran because operations name them.
+    pub ids: Option<crate::trace::TraceIds>,
 }

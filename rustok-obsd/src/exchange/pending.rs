@@ -11,6 +11,8 @@ use std::sync::Arc;
 
 #[derive(Debug, Default)]
 pub(super) struct Pending {
+    /// Number of the request.
+    pub(super) id: u64,
     /// Path, then host.
     text: Vec<u8>,
     path_length: usize,
@@ -157,6 +159,8 @@ pub struct Stats {
 pub struct Shared {
     /// Counts over all connections.
     pub stats: Stats,
+    /// Number of the newest request.
+    last_id: u64,
     pub(super) buffers: Buffers,
     pub(super) joins: Joins,
     #[expect(clippy::vec_box, reason = "they move between connections by their address")]
@@ -172,6 +176,8 @@ impl Shared {
     pub(super) fn begin(&mut self, io: &Io<'_>, side: Side, at_start: bool, routes_exact: bool) -> Box<Pending> {
         let mut pending = self.spare.pop().unwrap_or_default();
         pending.begin(io, side, at_start, routes_exact);
+        self.last_id += 1;
+        pending.id = self.last_id;
         pending
     }
 
@@ -193,6 +199,7 @@ impl Shared {
             pending.route.take().map(|path| Route { template: self.joins.template(path), source: Source::Axum });
         let (path, host) = pending.text.split_at(pending.path_length);
         sink(&Exchange {
+            id: pending.id,
             side,
             task: pending.task,
             tid: pending.tid,
@@ -215,6 +222,8 @@ impl Shared {
             route: route.as_ref(),
             routes_exact: pending.routes_exact,
             told: pending.told,
+            spent: None,
+            ids: None,
         });
         self.discard(pending);
     }

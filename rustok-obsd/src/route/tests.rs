@@ -25,6 +25,9 @@ fn exchange(path: &[u8], status: u16) -> Exchange<'_> {
         route: None,
         routes_exact: false,
         told: false,
+        id: 1,
+        spent: None,
+        ids: None,
     }
 }
 

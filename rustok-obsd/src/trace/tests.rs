@@ -33,6 +33,9 @@ fn exchange() -> Exchange<'static> {
         route: None,
         routes_exact: true,
         told: false,
+        id: 1,
+        spent: None,
+        ids: None,
     }
 }
 
