@@ -56,6 +56,10 @@ globals! {
     RECEIVE_BURST: u32 = 32768, receive_burst;
     /// Most payload bytes of consecutive sends, until a receive.
     SEND_BURST: u32 = 8192, send_burst;
+    /// Most payload bytes of one send of a client: its requests are what matters of it.
+    CLIENT_SEND_LIMIT: u32 = 16383, client_send_limit;
+    /// Most bytes of a statement's text.
+    STATEMENT_LIMIT: u32 = 16383, statement_limit;
     /// Bytes that wait in the ring before the daemon is woken; less waits for its next look.
     WAKEUP_BYTES: u64 = 65536, wakeup_bytes;
 }
@@ -63,4 +67,4 @@ globals! {
 /// The daemon overrides this symbol and so refuses an object of another layout. Its name carries
 /// [`rustok_obsd_ebpf::ABI`].
 #[unsafe(no_mangle)]
-static ABI_1: u32 = rustok_obsd_ebpf::ABI;
+static ABI_2: u32 = rustok_obsd_ebpf::ABI;

@@ -8,10 +8,19 @@
 #![no_std]
 
 /// Counts layout changes; the daemon refuses an object that was built with another one.
-pub const ABI: u32 = 1;
+pub const ABI: u32 = 2;
 
 /// Bytes of payload that one record can carry. A power of two: the verifier follows the mask.
-pub const MAX_PAYLOAD: usize = 8192;
+pub const MAX_PAYLOAD: usize = 16_384;
+
+/// Bytes of a statement's text that one record can carry; the last one is never used (see [`MAX_PAYLOAD`]).
+pub const MAX_STATEMENT: usize = 16_384;
+
+/// Words of a call's arguments that come along.
+pub const CALL_WORDS: usize = 12;
+
+/// Bytes at each of those words that come along while a layout is sought.
+pub const PREFIX: usize = 16;
 
 /// Bytes of the end of a send or receive that come along when the payload was cut.
 pub const TAIL: usize = 8;
@@ -38,6 +47,35 @@ pub enum Kind {
     TaskEnter = 8,
     /// [`ProcessEvent`], a target forked (`pid` is the child).
     Fork = 9,
+    /// [`CallHit`], a database library was called.
+    Call = 10,
+    /// [`SpawnHit`], a task was spawned.
+    Spawn = 11,
+}
+
+/// Which function was called.
+#[repr(u8)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum Point {
+    /// The driver takes a statement: its text follows.
+    Query = 1,
+    /// The driver is done with a statement, read whole or dropped: `words` is its account (sqlx' `QueryLogger`).
+    QueryEnd = 2,
+    /// The driver read an ErrorResponse or a NoticeResponse: the beginning of its fields follows.
+    Notice = 3,
+    /// The driver begins a transaction.
+    Begin = 4,
+    /// A transaction is dropped: its ROLLBACK goes out with the next bytes of the connection.
+    Rollback = 5,
+    /// The object-relational mapper was called with a statement: `words` are the two arguments and what the first
+    /// points at.
+    Orm = 6,
+    /// The object-relational mapper was asked for a transaction.
+    OrmBegin = 7,
+    /// A function that takes a statement whose place in the arguments is known: its text follows.
+    Statement = 8,
+    /// The same, not known yet: `words` are what the argument points at, and [`PREFIX`] bytes at each of them follow.
+    Sought = 9,
 }
 
 /// Who opened the connection, as far as the kernel saw it.
@@ -164,6 +202,88 @@ pub struct RouteHit {
     pub map: u64,
 }
 
+/// A database library was called. `captured` bytes of text follow the struct.
+#[repr(C)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct CallHit {
+    /// [`Kind::Call`].
+    pub kind: u8,
+    /// [`Point`].
+    pub point: u8,
+    /// [`IO_UNREADABLE`], [`IO_TRUNCATED`].
+    pub flags: u8,
+    /// Zero.
+    pub pad: u8,
+    /// Bytes of text that follow.
+    pub captured: u32,
+    /// Process (thread group).
+    pub tgid: u32,
+    /// Thread.
+    pub tid: u32,
+    /// When.
+    pub time_ns: u64,
+    /// Tokio task, 0 where unknown.
+    pub task: u64,
+    /// Address of the function's first instruction in the process.
+    pub place: u64,
+    /// Address of the text, 0 where there is none.
+    pub text: u64,
+    /// Length of the text as the target told it.
+    pub text_len: u64,
+    /// See [`Point`].
+    pub words: [u64; CALL_WORDS],
+}
+
+/// A task was spawned.
+#[repr(C)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct SpawnHit {
+    /// [`Kind::Spawn`].
+    pub kind: u8,
+    /// Zero.
+    pub pad: [u8; 3],
+    /// Process (thread group).
+    pub tgid: u32,
+    /// Thread.
+    pub tid: u32,
+    /// Zero.
+    pub pad2: u32,
+    /// When.
+    pub time_ns: u64,
+    /// The task that spawned it, 0 where there is none or it is unknown.
+    pub parent: u64,
+    /// The new task.
+    pub child: u64,
+}
+
+/// Where a function's arguments hold a statement's text: key of the map of layouts.
+#[repr(C)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub struct PlaceKey {
+    /// Address of the function's first instruction in the process.
+    pub place: u64,
+    /// Process (thread group).
+    pub tgid: u32,
+    /// Zero.
+    pub pad: u32,
+}
+
+/// Where a function's arguments hold a statement's text.
+#[repr(C)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub struct Layout {
+    /// Which argument: 0 to 5.
+    pub argument: u8,
+    /// 1: the argument is the text's address, and the next argument its length. 0: it points at a struct.
+    pub direct: u8,
+    /// Word of the struct that holds the text's address.
+    pub pointer: u8,
+    /// Word of the struct that holds its length.
+    pub length: u8,
+    /// 1 where the place is known; 0 while it is sought.
+    pub known: u32,
+}
+
 /// A process event.
 #[repr(C)]
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -208,7 +328,8 @@ pub struct TaskProbe {
 pub struct Target {
     /// Offset of Tokio's task id from the thread pointer; 0 means unknown, no reading.
     pub task_slot: i64,
-    /// Zero; room for per-target switches.
+    /// Low 16 bits: where a task's vtable holds the offset of its id from its header
+    /// (`tokio::runtime::task::raw::Vtable::id_offset`); 0 means unknown, no reading.
     pub flags: u64,
 }
 
@@ -250,10 +371,12 @@ pub enum Counter {
     OtherSocket = 5,
     /// Records written to the ring: what was written and what was lost is all there was.
     Submitted = 6,
+    /// Spawned tasks whose id could not be read.
+    SpawnUnreadable = 7,
 }
 
 /// Number of [`Counter`]s.
-pub const COUNTERS: u32 = 7;
+pub const COUNTERS: u32 = 8;
 
 macro_rules! impl_record {
     ($($name:ident: $size:literal),* $(,)?) => {$(
@@ -284,5 +407,9 @@ impl_record! {
     RouteHit: 40,
     ProcessEvent: 24,
     TaskProbe: 32,
+    CallHit: 152,
+    SpawnHit: 40,
+    PlaceKey: 16,
+    Layout: 8,
     Target: 16,
 }

@@ -18,11 +18,13 @@
               branches stay as the verifier has accepted them"
 )]
 
+mod call;
 mod globals;
 mod maps;
 mod payload;
 mod process;
 mod socket;
+mod spawn;
 mod task;
 mod transfer;
 mod uprobe;
@@ -32,6 +34,7 @@ use aya_ebpf::{
     macros::{raw_tracepoint, uprobe as uprobe_program},
     programs::{ProbeContext, RawTracePointContext},
 };
+use rustok_obsd_ebpf::Point;
 
 /// `sock_send_length(struct sock *sk, int ret, int flags)`, include/trace/events/sock.h, Linux 6.3.
 #[raw_tracepoint(tracepoint = "sock_send_length")]
@@ -101,6 +104,71 @@ pub fn axum_matched_path(ctx: ProbeContext) -> u32 {
 pub fn tokio_task_enter(ctx: ProbeContext) -> u32 {
     uprobe::on_task_enter(ctx.arg::<u64>(0));
     let _ = ctx.as_ptr();
+    0
+}
+
+/// `sqlx_core::logger::QueryLogger::new(&str, LogSettings)`: once for each statement, when the driver takes it.
+#[uprobe_program]
+pub fn sqlx_query(ctx: ProbeContext) -> u32 {
+    call::on_text(Point::Query, &ctx, ctx.arg::<u64>(1), ctx.arg::<u64>(2));
+    0
+}
+
+/// `sqlx_core::logger::QueryLogger::finish(&self)`: once for each statement, when it is read whole or dropped.
+#[uprobe_program]
+pub fn sqlx_query_end(ctx: ProbeContext) -> u32 {
+    call::on_struct(Point::QueryEnd, &ctx, ctx.arg::<u64>(0));
+    0
+}
+
+/// `<sqlx_postgres::message::response::Notice as BackendMessage>::decode_body(Bytes)`.
+#[uprobe_program]
+pub fn sqlx_notice(ctx: ProbeContext) -> u32 {
+    call::on_notice(&ctx, ctx.arg::<u64>(1));
+    0
+}
+
+/// `<sqlx_postgres::transaction::PgTransactionManager as TransactionManager>::begin`.
+#[uprobe_program]
+pub fn sqlx_begin(ctx: ProbeContext) -> u32 {
+    call::on_call(Point::Begin, &ctx);
+    0
+}
+
+/// `<sqlx_postgres::transaction::PgTransactionManager as TransactionManager>::start_rollback`.
+#[uprobe_program]
+pub fn sqlx_rollback(ctx: ProbeContext) -> u32 {
+    call::on_call(Point::Rollback, &ctx);
+    0
+}
+
+/// `<sea_orm::DatabaseConnection as ConnectionTrait>::{execute, query_one, query_all, execute_unprepared}` and the like:
+/// the wait for a pooled connection begins.
+#[uprobe_program]
+pub fn sea_orm_call(ctx: ProbeContext) -> u32 {
+    call::on_orm(&ctx, ctx.arg::<u64>(1), ctx.arg::<u64>(2));
+    0
+}
+
+/// `<sea_orm::DatabaseConnection as TransactionTrait>::begin`.
+#[uprobe_program]
+pub fn sea_orm_begin(ctx: ProbeContext) -> u32 {
+    call::on_call(Point::OrmBegin, &ctx);
+    0
+}
+
+/// A function that takes a statement somewhere in an argument.
+#[uprobe_program]
+pub fn statement(ctx: ProbeContext) -> u32 {
+    call::on_statement(&ctx);
+    0
+}
+
+/// `tokio::runtime::task::list::OwnedTasks<S>::bind_inner(&self, Task<S>, Notified<S>)` and
+/// `tokio::runtime::blocking::pool::Spawner::spawn_task(&self, Task, &Handle)`: a task was made.
+#[uprobe_program]
+pub fn tokio_spawn(ctx: ProbeContext) -> u32 {
+    spawn::on_spawn(ctx.arg::<u64>(1));
     0
 }
 

@@ -5,7 +5,7 @@ use aya_ebpf::{
     macros::map,
     maps::{HashMap, LruHashMap, PerCpuArray, RingBuf},
 };
-use rustok_obsd_ebpf::{COUNTERS, Counter, Target};
+use rustok_obsd_ebpf::{COUNTERS, Counter, Layout, PlaceKey, Target};
 
 use crate::{globals, payload::Scratch, socket::SocketState};
 
@@ -20,6 +20,10 @@ pub static PORTS: HashMap<u16, u8> = HashMap::with_max_entries(1024, BPF_F_NO_PR
 /// Followed sockets, by address of their `struct sock`.
 #[map]
 pub static SOCKETS: LruHashMap<u64, SocketState> = LruHashMap::with_max_entries(32768, 0);
+
+/// Where the functions that take statements hold them.
+#[map]
+pub static LAYOUTS: HashMap<PlaceKey, Layout> = HashMap::with_max_entries(4096, BPF_F_NO_PREALLOC);
 
 /// What the daemon decided about a connection ([`rustok_obsd_ebpf::Capture`]), by its id.
 #[map]
@@ -54,9 +58,14 @@ pub fn count(counter: Counter, n: u64) {
 /// Writes a record; the daemon is woken only when enough of them wait. False, and counted, if the ring was full.
 #[inline(always)]
 pub fn submit(record: &[u8]) -> bool {
+    output(record, wake_flags())
+}
+
+/// How a record of now should wake the daemon.
+#[inline(always)]
+pub fn wake_flags() -> u64 {
     let waiting = EVENTS.query(u64::from(BPF_RB_AVAIL_DATA));
-    let wake = if waiting >= globals::wakeup_bytes() { BPF_RB_FORCE_WAKEUP } else { BPF_RB_NO_WAKEUP };
-    output(record, u64::from(wake))
+    u64::from(if waiting >= globals::wakeup_bytes() { BPF_RB_FORCE_WAKEUP } else { BPF_RB_NO_WAKEUP })
 }
 
 /// Writes a record that should be seen at once.

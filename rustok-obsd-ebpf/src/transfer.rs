@@ -1,7 +1,7 @@
 //! Sends and receives of a target: one record each.
 
 use aya_ebpf::helpers::bpf_ktime_get_ns;
-use rustok_obsd_ebpf::{Capture, Counter, IO_TRUNCATED, IO_UNREADABLE, Kind, SocketIo, TAIL};
+use rustok_obsd_ebpf::{Capture, Counter, IO_TRUNCATED, IO_UNREADABLE, Kind, Role, SocketIo, TAIL};
 
 use crate::{
     globals,
@@ -100,6 +100,8 @@ fn payload_limit<const RECEIVE: bool>(state: &SocketState, moved: u32) -> u32 {
     }
     let (record, burst) = if RECEIVE {
         (globals::receive_limit(), globals::receive_burst())
+    } else if state.role == Role::Client as u8 {
+        (globals::client_send_limit(), globals::send_burst())
     } else {
         (globals::send_limit(), globals::send_burst())
     };

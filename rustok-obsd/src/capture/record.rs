@@ -3,7 +3,9 @@
 //! Reads: bytes of one ring entry, laid out by `rustok-obsd-ebpf`. Yields: [`Record`], with its payload borrowed. Costs:
 //! a copy of at most 72 bytes.
 
-use rustok_obsd_ebpf::{Kind, ProcessEvent, RouteHit, SocketClose, SocketIo, SocketOpen, TAIL, TaskProbe};
+use rustok_obsd_ebpf::{
+    CallHit, Kind, ProcessEvent, RouteHit, SocketClose, SocketIo, SocketOpen, SpawnHit, TAIL, TaskProbe,
+};
 use thiserror::Error;
 
 /// What the kernel told.
@@ -27,6 +29,10 @@ pub enum Record<'a> {
     Fork(ProcessEvent),
     /// Calibration of Tokio's slot.
     TaskEnter(TaskProbe),
+    /// A database library was called; the captured text.
+    Call(CallHit, &'a [u8]),
+    /// A task was spawned.
+    Spawn(SpawnHit),
 }
 
 /// A ring entry that is no record: the object and the daemon disagree.
@@ -74,6 +80,11 @@ impl<'a> Record<'a> {
             k if k == Kind::Exit as u8 => Self::Exit(read!(ProcessEvent).0),
             k if k == Kind::Fork as u8 => Self::Fork(read!(ProcessEvent).0),
             k if k == Kind::TaskEnter as u8 => Self::TaskEnter(read!(TaskProbe).0),
+            k if k == Kind::Spawn as u8 => Self::Spawn(read!(SpawnHit).0),
+            k if k == Kind::Call as u8 => {
+                let (hit, text) = read!(CallHit);
+                Self::Call(hit, text.get(..hit.captured as usize).ok_or(short)?)
+            }
             other => return Err(RecordError::Kind(other)),
         })
     }
@@ -91,6 +102,8 @@ impl<'a> Record<'a> {
             Self::Exit(_) => "exit",
             Self::Fork(_) => "fork",
             Self::TaskEnter(_) => "task_enter",
+            Self::Call(..) => "call",
+            Self::Spawn(_) => "spawn",
         }
     }
 }
@@ -145,7 +158,7 @@ mod tests {
 
     proptest! {
         #[test]
-        fn no_bytes_make_it_panic(entry in proptest::collection::vec(any::<u8>(), 0..200), kind in 0u8..12) {
+        fn no_bytes_make_it_panic(entry in proptest::collection::vec(any::<u8>(), 0..200), kind in 0u8..14) {
             let _ = Record::parse(&entry);
             if let Some(first) = entry.clone().first_mut() {
                 *first = kind;

@@ -271,6 +271,10 @@ label_values! {
         TaskEnter = "task_enter",
         /// A target forked.
         Fork = "fork",
+        /// A database library was called.
+        Call = "call",
+        /// A task was spawned.
+        Spawn = "spawn",
     }
 }
 

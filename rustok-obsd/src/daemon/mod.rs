@@ -268,6 +268,7 @@ fn settings(config: &Config) -> Settings {
         receive_limit: payload,
         // A response's head is what matters of a send.
         send_limit: payload.min(2048),
+        statement_limit: rustok_obsd_ebpf::MAX_STATEMENT as u32 - 1,
         run_stats: config.ebpf.run_stats,
     }
 }

@@ -1,7 +1,19 @@
 //! Database operations: what the target asked of its database, when, for which request, and what came of it.
 //!
 //! Reads: calls of the database libraries (uprobes) and the connection's bytes (sockets). Yields: one [`Operation`] per
-//! query, exactly once.
+//! query, exactly once. Costs: see [`tracker`], which also says which source gives what.
+
+mod account;
+mod aging;
+mod notice;
+mod open;
+mod requests;
+pub mod sockets;
+mod tasks;
+pub mod tracker;
+
+pub use tasks::{Ignorance, Origin};
+pub use tracker::Tracker;
 
 use std::net::SocketAddr;
 use std::sync::Arc;

@@ -75,13 +75,15 @@ pub struct Settings {
     pub receive_limit: u32,
     /// Most payload bytes of one send, below [`rustok_obsd_ebpf::MAX_PAYLOAD`].
     pub send_limit: u32,
+    /// Most bytes of a statement, in a call or in what a client sends, below [`rustok_obsd_ebpf::MAX_STATEMENT`].
+    pub statement_limit: u32,
     /// Let the kernel count and time the programs (`BPF_ENABLE_STATS`): two clock readings a run.
     pub run_stats: bool,
 }
 
 impl Default for Settings {
     fn default() -> Self {
-        Self { ring_bytes: 4 << 20, sockets: 16_384, receive_limit: 8191, send_limit: 2048, run_stats: true }
+        Self { ring_bytes: 4 << 20, sockets: 16_384, receive_limit: 8191, send_limit: 2048, statement_limit: 16_383, run_stats: true }
     }
 }
 
@@ -98,6 +100,8 @@ pub struct Programs {
     pub targets: HashMap<MapData, u32, [u64; 2]>,
     /// Ports on which targets listen.
     pub ports: HashMap<MapData, u16, u8>,
+    /// Where functions hold statements: words of [`rustok_obsd_ebpf::PlaceKey`] and [`rustok_obsd_ebpf::Layout`].
+    pub layouts: HashMap<MapData, [u64; 2], u64>,
     pub(super) maps: Vec<super::stats::MapFacts>,
     _stats: Option<OwnedFd>,
     /// State of each probe.
@@ -174,7 +178,9 @@ impl Programs {
             .map_err(|source| LoadError::Map { name: "TARGETS", source })?;
         let ports =
             HashMap::try_from(take(&mut ebpf, "PORTS")?).map_err(|source| LoadError::Map { name: "PORTS", source })?;
-        Ok((Self { ebpf, links, targets, ports, maps, _stats: stats, board }, capture, Counts(counts)))
+        let layouts = HashMap::try_from(take(&mut ebpf, "LAYOUTS")?)
+            .map_err(|source| LoadError::Map { name: "LAYOUTS", source })?;
+        Ok((Self { ebpf, links, targets, ports, layouts, maps, _stats: stats, board }, capture, Counts(counts)))
     }
 
     /// Runs of each loaded program.
@@ -248,14 +254,16 @@ fn load(object: &[u8], offsets: &Offsets, settings: Settings) -> Result<Ebpf, Lo
         task_tgid,
         task_thread_pointer,
     } = offsets;
-    let Settings { ring_bytes, sockets, receive_limit, send_limit, run_stats: _ } = settings;
-    let (receive_burst, send_burst) = (receive_limit * BURST, send_limit * BURST);
+    let Settings { ring_bytes, sockets, receive_limit, send_limit, statement_limit, run_stats: _ } = settings;
+    // A message's head stands before its statement.
+    let client_send_limit = (statement_limit + 256).min(rustok_obsd_ebpf::MAX_PAYLOAD as u32 - 1);
+    let (receive_burst, send_burst) = (receive_limit * BURST, send_limit.max(client_send_limit) * BURST);
     let wakeup_bytes = u64::from(ring_bytes) / WAKEUP_PART;
     let mut loader = EbpfLoader::new();
     // No type of ours is relocated against the kernel's.
     loader.btf(None);
     loader
-        .override_global("ABI_1", &rustok_obsd_ebpf::ABI, true)
+        .override_global("ABI_2", &rustok_obsd_ebpf::ABI, true)
         .override_global("SK_PROTOCOL", sk_protocol, true)
         .override_global("SK_PROTOCOL_BITS", sk_protocol_bits, true)
         .override_global("SK_ERR", sk_err, true)
@@ -275,6 +283,8 @@ fn load(object: &[u8], offsets: &Offsets, settings: Settings) -> Result<Ebpf, Lo
         .override_global("SEND_LIMIT", &send_limit, true)
         .override_global("RECEIVE_BURST", &receive_burst, true)
         .override_global("SEND_BURST", &send_burst, true)
+        .override_global("CLIENT_SEND_LIMIT", &client_send_limit, true)
+        .override_global("STATEMENT_LIMIT", &statement_limit, true)
         .override_global("WAKEUP_BYTES", &wakeup_bytes, true)
         .map_max_entries("EVENTS", ring_bytes)
         .map_max_entries("SOCKETS", sockets)

@@ -18,52 +18,13 @@ use rustc_hash::FxHasher;
 
 use super::debug_file;
 use super::elf::{Elf, ElfError, Source};
+use super::points::{CustomPoint, Library, ProbePoint};
 use super::symbols::{PathMatch, Pattern, Symbol, SymbolKind, SymbolScan, scan_section};
 use super::tokio_slot::{self, TaskSlot};
+use super::tokio_spawn;
 
 /// Bytes of read-only data that are searched for version strings.
 const MAX_RODATA: u64 = 64 << 20;
-
-/// A function that a uprobe can be attached to.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
-pub enum ProbePoint {
-    /// axum matched a route.
-    AxumRoute,
-    /// Tokio begins to poll a task: for calibration only.
-    TokioTaskEnter,
-}
-
-impl ProbePoint {
-    /// All of them.
-    pub const ALL: [Self; 2] = [Self::AxumRoute, Self::TokioTaskEnter];
-
-    /// Path of the function.
-    #[must_use]
-    pub const fn path(self) -> &'static str {
-        match self {
-            Self::AxumRoute => "axum::extract::matched_path::set_matched_path_for_request",
-            Self::TokioTaskEnter => "tokio::runtime::task::core::TaskIdGuard::enter",
-        }
-    }
-
-    const fn needle(self) -> &'static str {
-        match self {
-            Self::AxumRoute => "set_matched_path_for_request",
-            Self::TokioTaskEnter => "TaskIdGuard",
-        }
-    }
-
-    const fn library(self) -> Library {
-        match self {
-            Self::AxumRoute => Library::Axum,
-            Self::TokioTaskEnter => Library::Tokio,
-        }
-    }
-
-    const fn pattern(self) -> Pattern {
-        Pattern { needle: self.needle(), path: PathMatch::Exact(self.path()), kind: SymbolKind::Function }
-    }
-}
 
 /// Tokio's thread-local state.
 const CONTEXT: Pattern = Pattern {
@@ -71,45 +32,6 @@ const CONTEXT: Pattern = Pattern {
     path: PathMatch::Around("tokio::runtime::context::CONTEXT::", "VAL"),
     kind: SymbolKind::ThreadLocal,
 };
-
-/// A library that matters to the daemon.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
-pub enum Library {
-    /// The async runtime.
-    Tokio,
-    /// The web framework.
-    Axum,
-    /// The database driver.
-    Sqlx,
-    /// The object-relational mapper.
-    SeaOrm,
-}
-
-impl Library {
-    /// All of them.
-    pub const ALL: [Self; 4] = [Self::Tokio, Self::Axum, Self::Sqlx, Self::SeaOrm];
-
-    /// The crate's name.
-    #[must_use]
-    pub const fn name(self) -> &'static str {
-        match self {
-            Self::Tokio => "tokio",
-            Self::Axum => "axum",
-            Self::Sqlx => "sqlx-core",
-            Self::SeaOrm => "sea-orm",
-        }
-    }
-
-    /// Part of the mangled names, in either mangling.
-    const fn marker(self) -> &'static str {
-        match self {
-            Self::Tokio => "5tokio7runtime",
-            Self::Axum => "4axum7routing",
-            Self::Sqlx => "9sqlx_core",
-            Self::SeaOrm => "7sea_orm",
-        }
-    }
-}
 
 /// Names that only Rust's runtime has.
 const RUST_MARKERS: [&str; 2] = ["lang_start", "rust_eh_personality"];
@@ -128,6 +50,8 @@ pub enum Presence {
 pub struct Place {
     /// Offset in the executable's file, as uprobes want it.
     pub file_offset: u64,
+    /// Address in the file's own numbering; a process adds where it is loaded.
+    pub address: u64,
     /// Mangled names; several where the linker folded equal code.
     pub names: Vec<String>,
 }
@@ -153,6 +77,9 @@ pub enum Absence {
     /// The library is not in the program.
     #[error("{0} is not linked in")]
     NotLinked(&'static str),
+    /// The configuration names a function that is not there.
+    #[error("no symbol has this path; `nm -C` lists those of the binary")]
+    NoSuchFunction,
     /// The library is, the function is not.
     #[error(
         "{0} is linked in, but the function is inlined (as `lto = \"fat\"` does) or named otherwise in this version"
@@ -246,10 +173,12 @@ pub struct Binary {
     pub libraries: Vec<(Library, Option<String>)>,
     /// Entries in the symbol tables.
     pub symbols: u64,
-    /// Each of [`ProbePoint::ALL`].
+    /// Each of [`ProbePoint::ALL`], then those that the configuration names.
     pub probes: Vec<(ProbePoint, Presence)>,
     /// Tokio's task id.
     pub task_slot: TaskSlot,
+    /// Where the vtable of a task holds the offset of its id.
+    pub task_id_place: u16,
 }
 
 impl Binary {
@@ -259,11 +188,11 @@ impl Binary {
     /// # Errors
     /// [`BinaryError`] where the file cannot be read. What the file is, is no error: the result says why each probe
     /// point is absent.
-    pub fn analyse(path: &Path, root: &Path) -> Result<Self, BinaryError> {
+    pub fn analyse(path: &Path, root: &Path, custom: &[CustomPoint]) -> Result<Self, BinaryError> {
         let fail = |error: io::Error| BinaryError { path: path.to_owned(), reason: error.to_string() };
         let (file, metadata) = open(path).map_err(fail)?;
         let id = content_id(&file, metadata.size).map_err(fail)?;
-        Ok(Self::inspect(&file, id, metadata.size, |elf| debug_file::open(elf, path, root)))
+        Ok(Self::inspect(&file, id, metadata.size, custom, |elf| debug_file::open(elf, path, root)))
     }
 
     /// Where a probe point is, empty where it is not.
@@ -273,6 +202,12 @@ impl Binary {
             Some((_, Presence::Found(places))) => places,
             _ => &[],
         }
+    }
+
+    /// Whether a library is linked in.
+    #[must_use]
+    pub fn has(&self, library: Library) -> bool {
+        self.libraries.iter().any(|(other, _)| *other == library)
     }
 
     /// Whether a probe point is there, and why not.
@@ -287,6 +222,7 @@ impl Binary {
         source: &S,
         id: ContentId,
         size: u64,
+        custom: &[CustomPoint],
         debug: impl FnOnce(&Elf<'_, S>) -> Option<(PathBuf, File)>,
     ) -> Self {
         let mut binary = Self {
@@ -301,10 +237,11 @@ impl Binary {
             symbols: 0,
             probes: Vec::new(),
             task_slot: TaskSlot::Absent { reason: String::new() },
+            task_id_place: 0,
         };
-        if let Err(absence) = binary.fill(source, debug) {
+        if let Err(absence) = binary.fill(source, custom, debug) {
             binary.task_slot = TaskSlot::Absent { reason: absence.to_string() };
-            binary.probes = ProbePoint::ALL.map(|point| (point, Presence::Absent(absence.clone()))).to_vec();
+            binary.probes = points(custom).map(|point| (point, Presence::Absent(absence.clone()))).collect();
         }
         binary
     }
@@ -312,6 +249,7 @@ impl Binary {
     fn fill<S: Source + ?Sized>(
         &mut self,
         source: &S,
+        custom: &[CustomPoint],
         debug: impl FnOnce(&Elf<'_, S>) -> Option<(PathBuf, File)>,
     ) -> Result<(), Absence> {
         let elf = Elf::parse(source).map_err(absence)?;
@@ -321,7 +259,17 @@ impl Binary {
         }
         self.rustc = rustc_version(&elf);
         self.stripped = elf.section_of_kind(elf::SHT_SYMTAB).is_none();
-        let patterns = [ProbePoint::AxumRoute.pattern(), ProbePoint::TokioTaskEnter.pattern(), CONTEXT];
+        // `CONTEXT`, then the functions of each point in turn.
+        let mut patterns = vec![CONTEXT];
+        let mut parts = Vec::new();
+        for point in points(custom) {
+            let start = patterns.len();
+            match point {
+                ProbePoint::Custom(index) => patterns.extend(custom.get(usize::from(index)).map(|own| own.pattern())),
+                built_in => patterns.extend(built_in.patterns()),
+            }
+            parts.push((point, start..patterns.len()));
+        }
         let markers: Vec<&str> = Library::ALL.iter().map(|library| library.marker()).chain(RUST_MARKERS).collect();
         let mut scan = SymbolScan::run(&elf, &patterns, &markers).map_err(absence)?;
         if self.stripped
@@ -345,17 +293,30 @@ impl Binary {
         if !self.is_rust {
             return Err(Absence::NotRust);
         }
-        let found = |index: usize| scan.found.get(index).map_or(&[][..], Vec::as_slice);
-        self.probes = ProbePoint::ALL
-            .iter()
-            .enumerate()
-            .map(|(index, &point)| (point, self.presence(&elf, point, found(index))))
-            .collect();
-        self.task_slot = match &self.probes[1].1 {
-            Presence::Found(_) => tokio_slot::find(&elf, found(1), found(2)),
-            Presence::Absent(absence) => TaskSlot::Absent { reason: absence.to_string() },
+        let found = |range: std::ops::Range<usize>| -> Vec<Symbol> {
+            let mut symbols: Vec<Symbol> = scan.found.get(range).unwrap_or_default().iter().flatten().cloned().collect();
+            symbols.sort_by_key(|symbol| symbol.address);
+            symbols.dedup_by_key(|symbol| symbol.address);
+            symbols
         };
+        self.probes = parts
+            .iter()
+            .map(|(point, range)| (*point, self.presence(&elf, *point, &found(range.clone()))))
+            .collect();
+        let of = |point: ProbePoint| {
+            found(parts.iter().find(|(other, _)| *other == point).map_or(0..0, |(_, range)| range.clone()))
+        };
+        self.task_slot = match self.presence_at(ProbePoint::TokioTaskEnter) {
+            Some(Presence::Found(_)) => tokio_slot::find(&elf, &of(ProbePoint::TokioTaskEnter), &found(0..1)),
+            Some(Presence::Absent(absence)) => TaskSlot::Absent { reason: absence.to_string() },
+            None => TaskSlot::Absent { reason: String::new() },
+        };
+        self.task_id_place = tokio_spawn::id_place(&elf, &of(ProbePoint::TokioSpawn));
         Ok(())
+    }
+
+    fn presence_at(&self, point: ProbePoint) -> Option<&Presence> {
+        self.probes.iter().find(|(other, _)| *other == point).map(|(_, presence)| presence)
     }
 
     fn presence<S: Source + ?Sized>(&self, elf: &Elf<'_, S>, point: ProbePoint, found: &[Symbol]) -> Presence {
@@ -363,7 +324,7 @@ impl Binary {
             .iter()
             .filter_map(|symbol| Some((elf.file_offset(symbol.address, true)?, symbol)))
             .filter(|(file_offset, _)| *file_offset < self.size)
-            .map(|(file_offset, symbol)| Place { file_offset, names: symbol.names.clone() })
+            .map(|(file_offset, symbol)| Place { file_offset, address: symbol.address, names: symbol.names.clone() })
             .collect();
         if !places.is_empty() {
             return Presence::Found(places);
@@ -371,12 +332,20 @@ impl Binary {
         let library = point.library();
         Presence::Absent(if self.stripped && self.debug_file.is_none() {
             Absence::Stripped
+        } else if matches!(point, ProbePoint::Custom(_)) {
+            Absence::NoSuchFunction
         } else if self.libraries.iter().any(|(other, _)| *other == library) {
             Absence::Inlined(library.name())
         } else {
             Absence::NotLinked(library.name())
         })
     }
+}
+
+/// All points in their order.
+fn points(custom: &[CustomPoint]) -> impl Iterator<Item = ProbePoint> {
+    let custom = u8::try_from(custom.len()).unwrap_or(u8::MAX);
+    ProbePoint::ALL.into_iter().chain((0..custom).map(ProbePoint::Custom))
 }
 
 const HOST_MACHINE: u16 = if cfg!(target_arch = "aarch64") { elf::EM_AARCH64 } else { elf::EM_X86_64 };

@@ -8,6 +8,7 @@ use std::sync::Arc;
 use rustc_hash::FxHashMap;
 
 use super::binary::{self, Binary, BinaryError, ContentId, FileIdentity};
+use super::points::CustomPoint;
 
 /// Files remembered; a host observes a handful.
 const MAX_FILES: usize = 256;
@@ -18,9 +19,22 @@ pub struct BinaryCache {
     files: FxHashMap<FileIdentity, (Arc<Binary>, u64)>,
     uses: u64,
     analyses: u64,
+    custom: Vec<CustomPoint>,
 }
 
 impl BinaryCache {
+    /// A cache of analyses that look for these functions too.
+    #[must_use]
+    pub fn with_functions(custom: Vec<CustomPoint>) -> Self {
+        Self { custom, ..Self::default() }
+    }
+
+    /// The functions that are looked for beside those built in.
+    #[must_use]
+    pub fn functions(&self) -> &[CustomPoint] {
+        &self.custom
+    }
+
     /// The analysis of the file at `path`, and the file's identity; `root` as for [`Binary::analyse`].
     ///
     /// # Errors
@@ -38,7 +52,7 @@ impl BinaryCache {
             Some(binary) => binary,
             None => {
                 self.analyses += 1;
-                Arc::new(Binary::analyse(path, root)?)
+                Arc::new(Binary::analyse(path, root, &self.custom)?)
             }
         };
         if self.files.len() >= MAX_FILES {

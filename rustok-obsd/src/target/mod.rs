@@ -15,6 +15,7 @@ pub mod elf;
 mod elf_fixture;
 pub mod environment;
 pub mod memory;
+pub mod points;
 mod procfs;
 pub mod report;
 pub mod route_cache;
@@ -22,17 +23,19 @@ pub mod selector;
 pub mod symbols;
 mod tls;
 pub mod tokio_slot;
+mod tokio_spawn;
 
 use std::sync::Arc;
 
 use serde::Serialize;
 
 pub use axum_routes::{RouteError, RouteTable};
-pub use binary::{Absence, Binary, BinaryError, FileIdentity, Library, Place, Presence, ProbePoint};
+pub use binary::{Absence, Binary, BinaryError, FileIdentity, Place, Presence};
 pub use binary_cache::BinaryCache;
 pub use calibrate::{Calibrator, Progress};
 pub use discovery::{Process, ProcessKey, Scan, ScanError, Scanner};
 pub use memory::{Memory, MemoryError, ProcessMemory};
+pub use points::{CustomPoint, Library, ProbePoint, ProbeSet};
 pub use report::BinaryReport;
 pub use route_cache::{RouteCache, RouteCacheStats};
 pub use selector::{Rule, RuleError, Selector};

@@ -5,7 +5,8 @@
 use std::fmt;
 use std::path::{Path, PathBuf};
 
-use super::binary::{Binary, BinaryError, Presence, ProbePoint};
+use super::binary::{Binary, BinaryError, Presence};
+use super::points::ProbePoint;
 use super::tokio_slot::TaskSlot;
 
 /// A binary's probe points, printable.
@@ -23,13 +24,13 @@ impl BinaryReport {
     /// # Errors
     /// [`BinaryError`] where it cannot be read.
     pub fn new(path: &Path) -> Result<Self, BinaryError> {
-        Ok(Self { path: path.to_owned(), binary: Binary::analyse(path, Path::new("/"))? })
+        Ok(Self { path: path.to_owned(), binary: Binary::analyse(path, Path::new("/"), &[])? })
     }
 
     /// The same for programs.
     #[must_use]
     pub fn to_json(&self) -> serde_json::Value {
-        let Binary { id, size, is_rust, rustc, stripped, debug_file, libc, libraries, symbols, probes, task_slot } =
+        let Binary { id, size, is_rust, rustc, stripped, debug_file, libc, libraries, symbols, probes, task_slot, task_id_place: _ } =
             &self.binary;
         let probe = |(point, presence): &(ProbePoint, Presence)| match presence {
             Presence::Found(places) => serde_json::json!({
@@ -75,7 +76,7 @@ impl BinaryReport {
 
 impl fmt::Display for BinaryReport {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let Binary { id, size, is_rust, rustc, stripped, debug_file, libc, libraries, symbols, probes, task_slot } =
+        let Binary { id, size, is_rust, rustc, stripped, debug_file, libc, libraries, symbols, probes, task_slot, task_id_place: _ } =
             &self.binary;
         let yes = |yes: bool| if yes { "yes" } else { "no" };
         writeln!(f, "binary     {}", self.path.display())?;
@@ -107,12 +108,6 @@ impl fmt::Display for BinaryReport {
             writeln!(f, "{point}\n  {presence}")?;
         }
         write!(f, "tokio's task id\n  {task_slot}")
-    }
-}
-
-impl fmt::Display for ProbePoint {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(self.path())
     }
 }
 

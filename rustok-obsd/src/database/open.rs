@@ -1,0 +1,285 @@
+//! Operations under way.
+//!
+//! Reads: what calls and sockets tell of them. Yields: an operation by its number, or those of a task, newest first.
+//! Costs: about 200 bytes an operation, from a pool; a map entry for a task that has some.
+
+use std::sync::Arc;
+
+use rustc_hash::FxHashMap;
+
+use super::tasks::Origin;
+use super::Sight;
+use crate::statement::Statement;
+
+/// Number of an operation; never given twice.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct OpId {
+    index: u32,
+    generation: u32,
+}
+
+/// What ends an operation.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Kind {
+    /// sqlx says when it is done with it.
+    Logged,
+    /// The answer is short and comes in one piece: BEGIN, and a ROLLBACK that goes out with other bytes.
+    Short,
+    /// Nobody says: the next use of its connection shows that it had ended.
+    OpenEnded,
+    /// The protocol in clear text.
+    Wire,
+}
+
+/// An operation under way.
+#[derive(Clone, Debug)]
+pub struct Open {
+    /// Process and task; see [`task_key`].
+    pub key: (u32, u64),
+    /// Tokio task, 0 where unknown.
+    pub task: u64,
+    /// Thread that asked.
+    pub tid: u32,
+    /// What ends it.
+    pub kind: Kind,
+    /// Statement.
+    pub statement: Arc<Statement>,
+    /// Where the text came from.
+    pub sight: Sight,
+    /// Address and length of the text in the process.
+    pub text: (u64, u64),
+    /// See [`super::Operation::call_ns`].
+    pub call_ns: u64,
+    /// See [`super::Operation::start_ns`].
+    pub start_ns: u64,
+    /// See [`super::Operation::send_ns`].
+    pub send_ns: u64,
+    /// See [`super::Operation::first_ns`].
+    pub first_ns: u64,
+    /// When the last byte of the answer so far was read.
+    pub last_ns: u64,
+    /// Bytes were read since the last were sent.
+    pub answered: bool,
+    /// Rows, where known so far.
+    pub rows: Option<u64>,
+    /// Error, where known so far.
+    pub sqlstate: Option<[u8; 5]>,
+    /// Connection that it is bound to, 0 for none.
+    pub conn: u64,
+    /// Number that the protocol gave it.
+    pub wire: Option<u64>,
+    /// Whose work it is.
+    pub origin: Origin,
+}
+
+#[derive(Debug)]
+struct Slot {
+    generation: u32,
+    /// The next one of the same task, or the next free one.
+    next: u32,
+    open: Option<Open>,
+}
+
+const NONE: u32 = u32::MAX;
+
+/// The key of a task's operations. Without a task the thread has to do.
+#[must_use]
+pub const fn task_key(tgid: u32, task: u64, tid: u32) -> (u32, u64) {
+    // Tokio counts tasks from 1 and never so far.
+    (tgid, if task == 0 { 1 << 63 | tid as u64 } else { task })
+}
+
+/// All of them.
+#[derive(Debug)]
+pub struct OpenOperations {
+    slots: Vec<Slot>,
+    free: u32,
+    heads: FxHashMap<(u32, u64), u32>,
+    len: usize,
+}
+
+impl Default for OpenOperations {
+    fn default() -> Self {
+        Self { slots: Vec::new(), free: NONE, heads: FxHashMap::default(), len: 0 }
+    }
+}
+
+impl OpenOperations {
+    /// More are not followed: no process has so many connections.
+    const MOST: usize = 1 << 18;
+
+    /// Puts one; `None` where there are too many.
+    pub fn insert(&mut self, open: Open) -> Option<OpId> {
+        let index = if self.free == NONE {
+            if self.slots.len() >= Self::MOST {
+                return None;
+            }
+            self.slots.push(Slot { generation: 0, next: NONE, open: None });
+            self.slots.len() - 1
+        } else {
+            self.free as usize
+        };
+        let number = u32::try_from(index).ok()?;
+        let head = self.heads.insert(open.key, number).unwrap_or(NONE);
+        let slot = &mut self.slots[index];
+        if self.free == number {
+            self.free = slot.next;
+        }
+        slot.next = head;
+        slot.open = Some(open);
+        self.len += 1;
+        Some(OpId { index: number, generation: slot.generation })
+    }
+
+    /// The operation, while it is under way.
+    pub fn get(&mut self, id: OpId) -> Option<&mut Open> {
+        self.slots.get_mut(id.index as usize).filter(|slot| slot.generation == id.generation)?.open.as_mut()
+    }
+
+    /// Takes it out.
+    pub fn remove(&mut self, id: OpId) -> Option<Open> {
+        let slot = self.slots.get_mut(id.index as usize).filter(|slot| slot.generation == id.generation)?;
+        let open = slot.open.take()?;
+        let next = slot.next;
+        slot.generation = slot.generation.wrapping_add(1);
+        slot.next = self.free;
+        self.free = id.index;
+        self.len -= 1;
+        // Out of the task's list.
+        match self.heads.get(&open.key).copied() {
+            Some(head) if head == id.index => {
+                if next == NONE {
+                    self.heads.remove(&open.key);
+                } else {
+                    self.heads.insert(open.key, next);
+                }
+            }
+            Some(mut at) => {
+                while let Some(slot) = self.slots.get_mut(at as usize) {
+                    if slot.next == id.index {
+                        slot.next = next;
+                        break;
+                    }
+                    at = slot.next;
+                }
+            }
+            None => {}
+        }
+        Some(open)
+    }
+
+    /// The task has some.
+    #[must_use]
+    pub fn has(&self, key: (u32, u64)) -> bool {
+        self.heads.contains_key(&key)
+    }
+
+    /// The first one of the task, newest first, for which `wanted` holds.
+    pub fn find(&self, key: (u32, u64), mut wanted: impl FnMut(&Open) -> bool) -> Option<OpId> {
+        let mut at = *self.heads.get(&key)?;
+        while let Some(slot) = self.slots.get(at as usize) {
+            if slot.open.as_ref().is_some_and(&mut wanted) {
+                return Some(OpId { index: at, generation: slot.generation });
+            }
+            at = slot.next;
+        }
+        None
+    }
+
+    /// The one of the task, newest first, for which `rank` is least; `None` from `rank` leaves one out.
+    pub fn find_least<R: PartialOrd>(
+        &self,
+        key: (u32, u64),
+        mut rank: impl FnMut(&Open) -> Option<R>,
+    ) -> Option<OpId> {
+        let mut best: Option<(R, OpId)> = None;
+        let mut at = *self.heads.get(&key)?;
+        while let Some(slot) = self.slots.get(at as usize) {
+            if let Some(rank) = slot.open.as_ref().and_then(&mut rank)
+                && best.as_ref().is_none_or(|(least, _)| rank < *least)
+            {
+                best = Some((rank, OpId { index: at, generation: slot.generation }));
+            }
+            at = slot.next;
+        }
+        best.map(|(_, id)| id)
+    }
+
+    /// Those of a process.
+    #[must_use]
+    pub fn of_process(&self, tgid: u32) -> Vec<OpId> {
+        let slots = (0u32..).zip(&self.slots);
+        slots
+            .filter(|(_, slot)| slot.open.as_ref().is_some_and(|open| open.key.0 == tgid))
+            .map(|(index, slot)| OpId { index, generation: slot.generation })
+            .collect()
+    }
+
+    /// How many there are.
+    #[must_use]
+    pub const fn len(&self) -> usize {
+        self.len
+    }
+
+    /// Whether there are none.
+    #[must_use]
+    pub const fn is_empty(&self) -> bool {
+        self.len == 0
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn open(task: u64, start_ns: u64) -> Open {
+        Open {
+            key: task_key(1, task, 9),
+            task,
+            tid: 9,
+            kind: Kind::Logged,
+            statement: Arc::new(Statement::opaque()),
+            sight: Sight::Sqlx,
+            text: (0, 0),
+            call_ns: 0,
+            start_ns,
+            send_ns: 0,
+            first_ns: 0,
+            last_ns: 0,
+            answered: false,
+            rows: None,
+            sqlstate: None,
+            conn: 0,
+            wire: None,
+            origin: Origin::Background,
+        }
+    }
+
+    #[test]
+    fn a_tasks_operations_are_found_newest_first_and_go_in_any_order() {
+        let mut all = OpenOperations::default();
+        let ids: Vec<_> = (0..4).map(|n| all.insert(open(7, n)).unwrap()).collect();
+        let other = all.insert(open(8, 0)).unwrap();
+        let newest = |all: &OpenOperations| all.find((1, 7), |_| true);
+        assert_eq!(newest(&all), Some(ids[3]));
+        assert_eq!(all.remove(ids[2]).unwrap().start_ns, 2);
+        assert_eq!(all.remove(ids[3]).unwrap().start_ns, 3);
+        assert_eq!(newest(&all), Some(ids[1]));
+        assert_eq!(all.remove(ids[0]).unwrap().start_ns, 0);
+        assert_eq!(all.find_least((1, 7), |open| Some(open.start_ns)), Some(ids[1]));
+        all.remove(ids[1]).unwrap();
+        assert!(!all.has((1, 7)) && all.has((1, 8)));
+        assert_eq!(all.len(), 1);
+        assert_eq!(all.of_process(1), [other]);
+    }
+
+    #[test]
+    fn a_number_is_never_given_twice() {
+        let mut all = OpenOperations::default();
+        let first = all.insert(open(7, 1)).unwrap();
+        all.remove(first).unwrap();
+        let second = all.insert(open(7, 2)).unwrap();
+        assert!(all.get(first).is_none() && all.remove(first).is_none());
+        assert_eq!(all.get(second).unwrap().start_ns, 2);
+    }
+}
