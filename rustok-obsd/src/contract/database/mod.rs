@@ -157,7 +157,7 @@ pub const REQUEST_PHASE: Family<'static> = developing(
     Kind::Histogram,
     "seconds",
     &["service_name", "http_request_method", "http_route", "phase"],
-    "Time of server requests by phase: socket_wait (data was there, the server was busy), receive, handler (less the time in the database, where that is known), pool_wait, database_first_byte, database (sum of all operations, also of those side by side), write.",
+    "Time of server requests by phase: socket_wait (data was there, the server was busy), receive, handler (less what it spent on the database and its pool, where that is known), pool_wait, database_first_byte, database (sum of all operations, also of those side by side), write.",
 );
 
 /// Operations per request.
