@@ -6,12 +6,13 @@
 //! - [`sql`]: the statements' texts
 //! - [`serve`]: command line, start and end of a server
 //! - [`load`]: the client; binary `shop-load`
-//! - [`seed`]: the rows that exist from the start, known to servers and client
+//! - [`seed`], [`migrate`]: the rows that exist from the start, known to servers and client
 //! - [`clock`]: the time line that all share
 
 pub mod causal;
 pub mod clock;
 pub mod load;
+pub mod migrate;
 pub mod observe;
 pub mod seed;
 pub mod serve;

@@ -10,7 +10,6 @@ pub mod entity;
 pub mod error;
 pub mod events;
 pub mod graphql;
-mod migrate;
 pub mod otel;
 pub mod tenant;
 
@@ -25,11 +24,12 @@ use axum::extract::DefaultBodyLimit;
 use axum::middleware::{from_fn, from_fn_with_state};
 use axum::routing::{get, post};
 use bytes::Bytes;
+use example_common::migrate;
 use http_body_util::Empty;
 use hyper_util::client::legacy::Client;
 use hyper_util::client::legacy::connect::HttpConnector;
 use hyper_util::rt::TokioExecutor;
-use sea_orm::{ConnectOptions, Database, DatabaseConnection};
+use sea_orm::{ConnectOptions, ConnectionTrait as _, Database, DatabaseConnection};
 
 use crate::truth::Sink;
 
@@ -82,7 +82,7 @@ impl App {
             Database::connect(options).await.context("cannot connect to the database")
         };
         let db = connect(pool).await?;
-        migrate::run(&db).await.context("cannot migrate the database")?;
+        db.execute_unprepared(&migrate::script()).await.context("cannot migrate the database")?;
         let shared = Shared {
             db,
             narrow: connect(1).await?,
