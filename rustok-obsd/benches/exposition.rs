@@ -1,12 +1,15 @@
-//! What recording an exchange costs the capture thread, and what a scrape of some 10 000 samples costs.
+//! What recording an exchange or a database operation costs the capture thread, and what a scrape of some 10 000 samples costs.
 //!
 //! `cargo bench -p rustok-obsd --bench exposition`; throughput of the renderings is in samples.
 
 use criterion::{BatchSize, Criterion, Throughput, criterion_group, criterion_main};
+use rustok_obsd::contract::database::{DatabaseRecorder, Settings};
 use rustok_obsd::contract::recorder::{Exemplar, HttpRecorder, Limits, TargetKey, TargetLabels};
+use rustok_obsd::database::{Ending, Operation, Parent, Sight, Spent};
 use rustok_obsd::exchange::{Exchange, Method, Outcome, Side};
 use rustok_obsd::exposition::{Exposition, Format, Scratch};
 use rustok_obsd::route::{Route, Source};
+use rustok_obsd::statement::{Knowledge, Statement};
 use std::hint::black_box;
 use std::sync::Arc;
 
@@ -84,6 +87,76 @@ fn observe(criterion: &mut Criterion) {
     group.finish();
 }
 
+fn operation(statement: &Arc<Statement>, i: u64) -> Operation<'_> {
+    let server = std::net::SocketAddr::from(([127, 0, 0, 1], 5432));
+    Operation {
+        statement,
+        sight: Sight::Sqlx,
+        task: 1,
+        tid: 1,
+        parent: Parent::Request(i),
+        parent_span: None,
+        call_ns: 1_000_000_000,
+        start_ns: 1_000_010_000,
+        send_ns: 1_000_010_000,
+        first_ns: 1_000_500_000,
+        end_ns: 1_000_500_000 + i * 7_919 % 100_000_000,
+        rows: Some(i % 100),
+        ending: Ending::Complete,
+        sqlstate: None,
+        addresses: Some((server, server)),
+        namespace: None,
+    }
+}
+
+fn statements() -> Vec<Arc<Statement>> {
+    let statement = |i: u64| Statement {
+        text: format!("SELECT a, b FROM table_{} WHERE x_{i} = ?", i % 30).into(),
+        summary: format!("SELECT table_{}", i % 30).into(),
+        operation: "SELECT".into(),
+        collection: Some(format!("table_{}", i % 30).into()),
+        fingerprint: i,
+        knowledge: Knowledge::Whole,
+    };
+    (0..300).map(|i| Arc::new(statement(i))).collect()
+}
+
+fn database(criterion: &mut Criterion) {
+    let (routes, statements) = (routes(), statements());
+    let trace = Exemplar { trace_id: [1; 16], span_id: [2; 8] };
+    let mut group = criterion.benchmark_group("database");
+    group.throughput(Throughput::Elements(1));
+    let (mut recorder, metrics) = DatabaseRecorder::new(Settings::default());
+    recorder.register_target(TARGET, "shop");
+    for (name, trace) in [("operation", None), ("operation, traced", Some(trace))] {
+        let mut i = 0u64;
+        group.bench_function(name, |bencher| {
+            bencher.iter(|| {
+                i += 1;
+                let statement = &statements[i as usize * 37 % statements.len()];
+                recorder.observe(TARGET, black_box(&operation(statement, i)), trace);
+            });
+        });
+    }
+    let mut i = 0u64;
+    group.bench_function("request", |bencher| {
+        bencher.iter(|| {
+            i += 1;
+            let spent = Spent { queries: 2, database_ns: i * 7_919 % 100_000_000, ..Spent::default() };
+            let request = Exchange { spent: Some(&spent), ..exchange(Side::Server, i) };
+            recorder.observe_request(TARGET, black_box(&request), &routes[i as usize * 37 % routes.len()]);
+        });
+    });
+    let exposition = Exposition::new();
+    exposition.register(metrics);
+    let mut scratch = Scratch::default();
+    let bytes = exposition.render_into(&mut scratch, Format::Text, false).len();
+    group.bench_function(format!("render: {bytes} bytes"), |bencher| {
+        bencher.iter(|| black_box(exposition.render_into(&mut scratch, Format::Text, false).len()));
+    });
+    group.finish();
+}
+
 fn render(criterion: &mut Criterion) {
     let trace = Some(Exemplar { trace_id: [1; 16], span_id: [2; 8] });
     let (_recorder, exposition) = recorder(&routes(), trace);
@@ -106,5 +179,5 @@ fn render(criterion: &mut Criterion) {
     group.finish();
 }
 
-criterion_group!(benches, observe, render);
+criterion_group!(benches, observe, database, render);
 criterion_main!(benches);

@@ -1,13 +1,16 @@
-//! Nothing is allocated per exchange recorded, nor per sample rendered, once buffers have grown.
+//! Nothing is allocated per exchange or database operation recorded, nor per sample rendered, once buffers have grown.
 //!
 //! One test, for the counter is the whole process's.
 #![allow(clippy::unwrap_used, reason = "helpers of tests are tests too")]
 
 use rustok_obsd::contract::HttpMetrics;
+use rustok_obsd::contract::database::{ConnectionState, DatabaseMetrics, DatabaseRecorder, Settings};
 use rustok_obsd::contract::recorder::{Exemplar, HttpRecorder, Limits, TargetKey, TargetLabels};
+use rustok_obsd::database::{Ending, Operation, Parent, Sight, Spent};
 use rustok_obsd::exchange::{Exchange, Method, Outcome, Side};
 use rustok_obsd::exposition::{Exposition, Format, Scratch};
 use rustok_obsd::route::{Route, Source};
+use rustok_obsd::statement::{Knowledge, Statement};
 use std::sync::Arc;
 
 #[global_allocator]
@@ -57,8 +60,63 @@ fn record(recorder: &mut HttpRecorder, routes: &[Route]) {
     }
 }
 
+fn statements() -> Vec<Arc<Statement>> {
+    let statement = |i| Statement {
+        text: format!("SELECT * FROM table_{i} WHERE id = ?").into(),
+        summary: format!("SELECT table_{i}").into(),
+        operation: "SELECT".into(),
+        collection: Some(format!("table_{i}").into()),
+        fingerprint: i,
+        knowledge: Knowledge::Whole,
+    };
+    (0..100).map(|i| Arc::new(statement(i))).collect()
+}
+
+fn record_database(
+    recorder: &mut DatabaseRecorder,
+    namespaces: &[Arc<str>; 2],
+    statements: &[Arc<Statement>],
+    routes: &[Route],
+) {
+    let server = "127.0.0.1:5432".parse().unwrap();
+    let pool = recorder.pool(TARGET, Some(server), Some(&namespaces[0])).unwrap();
+    for i in 0..20_000u64 {
+        let failed = i % 50 == 0;
+        let statement = &statements[i as usize % statements.len()];
+        let operation = Operation {
+            statement,
+            sight: Sight::Sqlx,
+            task: 1,
+            tid: 1,
+            parent: Parent::Request(i),
+            parent_span: None,
+            call_ns: 1_000_000_000,
+            start_ns: 1_000_500_000,
+            send_ns: 1_000_500_000,
+            first_ns: 1_001_000_000,
+            end_ns: 1_001_000_000 + i * 7_919 % 12_000_000_000,
+            rows: Some(i % 100),
+            ending: if failed { Ending::Failed } else { Ending::Complete },
+            sqlstate: failed.then_some(*b"23505"),
+            addresses: Some((server, server)),
+            // Each connection reads the name for itself.
+            namespace: Some(&namespaces[i as usize % 2]),
+        };
+        let trace = (i % 2 == 0).then_some(Exemplar { trace_id: [1; 16], span_id: [2; 8] });
+        recorder.connection_opened(pool);
+        recorder.connection_used(pool);
+        recorder.observe(TARGET, &operation, trace);
+        recorder.connection_idle(pool);
+        recorder.connection_closed(pool, ConnectionState::Idle);
+        let spent = Spent { queries: 2, most_repeated: Some((statement, 6)), ..Spent::default() };
+        let request =
+            Exchange { id: i, spent: Some(&spent), ..exchange(Side::Server, if failed { 500 } else { 200 }, i) };
+        recorder.observe_request(TARGET, &request, &routes[i as usize % routes.len()]);
+    }
+}
+
 #[test]
-fn nothing_is_allocated_per_exchange_or_sample_in_steady_state() {
+fn nothing_is_allocated_per_exchange_operation_or_sample_in_steady_state() {
     let (mut recorder, metrics): (_, Arc<HttpMetrics>) = HttpRecorder::new(Limits::default());
     let labels = TargetLabels { service_name: "shop".into(), ..TargetLabels::default() };
     recorder.register_target(TARGET, labels);
@@ -66,10 +124,15 @@ fn nothing_is_allocated_per_exchange_or_sample_in_steady_state() {
         (0..100).map(|i| Route { template: format!("/{i}/{{id}}").into(), source: Source::Axum }).collect();
     let exposition = Exposition::new();
     exposition.register(metrics);
+    let (mut database, metrics): (_, Arc<DatabaseMetrics>) = DatabaseRecorder::new(Settings::default());
+    database.register_target(TARGET, "shop");
+    exposition.register(metrics);
+    let (statements, namespaces) = (statements(), ["shop".into(), "shop".into()]);
     let mut scratch = Scratch::default();
     let mut allocations = |formats: &[(Format, bool)]| {
         let before = test_support::allocations();
         record(&mut recorder, &routes);
+        record_database(&mut database, &namespaces, &statements, &routes);
         let mut bytes = 0;
         for (format, gzip) in formats {
             bytes += exposition.render_into(&mut scratch, *format, *gzip).len();

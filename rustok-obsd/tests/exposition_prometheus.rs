@@ -1,12 +1,15 @@
 //! A real Prometheus scrapes OpenMetrics with gzip from the server: every sample arrives, exemplars too.
 #![allow(clippy::unwrap_used, reason = "helpers of tests are tests too")]
 
+use rustok_obsd::contract::database::{DatabaseRecorder, Settings};
 use rustok_obsd::contract::own::{Build, SelfMetrics};
 use rustok_obsd::contract::recorder::{Exemplar, HttpRecorder, Limits, TargetKey, TargetLabels};
+use rustok_obsd::database::{Ending, Operation, Parent, Sight, Spent};
 use rustok_obsd::exchange::{Exchange, Method, Outcome, Side};
 use rustok_obsd::exposition::server::{self, Server, Status, serve};
 use rustok_obsd::exposition::{Exposition, Format, bind};
 use rustok_obsd::route::{Route, Source};
+use rustok_obsd::statement::{Knowledge, Statement};
 use serde_json::Value;
 use std::sync::Arc;
 use std::time::Duration;
@@ -61,6 +64,16 @@ fn exposition() -> Arc<Exposition> {
     let uptime = std::fs::read_to_string("/proc/uptime").unwrap();
     let seconds: f64 = uptime.split(' ').next().unwrap().parse().unwrap();
     let now = (seconds * 1e9) as u64;
+    let (mut database, database_metrics) = DatabaseRecorder::new(Settings::default());
+    database.register_target(target, "shop");
+    let statement = Arc::new(Statement {
+        text: "SELECT \"id\", E'\\?' FROM nodes\nWHERE id = ?".into(),
+        summary: "SELECT nodes".into(),
+        operation: "SELECT".into(),
+        collection: Some("nodes".into()),
+        fingerprint: 1,
+        knowledge: Knowledge::Whole,
+    });
     for i in 0..50 {
         let route = Route { template: format!("/{i}/{{id}}").into(), source: Source::Axum };
         let trace = Exemplar { trace_id: [0xab; 16], span_id: [0xcd; 8] };
@@ -68,9 +81,31 @@ fn exposition() -> Arc<Exposition> {
         let exchange = Exchange { start_ns: now - duration, end_ns: now, ..exchange };
         recorder.observe(target, &exchange, &route, Some(trace));
         recorder.observe(target, &Exchange { side: Side::Client, ..exchange }, &route, None);
+        let operation = Operation {
+            statement: &statement,
+            sight: Sight::Wire,
+            task: 0,
+            tid: 0,
+            parent: Parent::Unknown,
+            parent_span: None,
+            call_ns: 0,
+            start_ns: now - duration,
+            send_ns: now - duration,
+            first_ns: now,
+            end_ns: now,
+            rows: Some(1),
+            ending: Ending::Complete,
+            sqlstate: None,
+            addresses: None,
+            namespace: None,
+        };
+        database.observe(target, &operation, Some(trace));
+        let spent = Spent { queries: 1, ..Spent::default() };
+        database.observe_request(target, &Exchange { spent: Some(&spent), ..exchange }, &route);
     }
     let exposition = Exposition::new();
     exposition.register(metrics);
+    exposition.register(database_metrics);
     exposition.register(Arc::new(SelfMetrics::new(Build { version: "0", revision: "0", rustc: "0" })));
     Arc::new(exposition)
 }
@@ -109,6 +144,12 @@ fn a_real_prometheus_takes_every_sample_and_exemplar() {
     assert_eq!(number("scrape_samples_post_metric_relabeling").unwrap(), samples.to_string());
     assert_eq!(number("sum(rustok_http_requests_total)").unwrap(), "50");
     assert_eq!(number("count(target_info)").unwrap(), "1");
+    assert_eq!(number("sum(rustok_database_query_duration_seconds_count)").unwrap(), "50");
+    assert_eq!(number("sum(rustok_obsd_http_request_queries_sum)").unwrap(), "50");
+    let text = &prometheus.query("rustok_obsd_statement_calls_total")[0]["metric"]["statement"];
+    assert_eq!(text, "SELECT \"id\", E'\\?' FROM nodes\nWHERE id = ?");
+    let exemplars = "/api/v1/query_exemplars?query=db_client_operation_duration_seconds_bucket&start=0&end=9999999999";
+    assert_eq!(prometheus.get(exemplars)[0]["exemplars"][0]["labels"]["trace_id"], "ab".repeat(16));
     assert_eq!(prometheus.query("target_info")[0]["metric"]["service_name"], "sh\"op\\");
     for name in ["http_server_request_duration_seconds_bucket", "rustok_http_requests_total"] {
         let exemplars = prometheus.get(&format!("/api/v1/query_exemplars?query={name}&start=0&end=9999999999"));

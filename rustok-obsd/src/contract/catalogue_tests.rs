@@ -38,7 +38,8 @@ fn every_family_has_one_name_a_help_and_the_suffix_of_its_kind_and_unit() {
 
 #[test]
 fn the_text_of_each_bound_is_its_value_and_bounds_rise() {
-    for bounds in [http::DURATION, http::SIZE, own::SCRAPE] {
+    let all = [database::DURATION, database::ROWS, database::PHASE, database::QUERIES];
+    for bounds in [http::DURATION, http::SIZE, own::SCRAPE].into_iter().chain(all) {
         assert_eq!(bounds.values.len(), bounds.text.len());
         for (value, text) in bounds.values.iter().zip(bounds.text) {
             assert_eq!(text.parse::<f64>().unwrap().to_bits(), value.to_bits());
@@ -54,5 +55,14 @@ fn duration_bounds_contain_those_of_rustok_and_of_the_semantic_conventions() {
     let otel = [0.005, 0.01, 0.025, 0.05, 0.075, 0.1, 0.25, 0.5, 0.75, 1.0, 2.5, 5.0, 7.5, 10.0];
     for bound in rustok.iter().chain(&otel) {
         assert!(http::DURATION.values.contains(bound), "{bound} is missing");
+    }
+}
+
+#[test]
+fn bounds_of_the_database_contain_those_of_rustok_and_of_the_semantic_conventions() {
+    let rustok = [0.001, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0];
+    let otel = [0.001, 0.005, 0.01, 0.05, 0.1, 0.5, 1.0, 5.0, 10.0];
+    for bound in rustok.iter().chain(&otel) {
+        assert!(database::DURATION.values.contains(bound), "{bound} is missing");
     }
 }

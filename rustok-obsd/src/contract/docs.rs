@@ -1,6 +1,6 @@
 //! Writes `docs/METRICS.md` from the catalogue; a test compares the committed file.
 
-use super::{Bounds, CATALOGUE, Kind, Origin, Stability, http, own};
+use super::{Bounds, CATALOGUE, Kind, Origin, Stability, database, http, own};
 use std::fmt::Write as _;
 
 /// The text of `docs/METRICS.md`.
@@ -38,6 +38,10 @@ pub fn markdown() -> String {
     for (name, bounds) in [
         ("HTTP durations, seconds", http::DURATION),
         ("HTTP sizes, bytes", http::SIZE),
+        ("Database durations, seconds", database::DURATION),
+        ("Rows", database::ROWS),
+        ("Phases of a request, seconds", database::PHASE),
+        ("Operations of a request", database::QUERIES),
         ("Scrapes, seconds", own::SCRAPE),
     ] {
         let _ = writeln!(text, "- {name}: {}", list(&bounds));

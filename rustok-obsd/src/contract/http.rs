@@ -26,7 +26,7 @@ pub const OTEL: &[Family<'static>] = &[
     TARGET_INFO,
 ];
 
-const fn rustok(
+pub(super) const fn rustok(
     name: &'static str,
     kind: Kind,
     unit: &'static str,
@@ -36,7 +36,7 @@ const fn rustok(
     Family { name, kind, unit, help, labels, origin: Origin::Ebpf, stability: Stability::Rustok }
 }
 
-const fn otel(
+pub(super) const fn otel(
     name: &'static str,
     kind: Kind,
     unit: &'static str,
@@ -47,7 +47,7 @@ const fn otel(
 }
 
 /// As [`otel`], of a convention that is still in development.
-const fn developing(
+pub(super) const fn developing(
     name: &'static str,
     kind: Kind,
     unit: &'static str,

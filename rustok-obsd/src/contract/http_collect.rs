@@ -239,8 +239,9 @@ fn sizes<'s>(
     }
 }
 
-fn exemplars(timed: &Timed, traces: Option<i128>) -> Exemplars {
-    let mut exemplars = [None; DURATION_BUCKETS];
+/// The exemplar of each bucket, where the time of the clocks' difference is given.
+pub(super) fn exemplars<const N: usize>(timed: &Timed<N>, traces: Option<i128>) -> [Option<Exemplar>; N] {
+    let mut exemplars = [None; N];
     if let (Some(cells), Some(offset)) = (timed.traced.get(), traces) {
         for (exemplar_of, cell) in exemplars.iter_mut().zip(cells.iter()) {
             *exemplar_of = cell.read().and_then(|traced| exemplar(&traced, offset));
@@ -250,14 +251,14 @@ fn exemplars(timed: &Timed, traces: Option<i128>) -> Exemplars {
 }
 
 /// `None` where the time would lie before 1970.
-fn exemplar(traced: &Traced, offset: i128) -> Option<Exemplar> {
+pub(super) fn exemplar(traced: &Traced, offset: i128) -> Option<Exemplar> {
     let unix_ns = u64::try_from(i128::from(traced.time_ns) + offset).ok()?;
     let Traced { trace_id, span_id, value, .. } = *traced;
     Some(Exemplar { trace_id, span_id, value: Value::Nanos(value), unix_ns })
 }
 
 /// What is to be added to `CLOCK_MONOTONIC` to get ns since 1970. Taken per scrape: the wall clock may be set.
-fn realtime_offset() -> i128 {
+pub(super) fn realtime_offset() -> i128 {
     let read = |clock| {
         let mut time = libc::timespec { tv_sec: 0, tv_nsec: 0 };
         // SAFETY: `time` is valid for writes; both clocks exist on every Linux.

@@ -1,11 +1,12 @@
 //! The one catalogue of metrics: name, type, unit, labels, help and origin of every family, and their recorders.
 //!
-//! Reads: exchanges ([`recorder`]) and what the rooms say about themselves ([`own`]). Yields: [`Family`] constants from
+//! Reads: exchanges ([`recorder`]), database operations ([`database`]) and what the rooms say about themselves ([`own`]). Yields: [`Family`] constants from
 //! which encoding, `docs/METRICS.md` ([`docs`]) and the tests derive. Costs: constants; see [`recorder`] for recording.
 
 mod admit;
 #[cfg(test)]
 mod catalogue_tests;
+pub mod database;
 pub mod docs;
 mod histogram;
 pub mod http;
@@ -116,7 +117,11 @@ pub struct Area {
 pub const CATALOGUE: &[Area] = &[
     Area { title: "HTTP, RusToK's names", families: http::RUSTOK },
     Area { title: "HTTP, OpenTelemetry semantic conventions", families: http::OTEL },
+    Area { title: "Database and errors, RusToK's names", families: database::RUSTOK },
+    Area { title: "Database, OpenTelemetry semantic conventions", families: database::OTEL },
+    Area { title: "Requests taken apart, and statements", families: database::REQUESTS },
     Area { title: "The daemon itself", families: own::FAMILIES },
+    Area { title: "The daemon itself: databases", families: database::OWN },
 ];
 
 /// Every family of [`CATALOGUE`].

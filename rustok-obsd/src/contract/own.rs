@@ -40,7 +40,7 @@ pub const FAMILIES: &[Family<'static>] = &[
     FAMILIES_DROPPED,
 ];
 
-const fn own(
+pub(super) const fn own(
     name: &'static str,
     kind: Kind,
     unit: &'static str,
@@ -330,6 +330,44 @@ label_values! {
     }
 }
 
+label_values! {
+    /// `problem` of [`super::database::PROBLEMS`].
+    DatabaseProblem {
+        /// A prepared statement whose text was sent before the daemon watched.
+        UnknownStatement = "unknown_statement",
+        /// A call of a database library that never was sent: cancelled, or failed before.
+        UnmatchedCall = "unmatched_call",
+        /// Bytes were sent for a call whose socket is not known.
+        Unbound = "unbound",
+        /// An argument that should hold SQL held none.
+        LayoutDoubt = "layout_doubt",
+        /// A statement longer than the bytes that are captured.
+        TruncatedStatement = "truncated_statement",
+        /// The sequence of messages of a connection was lost; it is found again.
+        LostSync = "lost_sync",
+        /// Encrypted bytes went and came, and no symbol told of which statement.
+        OpaqueRoundTrip = "opaque_round_trip",
+        /// Messages that begin a connection.
+        OtherMessageStartup = "other_message_startup",
+        /// Messages of authentication.
+        OtherMessageAuthentication = "other_message_authentication",
+        /// A Sync alone: the pool asks whether the connection lives.
+        OtherMessagePing = "other_message_ping",
+        /// A request to cancel a query.
+        OtherMessageCancel = "other_message_cancel",
+        /// A notification of the database.
+        OtherMessageNotification = "other_message_notification",
+        /// The operation ran outside of any task.
+        ParentUnknownNoTask = "parent_unknown_no_task",
+        /// The task's spawn was not seen.
+        ParentUnknownNoSpawn = "parent_unknown_no_spawn",
+        /// Records were lost.
+        ParentUnknownLossy = "parent_unknown_lossy",
+        /// The request is not known for another reason.
+        ParentUnknownOther = "parent_unknown_other",
+    }
+}
+
 /// One counter for each value of a label.
 #[derive(Debug)]
 pub struct Counters<L> {
@@ -391,6 +429,8 @@ pub struct SelfMetrics {
     pub skipped: Counters<SkipReason>,
     /// [`EXCHANGE_PROBLEMS`].
     pub problems: Counters<Problem>,
+    /// [`super::database::PROBLEMS`].
+    pub database_problems: Counters<DatabaseProblem>,
     /// [`LOST_BYTES`].
     pub lost_bytes: AtomicU64,
     /// [`SPANS`], where spans are exported.
@@ -408,6 +448,7 @@ impl SelfMetrics {
             lost,
             skipped: Counters::default(),
             problems: Counters::default(),
+            database_problems: Counters::default(),
             lost_bytes: AtomicU64::new(0),
             spans: OnceLock::new(),
         }
@@ -422,6 +463,7 @@ impl Collect for SelfMetrics {
         self.lost.collect(&RECORDS_LOST, out);
         self.skipped.collect(&TRANSFERS_SKIPPED, out);
         self.problems.collect(&EXCHANGE_PROBLEMS, out);
+        self.database_problems.collect(&super::database::PROBLEMS, out);
         out.family(&LOST_BYTES).put([], self.lost_bytes.load(Ordering::Relaxed));
         let spans = self.spans.get().map(|counters| counters.read()).unwrap_or_default();
         let mut samples = out.family(&SPANS);

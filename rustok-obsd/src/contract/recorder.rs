@@ -14,7 +14,7 @@
 
 use super::histogram::bump;
 use super::http;
-use super::series::{ClientSeries, Ending, HttpMetrics, METHODS, OTHER, SIZE_BOUNDS, ServerSeries};
+use super::series::{ClientSeries, DURATION_BOUNDS, Ending, HttpMetrics, METHODS, OTHER, SIZE_BOUNDS, ServerSeries};
 use crate::exchange::{Exchange, Method, Side};
 use crate::exposition::LabelSet;
 use crate::route::{Route, Source};
@@ -328,7 +328,7 @@ impl ServerEntry {
         self.series.request_body.observe(&SIZE_BOUNDS, exchange.request_body);
         self.series.response_body.observe(&SIZE_BOUNDS, exchange.response_body);
         let duration = exchange.end_ns.saturating_sub(exchange.start_ns);
-        self.series.timed.observe(duration, exchange.end_ns, trace);
+        self.series.timed.observe(&DURATION_BOUNDS, duration, exchange.end_ns, trace);
     }
 }
 
@@ -338,6 +338,6 @@ impl ClientEntry {
             bump(&metrics.client_overflow, 1);
         }
         let duration = exchange.end_ns.saturating_sub(exchange.start_ns);
-        self.series.timed.observe(duration, exchange.end_ns, trace);
+        self.series.timed.observe(&DURATION_BOUNDS, duration, exchange.end_ns, trace);
     }
 }

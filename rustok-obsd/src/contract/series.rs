@@ -23,22 +23,22 @@ pub(super) const SIZE_BUCKETS: usize = SIZE_BOUNDS.len() + 1;
 /// The route of exchanges that have none of their own because a cap was reached; also such services and peers.
 pub(super) const OTHER: &str = "~other";
 
-/// Durations and the last trace of each bucket.
-pub(super) struct Timed {
-    pub(super) duration: Histogram<DURATION_BUCKETS>,
-    pub(super) traced: OnceLock<Box<[TracedCell; DURATION_BUCKETS]>>,
+/// Durations and the last trace of each of `N` buckets.
+pub(super) struct Timed<const N: usize> {
+    pub(super) duration: Histogram<N>,
+    pub(super) traced: OnceLock<Box<[TracedCell; N]>>,
 }
 
-impl Timed {
+impl<const N: usize> Timed<N> {
     pub(super) const fn new() -> Self {
         Self { duration: Histogram::new(), traced: OnceLock::new() }
     }
 
-    /// Records a duration in ns, and the trace of the exchange that ended at `end_ns`. One thread only.
-    pub(super) fn observe(&self, value: u64, end_ns: u64, trace: Option<(u128, u64)>) {
-        let bucket = self.duration.observe(&DURATION_BOUNDS, value);
+    /// Records a duration in ns, and the trace of what ended at `end_ns`. One thread only.
+    pub(super) fn observe(&self, bounds: &[u64], value: u64, end_ns: u64, trace: Option<(u128, u64)>) {
+        let bucket = self.duration.observe(bounds, value);
         if let Some((trace_id, span_id)) = trace {
-            let cells = self.traced.get_or_init(|| Box::new([const { TracedCell::new() }; DURATION_BUCKETS]));
+            let cells = self.traced.get_or_init(|| Box::new([const { TracedCell::new() }; N]));
             cells[bucket].write(&Traced { trace_id, span_id, value, time_ns: end_ns });
         }
     }
@@ -127,7 +127,7 @@ pub(super) struct ServerSeries {
     pub(super) outcome: usize,
     /// The route is `~other`.
     pub(super) overflow: bool,
-    pub(super) timed: Timed,
+    pub(super) timed: Timed<DURATION_BUCKETS>,
     pub(super) request_body: Histogram<SIZE_BUCKETS>,
     pub(super) response_body: Histogram<SIZE_BUCKETS>,
 }
@@ -138,7 +138,7 @@ pub(super) struct ClientSeries {
     pub(super) service: usize,
     /// Index in [`OUTCOMES`].
     pub(super) outcome: usize,
-    pub(super) timed: Timed,
+    pub(super) timed: Timed<DURATION_BUCKETS>,
 }
 
 /// RusToK's labels of a method and route, which two of its families name differently.

@@ -10,6 +10,7 @@ use axum::extract::{Path, Request, State};
 use axum::http::{HeaderMap, StatusCode, header};
 use axum::response::{IntoResponse, Response};
 use bytes::Bytes;
+use example_common::sql;
 use futures_util::stream;
 use http_body_util::{BodyExt as _, Empty};
 use sea_orm::ConnectionTrait as _;
@@ -18,7 +19,7 @@ use serde_json::{Value, json};
 use super::App;
 use super::db::Db;
 use super::error::{Answer, ApiError, NOT_FOUND};
-use super::note_nested;
+use super::observe::note_inner_route;
 
 /// Largest `/api/export`.
 const MAX_EXPORT: u64 = 64 << 20;
@@ -42,7 +43,7 @@ pub async fn health(State(app): State<App>) -> Json<Value> {
 
 /// `GET /health/ready`: `SELECT 1`.
 pub async fn ready(db: Db) -> Answer<Json<Value>> {
-    db.execute_unprepared("SELECT 1").await?;
+    db.execute_unprepared(sql::READY).await?;
     Ok(Json(json!({ "status": "ok" })))
 }
 
@@ -146,7 +147,7 @@ pub async fn relay(State(app): State<App>, Path(id): Path<String>, headers: Head
 
 /// Static files below `/assets`: a service that is no router, as `tower_http`'s `ServeDir` is none.
 pub async fn asset(request: Request) -> Result<Response, Infallible> {
-    note_nested(&request, "/assets");
+    note_inner_route(&request, "/assets");
     let (kind, text) = match request.uri().path() {
         "/app.js" => ("text/javascript", "console.log('shop');\n"),
         "/css/site.css" => ("text/css", "body { margin: 0 }\n"),

@@ -3,45 +3,61 @@
 //! Reads: sea-orm calls. Yields: the same calls on the pool, noted in the ground truth and as `tracing` spans, each
 //! where it is switched on. Costs: without both, two branches per statement.
 
-use std::sync::Arc;
-
 use async_trait::async_trait;
 use axum::extract::FromRequestParts;
 use axum::http::request::Parts;
+use futures_util::{Stream, TryFutureExt as _};
 use sea_orm::{
-    ConnectionTrait, DatabaseConnection, DatabaseTransaction, DbBackend, DbErr, ExecResult, QueryResult, Statement,
-    TransactionTrait as _,
+    ConnectionTrait, DatabaseConnection, DatabaseTransaction, DbBackend, DbErr, ExecResult, QueryResult, RuntimeErr,
+    SqlxError, Statement, StreamTrait as _, TransactionTrait as _,
 };
 use tracing::Instrument as _;
 
 use super::App;
-use super::observe::{Entry, task_id};
-use crate::clock::now_ns;
-use crate::truth::Query;
+use super::observe::{Notes, OpenTransaction};
 
 /// A connection (the pool, or a transaction) in the name of one request.
-#[derive(Clone)]
 pub struct Db<C = DatabaseConnection> {
     inner: C,
-    entry: Option<Arc<Entry>>,
+    notes: Notes,
+    // Behind the transaction: fields are dropped in order.
+    open: Option<OpenTransaction>,
+}
+
+impl Clone for Db {
+    fn clone(&self) -> Self {
+        self.on(&self.inner)
+    }
 }
 
 impl FromRequestParts<App> for Db {
     type Rejection = std::convert::Infallible;
 
     async fn from_request_parts(parts: &mut Parts, app: &App) -> Result<Self, Self::Rejection> {
-        Ok(Self { inner: app.db.clone(), entry: parts.extensions.get::<Arc<Entry>>().cloned() })
+        Ok(Self { inner: app.db.clone(), notes: Notes::of(&parts.extensions), open: None })
     }
 }
 
 impl Db {
+    /// Another pool, in the name of the same request.
+    #[must_use]
+    pub fn on(&self, pool: &DatabaseConnection) -> Self {
+        Self { inner: pool.clone(), notes: self.notes.clone(), open: None }
+    }
+
     /// `BEGIN`.
     ///
     /// # Errors
     /// What the database says.
     pub async fn begin(&self) -> Result<Db<DatabaseTransaction>, DbErr> {
         let inner = self.noted("BEGIN", |_| 0, self.inner.begin()).await?;
-        Ok(Db { inner, entry: self.entry.clone() })
+        Ok(Db { inner, notes: self.notes.clone(), open: Some(self.notes.transaction()) })
+    }
+
+    /// Rows one by one; without a `tracing` span.
+    pub fn stream(&self, statement: Statement) -> impl Stream<Item = Result<QueryResult, DbErr>> + Send + Unpin {
+        let sql = self.text(&statement);
+        self.notes.stream(&sql, sqlstate, Box::pin(self.inner.stream(statement).try_flatten_stream()))
     }
 }
 
@@ -51,8 +67,10 @@ impl Db<DatabaseTransaction> {
     /// # Errors
     /// What the database says.
     pub async fn commit(self) -> Result<(), DbErr> {
-        let Self { inner, entry } = self;
-        Db { inner: (), entry }.noted("COMMIT", |()| 0, inner.commit()).await
+        let Self { inner, notes, open } = self;
+        Db { inner: (), notes, open: None }.noted("COMMIT", |()| 0, inner.commit()).await?;
+        open.into_iter().for_each(OpenTransaction::ended);
+        Ok(())
     }
 }
 
@@ -60,21 +78,21 @@ impl<C> Db<C> {
     async fn noted<T>(
         &self,
         sql: &str,
-        rows: impl Fn(&T) -> u64,
+        rows: impl FnOnce(&T) -> u64,
         call: impl Future<Output = Result<T, DbErr>>,
     ) -> Result<T, DbErr> {
         let span =
             tracing::info_span!("db.query", otel.kind = "client", db.system.name = "postgresql", db.query.text = sql);
-        let Some(entry) = &self.entry else {
-            return call.instrument(span).await;
-        };
-        let sql = sql.to_owned();
-        let start_ns = now_ns();
-        let result = call.instrument(span).await;
-        let end_ns = now_ns();
-        let rows = result.as_ref().map_or(0, rows);
-        entry.query(Query { sql, task: task_id(), start_ns, end_ns, rows, error: result.is_err() });
-        result
+        self.notes.query(sql, rows, sqlstate, call.instrument(span)).await
+    }
+}
+
+/// What the database said.
+pub fn sqlstate(error: &DbErr) -> Option<String> {
+    match error {
+        DbErr::Exec(RuntimeErr::SqlxError(SqlxError::Database(said)))
+        | DbErr::Query(RuntimeErr::SqlxError(SqlxError::Database(said))) => Some(said.code()?.into_owned()),
+        _ => None,
     }
 }
 
@@ -107,7 +125,7 @@ impl<C: ConnectionTrait> ConnectionTrait for Db<C> {
 impl<C> Db<C> {
     /// The statement's text where somebody wants to know, else nothing, without an allocation.
     fn text(&self, statement: &Statement) -> String {
-        if self.entry.is_some() || tracing::enabled!(tracing::Level::INFO) {
+        if self.notes.wanted() || tracing::enabled!(tracing::Level::INFO) {
             statement.sql.clone()
         } else {
             String::new()

@@ -4,13 +4,12 @@
 
 pub mod api;
 pub mod bodies;
+pub mod causal;
 pub mod db;
 pub mod entity;
 pub mod error;
 pub mod events;
 pub mod graphql;
-mod migrate;
-pub mod observe;
 pub mod otel;
 pub mod tenant;
 
@@ -25,19 +24,16 @@ use axum::extract::DefaultBodyLimit;
 use axum::middleware::{from_fn, from_fn_with_state};
 use axum::routing::{get, post};
 use bytes::Bytes;
+use example_common::migrate;
 use http_body_util::Empty;
 use hyper_util::client::legacy::Client;
 use hyper_util::client::legacy::connect::HttpConnector;
 use hyper_util::rt::TokioExecutor;
-use sea_orm::{ConnectOptions, Database, DatabaseConnection};
-use tokio::net::TcpListener;
+use sea_orm::{ConnectOptions, ConnectionTrait as _, Database, DatabaseConnection};
 
 use crate::truth::Sink;
 
-pub(crate) use observe::note_inner_route as note_nested;
-
-/// How long open requests may take after a signal.
-const DRAIN: Duration = Duration::from_secs(10);
+pub use example_common::observe;
 
 /// How long a database may be unreachable before we give up.
 const CONNECT: Duration = Duration::from_secs(5);
@@ -50,6 +46,8 @@ pub struct App(Arc<Shared>);
 pub struct Shared {
     /// The pool.
     pub db: DatabaseConnection,
+    /// A pool of one connection, so that it can be had used up.
+    pub narrow: DatabaseConnection,
     /// GraphQL.
     pub schema: graphql::ShopSchema,
     /// EventBus.
@@ -78,12 +76,16 @@ impl App {
     /// # Errors
     /// If the database cannot be reached or migrated.
     pub async fn start(database_url: &str, pool: u32, addr: SocketAddr) -> anyhow::Result<Self> {
-        let mut options = ConnectOptions::new(database_url);
-        options.min_connections(1).max_connections(pool).connect_timeout(CONNECT).sqlx_logging(false);
-        let db = Database::connect(options).await.context("cannot connect to the database")?;
-        migrate::run(&db).await.context("cannot migrate the database")?;
+        let connect = async |most| {
+            let mut options = ConnectOptions::new(database_url);
+            options.min_connections(1).max_connections(most).connect_timeout(CONNECT).sqlx_logging(false);
+            Database::connect(options).await.context("cannot connect to the database")
+        };
+        let db = connect(pool).await?;
+        db.execute_unprepared(&migrate::script()).await.context("cannot migrate the database")?;
         let shared = Shared {
             db,
+            narrow: connect(1).await?,
             schema: graphql::schema(),
             events: events::EventBus::start(),
             breaker: events::Breaker::default(),
@@ -100,6 +102,25 @@ pub fn router(app: App, truth: Option<Sink>, otel: bool) -> Router {
     let v1 = Router::new()
         .route("/{locale}/pages/{slug}", get(api::page))
         .route("/{locale}/categories/{category}/pages/{slug}", get(api::category));
+    let causal = Router::new()
+        .route("/spawn/{id}", get(causal::spawn))
+        .route("/join-set", get(causal::join_set))
+        .route("/join/{id}", get(causal::join))
+        .route("/blocking/{id}", get(causal::blocking))
+        .route("/nested/{id}", get(causal::nested))
+        .route("/session", get(causal::session))
+        .route("/unprepared", get(causal::unprepared))
+        .route("/stream", get(causal::stream_all))
+        .route("/stream/{rows}", get(causal::stream_some))
+        .route("/n-plus-one", get(causal::n_plus_one))
+        .route("/transaction/{id}", post(causal::transaction))
+        .route("/rollback/{id}", post(causal::rollback))
+        .route("/timeout/running", get(causal::timeout_running))
+        .route("/timeout/pool", get(causal::timeout_pool))
+        .route("/detached/{id}", post(causal::detached))
+        .route("/fail/unique", post(causal::unique))
+        .route("/fail/syntax", get(causal::syntax))
+        .route("/slow/{ms}", get(causal::slow));
     let api = Router::new()
         .route("/content/nodes", get(api::nodes).post(api::create_node))
         .route("/content/nodes/{id}", get(api::node).put(api::update_node).delete(api::delete_node))
@@ -119,6 +140,7 @@ pub fn router(app: App, truth: Option<Sink>, otel: bool) -> Router {
         .route("/stream/{chunks}", get(bodies::chunks))
         .route("/upload", post(bodies::upload).layer(DefaultBodyLimit::disable()))
         .route("/relay/{id}", get(bodies::relay))
+        .nest("/causal", causal)
         .nest("/v1", v1)
         .route_layer(from_fn_with_state(app.clone(), tenant::resolve));
     let store = Router::new()
@@ -147,30 +169,4 @@ pub fn router(app: App, truth: Option<Sink>, otel: bool) -> Router {
         router = router.layer(from_fn_with_state(sink, observe::record));
     }
     router
-}
-
-/// Serves until `stop` is ready; then lets open requests end, for 10 s at most.
-///
-/// # Errors
-/// If accepting fails for good.
-pub async fn serve(
-    listener: TcpListener,
-    router: Router,
-    stop: impl Future<Output = ()> + Send + 'static,
-) -> anyhow::Result<()> {
-    let (stopping, mut stopped) = tokio::sync::watch::channel(false);
-    let service = router.into_make_service_with_connect_info::<observe::Ends>();
-    let server = axum::serve(listener, service).with_graceful_shutdown(async move {
-        stop.await;
-        stopping.send_replace(true);
-    });
-    let too_long = async {
-        // The sender is kept until it has sent.
-        let _ = stopped.wait_for(|stopping| *stopping).await;
-        tokio::time::sleep(DRAIN).await;
-    };
-    tokio::select! {
-        served = server => Ok(served?),
-        () = too_long => Ok(()),
-    }
 }

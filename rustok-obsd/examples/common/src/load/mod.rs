@@ -282,7 +282,8 @@ impl Slot {
         }
         let id = format!("{:x}-{}-{sent}", self.seed, self.number);
         let mut headers = vec![("x-request-id", id.clone())];
-        let trace_id = self.rng.one_in(4).then(|| {
+        let traced = self.chooser.traced() || self.rng.one_in(4);
+        let trace_id = traced.then(|| {
             // Not all zero, as Trace Context demands.
             let trace_id = format!("{:016x}{:016x}", self.rng.next_u64() | 1, self.rng.next_u64());
             headers.push(("traceparent", format!("00-{trace_id}-{:016x}-01", self.rng.next_u64() | 1)));

@@ -2,6 +2,8 @@
 //!
 //! Pure: reads a generator and what this connection has created, yields an [`Action`].
 
+mod causal;
+
 use std::borrow::Cow;
 
 use bytes::Bytes;
@@ -20,6 +22,10 @@ pub enum Mix {
     Hello,
     /// Plain reads and writes on REST and GraphQL.
     Crud,
+    /// Statements in other tasks, cancelled, failing and outliving their request; on every server.
+    Causal,
+    /// The same without what is cancelled, fails or outlives its request: statements can be counted exactly.
+    Database,
 }
 
 /// What to do.
@@ -153,6 +159,8 @@ impl Chooser {
         match self.mix {
             Mix::Hello => Action::Request(Step::hello()),
             Mix::Crud => Action::Request(self.crud()),
+            Mix::Causal => self.causal(),
+            Mix::Database => Action::Request(self.database()),
             Mix::All => match self.rng.below(1000) {
                 0..500 => Action::Request(self.crud()),
                 500..700 => Action::Request(self.pages()),

@@ -1,0 +1,12 @@
+//! The shop's causal routes do what they are due to do.
+
+#[path = "../../common/tests/servers/mod.rs"]
+mod servers;
+
+#[test]
+fn every_request_runs_its_statements_in_the_tasks_that_are_due() {
+    let name = "every_request_runs_its_statements_in_the_tasks_that_are_due";
+    if let Err(reason) = servers::causality_is_as_due(env!("CARGO_BIN_EXE_shop")) {
+        test_support::skip(name, reason);
+    }
+}

@@ -1,0 +1,457 @@
+//! The database recorder's rare path: admits new services, databases, label sets and statements, within the caps.
+//!
+//! Reads: the first observation of a label set. Yields: its series, or that of `~other`. Costs: allocates; once per label set.
+
+use super::module::UNKNOWN;
+use super::recorder::{
+    DatabaseRecorder, OperationEntry, OperationKey, Pool, PoolSlot, RequestEntry, RequestKey, Settings, code,
+};
+use super::series::{
+    ENDINGS, ErrorSeries, Mishap, OperationSeries, PHASES, PoolSeries, RequestSeries, SIGHTS, SYSTEM, Service,
+    StatementSeries, TRANSACTION_OUTCOMES, query_type, reads, transaction,
+};
+use super::sqlstate::{self, NAMES};
+use crate::contract::histogram::{Histogram, bump};
+use crate::contract::list::List;
+use crate::contract::recorder::TargetKey;
+use crate::contract::series::{OTHER, Timed};
+use crate::database::{Ending, Operation};
+use crate::exchange::Method;
+use crate::exposition::LabelSet;
+use crate::route::{Route, Source};
+use crate::statement::Statement;
+use std::net::SocketAddr;
+use std::sync::atomic::{AtomicBool, AtomicU64};
+use std::sync::{Arc, OnceLock};
+
+/// Labels of a database.
+#[derive(Clone)]
+pub(super) struct Database {
+    address: Arc<str>,
+    port: Arc<str>,
+    namespace: Arc<str>,
+}
+
+/// Number of the database of which nothing is known.
+const NO_DATABASE: u32 = 0;
+/// Number of the databases beyond the cap.
+const OTHER_DATABASE: u32 = 1;
+/// Number of the name of a database that has none.
+const NO_NAMESPACE: u32 = 0;
+/// The longest text of a statement in a label, in characters.
+const TEXT: usize = 120;
+
+impl DatabaseRecorder {
+    /// Number of the module without a name.
+    pub(super) const UNKNOWN_MODULE: u32 = 0;
+    /// Number of the modules beyond the cap.
+    const OTHER_MODULE: u32 = 1;
+
+    /// Fills in what has a fixed number.
+    pub(super) fn begin(&mut self) {
+        let (empty, other) = (&self.empty, &self.other);
+        let none =
+            |of: &Arc<str>| Database { address: Arc::clone(of), port: Arc::clone(empty), namespace: Arc::clone(empty) };
+        self.database_labels = vec![none(empty), none(other)];
+        self.databases.insert((None, NO_NAMESPACE), NO_DATABASE);
+        self.module_names = vec![Arc::from(UNKNOWN), Arc::clone(other)];
+        self.module_numbers.insert(Arc::from(UNKNOWN), Self::UNKNOWN_MODULE);
+    }
+
+    /// The service of this name.
+    pub(super) fn service(&mut self, name: &str) -> Arc<Service> {
+        let index = self.service_index(name);
+        // It was pushed when it was given its index.
+        self.metrics.services.get(index).cloned().unwrap_or_else(|| unreachable!("the service is there"))
+    }
+
+    fn service_index(&mut self, name: &str) -> usize {
+        if let Some(index) = self.services.get(name) {
+            return *index;
+        }
+        let name = if self.services.len() >= self.settings.services { OTHER } else { name };
+        if let Some(index) = self.services.get(name) {
+            return *index;
+        }
+        let service = Service {
+            name: name.to_owned(),
+            operations: [const { [const { AtomicU64::new(0) }; ENDINGS.len()] }; SIGHTS.len()],
+            transactions: [const { AtomicU64::new(0) }; TRANSACTION_OUTCOMES.len()],
+            statements: List::with_capacity(self.settings.statements + 1),
+        };
+        // There is room: one more than the cap, for `~other`.
+        let index = self.metrics.services.push(Arc::new(service)).unwrap_or(self.settings.services);
+        self.services.insert(name.to_owned(), index);
+        index
+    }
+
+    fn service_of(&mut self, key: TargetKey) -> (usize, Arc<Service>) {
+        let service = match self.targets.get(&key.0) {
+            Some(service) => Arc::clone(service),
+            None => self.service("unknown_service"),
+        };
+        (self.services.get(&service.name).copied().unwrap_or(0), service)
+    }
+
+    /// Number of the database at this address and of this name. Not only for the rare path: two look-ups.
+    pub(super) fn database(&mut self, server: Option<SocketAddr>, namespace: Option<&Arc<str>>) -> u32 {
+        let name = match namespace {
+            None => NO_NAMESPACE,
+            Some(name) => match self.namespaces.get(name) {
+                Some(number) => *number,
+                None if self.namespaces.len() < self.settings.databases => {
+                    let number = self.namespaces.len() as u32 + 1;
+                    self.namespaces.insert(Arc::clone(name), number);
+                    number
+                }
+                None => return OTHER_DATABASE,
+            },
+        };
+        if let Some(number) = self.databases.get(&(server, name)) {
+            return *number;
+        }
+        if self.databases.len() > self.settings.databases {
+            return OTHER_DATABASE;
+        }
+        let empty = || Arc::clone(&self.empty);
+        self.database_labels.push(Database {
+            address: server.map_or_else(empty, |server| server.ip().to_canonical().to_string().into()),
+            port: server.map_or_else(empty, |server| server.port().to_string().into()),
+            namespace: namespace.map_or_else(empty, Arc::clone),
+        });
+        let number = self.database_labels.len() as u32 - 1;
+        self.databases.insert((server, name), number);
+        number
+    }
+
+    /// A handle for the connections of a target to a database, for the connection gauges. The name of the database is to be
+    /// known by then, or stays unknown. `None` where the target is not registered.
+    pub fn pool(&mut self, key: TargetKey, server: Option<SocketAddr>, namespace: Option<&Arc<str>>) -> Option<Pool> {
+        if !self.targets.contains_key(&key.0) {
+            return None;
+        }
+        let database = self.database(server, namespace);
+        let slot = match self.slot_of.get(&(key.0, database)) {
+            Some(slot) => *slot,
+            None => self.new_slot(key, database),
+        };
+        Some(Pool { slot, generation: self.slots.get(slot as usize)?.generation })
+    }
+
+    fn new_slot(&mut self, key: TargetKey, database: u32) -> u32 {
+        let (service, state) = self.service_of(key);
+        let series = Some(self.pool_series(service, &state, database));
+        let slot = match self.free.pop() {
+            Some(slot) => {
+                let entry = &mut self.slots[slot as usize];
+                *entry =
+                    PoolSlot { target: key.0, database, generation: entry.generation, series, connections: [0; 2] };
+                slot
+            }
+            None => {
+                self.slots.push(PoolSlot { target: key.0, database, generation: 0, series, connections: [0; 2] });
+                self.slots.len() as u32 - 1
+            }
+        };
+        self.slot_of.insert((key.0, database), slot);
+        slot
+    }
+
+    /// The connections of a target are gone; handles to them mean nothing any more.
+    pub(super) fn retire_pools(&mut self, key: TargetKey) {
+        for (at, slot) in self.slots.iter_mut().enumerate() {
+            let Some(series) = slot.series.take_if(|_| slot.target == key.0) else { continue };
+            for (cell, connections) in series.connections.iter().zip(slot.connections) {
+                bump(cell, connections.wrapping_neg());
+            }
+            slot.generation = slot.generation.wrapping_add(1);
+            self.slot_of.remove(&(slot.target, slot.database));
+            self.free.push(at as u32);
+        }
+    }
+
+    fn pool_series(&mut self, service: usize, state: &Service, database: u32) -> Arc<PoolSeries> {
+        // Some pools more than databases, then one for each service.
+        let full = self.pools.len() >= 2 * self.settings.databases;
+        let database = if full && !self.pools.contains_key(&(service, database)) { OTHER_DATABASE } else { database };
+        let labels = &self.database_labels[database as usize];
+        let metrics = &self.metrics;
+        let series = self.pools.entry((service, database)).or_insert_with(|| {
+            // The name that the semantic conventions give a pool without one.
+            let name = match (&*labels.address, &*labels.port, &*labels.namespace) {
+                ("", ..) => UNKNOWN.to_owned(),
+                (address, "", _) => address.to_owned(),
+                (address, port, "") => format!("{address}:{port}"),
+                (address, port, namespace) => format!("{address}:{port}/{namespace}"),
+            };
+            let values = [state.name.as_str(), &name];
+            let of_state = |text| {
+                let values = [state.name.as_str(), &name, text];
+                LabelSet::new(super::CONNECTION_COUNT.labels.iter().copied().zip(values))
+            };
+            let series = Arc::new(PoolSeries {
+                labels: LabelSet::new(super::CONNECTION_WAIT.labels.iter().copied().zip(values)),
+                state_labels: ["idle", "used"].map(of_state),
+                connections: [const { AtomicU64::new(0) }; 2],
+                counted: AtomicBool::new(false),
+                wait: Histogram::new(),
+            });
+            metrics.pools.push(Arc::clone(&series));
+            series
+        });
+        Arc::clone(series)
+    }
+
+    /// The series of an operation whose label set is new to this target.
+    pub(super) fn admit_operation(
+        &mut self,
+        key: TargetKey,
+        operation: &Operation<'_>,
+        database: u32,
+    ) -> OperationEntry {
+        let (service, state) = self.service_of(key);
+        let told = operation.statement;
+        let pool = self.pool_series(service, &state, database);
+        let (statement, statement_overflow) = self.statement(service, &state, told);
+        let (series, overflow) = self.operation(service, &state, operation, database);
+        OperationEntry {
+            series,
+            statement,
+            pool,
+            service: state,
+            overflow: overflow || database == OTHER_DATABASE,
+            statement_overflow,
+            transaction: transaction(&told.operation, &told.text, operation.ending),
+            reads: reads(&told.operation),
+            _pinned: Arc::clone(told),
+        }
+    }
+
+    /// The series, and whether it is that of others.
+    fn operation(
+        &mut self,
+        service: usize,
+        state: &Service,
+        operation: &Operation<'_>,
+        database: u32,
+    ) -> (Arc<OperationSeries>, bool) {
+        let Operation { statement, ending, .. } = *operation;
+        let (all, cap) = (self.metrics.operations.len(), self.settings.operations);
+        let collection = statement.collection.clone();
+        let full = OperationKey {
+            service,
+            operation: Arc::clone(&statement.operation),
+            collection: collection.clone(),
+            database,
+            code: code(operation),
+            ending,
+        };
+        if let Some(series) = self.operations.get(&full) {
+            return (Arc::clone(series), false);
+        }
+        if all < cap {
+            return (self.new_operation(full, state, operation.sqlstate), false);
+        }
+        let other = Some(Arc::clone(&self.other));
+        let less = OperationKey { collection: other.clone(), database: OTHER_DATABASE, ..full };
+        if let Some(series) = self.operations.get(&less) {
+            return (Arc::clone(series), true);
+        }
+        if all < cap + Settings::OVERFLOW {
+            return (self.new_operation(less, state, operation.sqlstate), true);
+        }
+        let operation = Arc::clone(&self.empty);
+        let least = OperationKey { operation, code: 0, ..less };
+        if let Some(series) = self.operations.get(&least) {
+            return (Arc::clone(series), true);
+        }
+        (self.new_operation(least, state, None), true)
+    }
+
+    fn new_operation(&mut self, key: OperationKey, state: &Service, sqlstate: Option<[u8; 5]>) -> Arc<OperationSeries> {
+        let database = self.database_labels[key.database as usize].clone();
+        let status = sqlstate.map_or_else(String::new, |code| String::from_utf8_lossy(&code).into_owned());
+        let error = match key.ending {
+            Ending::Complete => "",
+            Ending::Failed if status.is_empty() => "_OTHER",
+            Ending::Failed => &status,
+            Ending::Cancelled => "cancelled",
+            Ending::Incomplete => "incomplete",
+        };
+        let values = [
+            &state.name,
+            SYSTEM,
+            &key.operation,
+            key.collection.as_deref().unwrap_or(""),
+            &database.namespace,
+            &status,
+            error,
+            &database.address,
+            &database.port,
+        ];
+        let labels = LabelSet::new(super::OPERATION_DURATION.labels.iter().copied().zip(values));
+        let kind = query_type(&key.operation);
+        let class = sqlstate.map_or(sqlstate::UNKNOWN, sqlstate::class);
+        let series = Arc::new(OperationSeries {
+            labels,
+            query: self.query(kind, key.collection.clone()),
+            error: (key.ending == Ending::Failed).then(|| self.query_error(kind, class)),
+            timeless: AtomicU64::new(0),
+            timed: Timed::new(),
+            rows: OnceLock::new(),
+        });
+        self.metrics.operations.push(Arc::clone(&series));
+        self.operations.insert(key, Arc::clone(&series));
+        series
+    }
+
+    /// Index of RusToK's labels of a query. There are never more than series of operations, hence always room.
+    fn query(&mut self, kind: &'static str, table: Option<Arc<str>>) -> usize {
+        let (metrics, table) = (&self.metrics, table.unwrap_or_else(|| Arc::clone(&self.none)));
+        *self.queries.entry((kind, Arc::clone(&table))).or_insert_with(|| {
+            let labels = LabelSet::new(super::QUERY_DURATION.labels.iter().copied().zip([kind, &table]));
+            metrics.queries.push(labels).unwrap_or(0)
+        })
+    }
+
+    fn query_error(&mut self, kind: &'static str, class: u8) -> usize {
+        let metrics = &self.metrics;
+        *self.query_errors.entry((kind, class)).or_insert_with(|| {
+            let values = [kind, NAMES[usize::from(class)]];
+            metrics
+                .query_errors
+                .push(LabelSet::new(super::QUERY_ERRORS.labels.iter().copied().zip(values)))
+                .unwrap_or(0)
+        })
+    }
+
+    /// The statement's series, and whether it is that of others.
+    fn statement(&mut self, service: usize, state: &Service, statement: &Statement) -> (Arc<StatementSeries>, bool) {
+        if let Some(series) = self.statements.get(&(service, statement.fingerprint)) {
+            return (Arc::clone(series), false);
+        }
+        let known = state.statements.len();
+        let overflow = known >= self.settings.statements;
+        if overflow && known > self.settings.statements {
+            // The last of the list.
+            let other = state.statements.get(self.settings.statements).cloned();
+            return (other.unwrap_or_else(|| unreachable!("the list is that long")), true);
+        }
+        let (fingerprint, text) = (format!("{:016x}", statement.fingerprint), cut(&statement.text));
+        let values = if overflow {
+            [state.name.as_str(), OTHER, "", ""]
+        } else {
+            [state.name.as_str(), &fingerprint, &statement.summary, &text]
+        };
+        let series = Arc::new(StatementSeries {
+            labels: LabelSet::new(super::STATEMENT_CALLS.labels.iter().copied().zip(values)),
+            calls: AtomicU64::new(0),
+            ns: AtomicU64::new(0),
+            rows: AtomicU64::new(0),
+            errors: AtomicU64::new(0),
+        });
+        state.statements.push(Arc::clone(&series));
+        if !overflow {
+            self.statements.insert((service, statement.fingerprint), Arc::clone(&series));
+        }
+        (series, overflow)
+    }
+
+    /// The series of a request whose label set is new to this target.
+    pub(super) fn admit_request(&mut self, key: TargetKey, method: Method, route: &Route) -> RequestEntry {
+        let (service, state) = self.service_of(key);
+        let _pinned = Arc::clone(&route.template);
+        let matched = route.source != Source::Unmatched;
+        let full = RequestKey { service, method, route: Arc::clone(&route.template), matched };
+        let all = self.metrics.requests.len();
+        let (key, overflow) = if self.requests.contains_key(&full) || all < self.settings.requests {
+            (full, false)
+        } else {
+            let less = RequestKey { route: Arc::clone(&self.other), matched: true, ..full };
+            let fits = self.requests.contains_key(&less) || all < self.settings.requests + Settings::OVERFLOW;
+            (if fits { less } else { RequestKey { method: Method::Other, ..less } }, true)
+        };
+        if let Some(series) = self.requests.get(&key) {
+            return RequestEntry { series: Arc::clone(series), overflow, _pinned };
+        }
+        let name = if overflow { UNKNOWN.to_owned() } else { self.settings.modules.of(route).to_owned() };
+        let module = self.module(&name);
+        let template = if key.matched { &*key.route } else { "" };
+        let values = [state.name.as_str(), method_of(&key), template];
+        let of_phase = |phase| {
+            let [service, method, route] = values;
+            LabelSet::new(super::REQUEST_PHASE.labels.iter().copied().zip([service, method, route, phase]))
+        };
+        let series = Arc::new(RequestSeries {
+            labels: LabelSet::new(super::REQUEST_QUERIES.labels.iter().copied().zip(values)),
+            phase_labels: PHASES.map(of_phase),
+            phases: [const { Histogram::new() }; PHASES.len()],
+            queries: Histogram::new(),
+            repeated: AtomicU64::new(0),
+            module,
+        });
+        self.metrics.requests.push(Arc::clone(&series));
+        self.requests.insert(key, Arc::clone(&series));
+        RequestEntry { series, overflow, _pinned }
+    }
+
+    fn module(&mut self, name: &str) -> u32 {
+        if let Some(number) = self.module_numbers.get(name) {
+            return *number;
+        }
+        // As many as label sets of errors: more could not be told apart anyway.
+        if self.module_names.len() >= self.settings.errors {
+            return Self::OTHER_MODULE;
+        }
+        let (name, number) = (Arc::<str>::from(name), self.module_names.len() as u32);
+        self.module_names.push(Arc::clone(&name));
+        self.module_numbers.insert(name, number);
+        number
+    }
+
+    /// Counts an error of a module. One look-up; allocates for a label set that is new.
+    pub(super) fn mishap(&mut self, module: u32, mishap: Mishap) {
+        let known = self.errors.get(&(module, mishap)).copied();
+        let index = known.or_else(|| {
+            (self.metrics.errors.len() < self.settings.errors).then(|| self.new_mishap(module, mishap)).flatten()
+        });
+        let index = index.or_else(|| {
+            bump(&self.metrics.overflow.errors, 1);
+            let other = Mishap::Other(mishap.severity());
+            let known = self.errors.get(&(Self::OTHER_MODULE, other)).copied();
+            known.or_else(|| self.new_mishap(Self::OTHER_MODULE, other))
+        });
+        if let Some(series) = index.and_then(|index| self.metrics.errors.get(index)) {
+            bump(&series.count, 1);
+        }
+    }
+
+    fn new_mishap(&mut self, module: u32, mishap: Mishap) -> Option<usize> {
+        let status;
+        let kind = match mishap {
+            Mishap::Http(code) => {
+                status = format!("http_{code}");
+                status.as_str()
+            }
+            Mishap::Sql(class, _) => NAMES[usize::from(class)],
+            Mishap::Other(_) => OTHER,
+        };
+        let values = [&*self.module_names[module as usize], kind, mishap.severity().as_str()];
+        let labels = LabelSet::new(super::ERRORS.labels.iter().copied().zip(values));
+        let index = self.metrics.errors.push(ErrorSeries { labels, count: AtomicU64::new(0) })?;
+        self.errors.insert((module, mishap), index);
+        Some(index)
+    }
+}
+
+fn method_of(key: &RequestKey) -> &'static str {
+    key.method.as_str()
+}
+
+/// At most [`TEXT`] characters.
+fn cut(text: &str) -> String {
+    match text.char_indices().nth(TEXT) {
+        None => text.to_owned(),
+        Some(_) => text.chars().take(TEXT - 1).chain(['…']).collect(),
+    }
+}

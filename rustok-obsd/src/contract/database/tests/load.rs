@@ -1,0 +1,150 @@
+//! Caps, and scrapes beside a writer.
+
+use super::*;
+use std::sync::atomic::{AtomicBool, Ordering};
+
+#[test]
+fn beyond_the_caps_totals_stay_exact_and_the_loss_of_detail_is_counted() {
+    let settings = Settings {
+        operations: 10,
+        statements: 20,
+        requests: 10,
+        services: 3,
+        databases: 4,
+        errors: 8,
+        ..Settings::default()
+    };
+    let (mut recorder, metrics) = DatabaseRecorder::new(settings.clone());
+    let (mut sent, mut requests, mut errors) = (0, 0, 0);
+    for service in 0..6 {
+        let key = TargetKey(service);
+        recorder.register_target(key, &format!("service-{service}"));
+        for i in 0..100u16 {
+            let server = SocketAddr::new(SERVER.ip(), i);
+            let namespace: Arc<str> = format!("db{i}").into();
+            let select = statement("SELECT", Some(&format!("table{i}")), i.into());
+            let base = Operation {
+                addresses: Some((APP, server)),
+                namespace: Some(&namespace),
+                parent: Parent::Request(u64::from(i)),
+                ..operation(&select)
+            };
+            let code = *format!("{i:05}").as_bytes().first_chunk::<5>().unwrap();
+            for ending in [Ending::Complete, Ending::Failed, Ending::Cancelled] {
+                let sqlstate = (ending == Ending::Failed).then_some(code);
+                recorder.observe(key, &Operation { ending, sqlstate, ..base }, None);
+                sent += 1;
+            }
+            let pool = recorder.pool(key, Some(server), Some(&namespace)).unwrap();
+            recorder.connection_opened(pool);
+            let none = spent(None);
+            let exchange = Exchange { id: i.into(), ..request(500 + i % 50, Some(&none)) };
+            recorder.observe_request(key, &exchange, &route(&format!("/api/module{i}/x")));
+            requests += 1;
+            errors += 2;
+        }
+    }
+    let parsed = scrape(&metrics);
+    let (sent, requests, errors) = (f64::from(sent), f64::from(requests), f64::from(errors));
+    for name in [
+        "db_client_operation_duration_seconds_count",
+        "rustok_database_query_duration_seconds_count",
+        "rustok_obsd_statement_calls_total",
+        "rustok_obsd_database_operations_total",
+        "rustok_obsd_database_parents_total",
+        "db_client_connection_wait_time_seconds_count",
+    ] {
+        assert_eq!(parsed.sum(name, &[]), sent, "{name}");
+    }
+    assert_eq!(parsed.sum("rustok_obsd_http_request_queries_count", &[]), requests);
+    assert_eq!(parsed.sum("rustok_database_connections", &[]), requests);
+    assert_eq!(parsed.sum("rustok_errors_total", &[]), errors);
+    let lost = |family| parsed.sum("rustok_obsd_database_series_overflow_total", &[("family", family)]);
+    let other = parsed.sum("db_client_operation_duration_seconds_count", &[("db_collection_name", "~other")]);
+    assert!(other > 0.0 && lost("db_client_operation_duration_seconds") >= other);
+    let other = parsed.sum("rustok_obsd_statement_calls_total", &[("fingerprint", "~other")]);
+    assert_eq!(lost("rustok_obsd_statement_calls_total"), other);
+    assert!(other > 0.0);
+    let exact = parsed.find("rustok_obsd_statement_calls_total", &[("service_name", "service-0")]).count();
+    assert_eq!(exact, 21, "twenty, and ~other");
+    let other = parsed.sum("rustok_obsd_http_request_queries_count", &[("http_route", "~other")]);
+    assert_eq!(lost("rustok_obsd_http_request_phase_seconds"), other);
+    let other = parsed.sum("rustok_errors_total", &[("error_type", "~other")]);
+    assert_eq!(lost("rustok_errors_total"), other);
+    assert!(other > 0.0);
+    let held = parsed.sum("rustok_obsd_database_series", &[("family", "db_client_operation_duration_seconds")]);
+    assert!(held <= settings.operation_capacity() as f64, "{held}");
+}
+
+#[test]
+fn statements_that_are_not_interned_share_their_series() {
+    let (mut recorder, metrics) = DatabaseRecorder::new(Settings { operations: 4, ..Settings::default() });
+    recorder.register_target(A, "shop");
+    for _ in 0..20_000 {
+        recorder.observe(A, &operation(&statement("SELECT", Some("nodes"), 1)), None);
+    }
+    let parsed = scrape(&metrics);
+    assert_eq!(parsed.find("rustok_obsd_statement_calls_total", &[]).count(), 1);
+    assert_eq!(parsed.sum("rustok_obsd_statement_calls_total", &[]), 20_000.0);
+}
+
+#[test]
+fn errors_of_requests_that_never_end_are_not_lost() {
+    let (mut recorder, metrics) = DatabaseRecorder::new(Settings::default());
+    recorder.register_target(A, "shop");
+    let select = statement("SELECT", Some("nodes"), 1);
+    for id in 0..1000 {
+        recorder.observe(A, &Operation { parent: Parent::Request(id), ..failed(&select, b"23505") }, None);
+    }
+    let told = scrape(&metrics).sum("rustok_errors_total", &[("module", "unknown")]);
+    assert!((700.0..1000.0).contains(&told), "{told}");
+}
+
+#[test]
+fn scrapes_during_recording_agree_with_themselves_and_never_fall() {
+    const OPERATIONS: u64 = 200_000;
+    let (mut recorder, metrics) = DatabaseRecorder::new(Settings::default());
+    let done = AtomicBool::new(false);
+    std::thread::scope(|scope| {
+        scope.spawn(|| {
+            let mut before: Vec<((String, _), f64)> = Vec::new();
+            loop {
+                let last = done.load(Ordering::Acquire);
+                let parsed = scrape(&metrics);
+                let total = parsed.sum("rustok_database_query_duration_seconds_count", &[]);
+                assert_eq!(total, parsed.sum("db_client_operation_duration_seconds_count", &[]));
+                let now: std::collections::HashMap<_, _> = parsed
+                    .samples
+                    .into_iter()
+                    .filter(|sample| {
+                        ["_total", "_bucket", "_count", "_sum"].iter().any(|end| sample.name.ends_with(end))
+                    })
+                    .filter(|sample| sample.name != "db_client_connection_count")
+                    .map(|sample| ((sample.name, sample.labels), sample.value))
+                    .collect();
+                for (series, value) in before {
+                    assert!(now.get(&series).is_some_and(|now| *now >= value), "{series:?} fell from {value}");
+                }
+                before = now.into_iter().collect();
+                if last {
+                    assert_eq!(total, OPERATIONS as f64);
+                    break;
+                }
+            }
+        });
+        let statements: Vec<_> = (0..20).map(|i| statement("SELECT", Some(&format!("t{}", i % 7)), i)).collect();
+        let routes: Vec<_> = (0..20).map(|i| route(&format!("/{i}/{{id}}"))).collect();
+        for i in 0..OPERATIONS {
+            if i % 1000 == 0 {
+                recorder.retire_target(A);
+                recorder.register_target(A, if i % 3000 == 0 { "shop" } else { "blog" });
+            }
+            let trace = (i % 3 == 0).then_some(Exemplar { trace_id: [1; 16], span_id: [1; 8] });
+            let base = operation(&statements[(i % 20) as usize]);
+            let end_ns = base.start_ns + i * 997 % 20_000_000_000;
+            recorder.observe(A, &Operation { end_ns, ..base }, trace);
+            recorder.observe_request(A, &request(200, Some(&spent(None))), &routes[(i % 20) as usize]);
+        }
+        done.store(true, Ordering::Release);
+    });
+}
