@@ -14,21 +14,29 @@ use std::{
 };
 
 use rustc_hash::FxHashMap;
-use rustok_obsd_ebpf::{Capture, Counter, RouteHit, SocketClose, SocketIo, SocketOpen, TaskProbe};
+use rustok_obsd_ebpf::{CallHit, Capture, Counter, Point, RouteHit, SocketClose, SocketIo, SocketOpen, SpawnHit, TaskProbe};
 
 use super::{
     connections::{Connection, Connections},
     doubts::{Doubt, Doubts},
+    outputs::{Named, Outputs},
     record::{self, Record},
 };
 use crate::{
     contract::{
+        database::DatabaseRecorder,
         own::{LossReason, Problem, RecordKind, SelfMetrics},
-        recorder::{Exemplar, HttpRecorder, TargetKey, TargetLabels},
+        recorder::{HttpRecorder, TargetKey, TargetLabels},
     },
-    exchange::{Exchange, Io, Shared, Side, Stats, Verdict},
+    database::{
+        Ignorance, Operation, Origin, Tracker,
+        sockets::{Link, Traffic},
+        tracker::Drivers,
+    },
+    exchange::{self, Exchange, Io, Side, Stats, Verdict},
     probe::loader::{CaptureMaps, Counts},
-    route::{Route, RouteNamer, Source, UNMATCHED},
+    protocol::Protocol,
+    route::RouteNamer,
     target::{ProcessKey, RouteCache},
     trace::{Addresses, TargetResource, Tracer},
 };
@@ -41,6 +49,13 @@ pub enum Command {
     RoutesExact {
         /// Process.
         tgid: u32,
+    },
+    /// What is observed of the process' database libraries and tasks changed.
+    Drivers {
+        /// Process.
+        tgid: u32,
+        /// What is observed from now on.
+        drivers: Drivers,
     },
     /// A forked child is no target.
     Disown {
@@ -70,10 +85,12 @@ pub struct Added {
     pub namer: RouteNamer,
     /// See [`Command::RoutesExact`].
     pub routes_exact: bool,
+    /// See [`Command::Drivers`].
+    pub drivers: Drivers,
 }
 
 /// What the pipeline tells the room that finds targets.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Notice {
     /// A process replaced its program.
     Started(u32),
@@ -87,6 +104,17 @@ pub enum Notice {
     RoutesElsewhere(u32),
     /// Calibration of Tokio's slot.
     TaskEnter(TaskProbe),
+    /// A function whose place of the statement is sought was called.
+    Sought(Box<Sample>),
+}
+
+/// What a call looked like whose statement is sought.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Sample {
+    /// The call.
+    pub hit: CallHit,
+    /// What each of its words points at.
+    pub prefixes: [[u8; rustok_obsd_ebpf::PREFIX]; rustok_obsd_ebpf::CALL_WORDS],
 }
 
 /// A process that ended keeps its entry so long, for the closes of its sockets to arrive.
@@ -98,10 +126,7 @@ const SWEEP: Duration = Duration::from_secs(1);
 
 struct Observed {
     process: ProcessKey,
-    key: TargetKey,
-    namer: RouteNamer,
-    /// What client exchanges have for a route.
-    none: Route,
+    named: Named,
     routes_exact: bool,
     doubts: Doubts,
     ended: Option<Instant>,
@@ -121,17 +146,20 @@ pub struct Pipeline {
     children: FxHashMap<u32, Child>,
     connections: Connections,
     most_connections: usize,
-    shared: Shared,
+    shared: exchange::Shared,
     told: Stats,
     routes: RouteCache,
-    recorder: HttpRecorder,
-    tracer: Option<Tracer>,
+    databases: Tracker,
+    wire: exchange::postgres::Shared,
+    outputs: Outputs,
     own: Arc<SelfMetrics>,
     verdicts: Option<Verdicts>,
     counts: Option<Arc<Counts>>,
     /// Records that the full ring had refused at the last look, and how long that may still be felt.
     refused: u64,
     lossy_until: Option<Instant>,
+    /// Requests up to this number began before records were lost: whether they are under way is not certain.
+    doubtful: u64,
     commands: Receiver<Command>,
     notices: Sender<Notice>,
     swept: Instant,
@@ -143,6 +171,8 @@ pub struct Parts {
     pub most_connections: usize,
     /// Where observations go.
     pub recorder: HttpRecorder,
+    /// Where those of databases go.
+    pub database: DatabaseRecorder,
     /// Where spans go.
     pub tracer: Option<Tracer>,
     /// The daemon's own counters.
@@ -151,6 +181,8 @@ pub struct Parts {
     pub verdicts: Option<Verdicts>,
     /// What the programs count.
     pub counts: Option<Arc<Counts>>,
+    /// What is kept of requests.
+    pub shared: exchange::Shared,
 }
 
 /// Where verdicts on connections go.
@@ -166,22 +198,24 @@ impl Pipeline {
     /// A pipeline without targets.
     #[must_use]
     pub fn new(parts: Parts, commands: Receiver<Command>, notices: Sender<Notice>) -> Self {
-        let Parts { most_connections, recorder, tracer, own, verdicts, counts } = parts;
+        let Parts { most_connections, recorder, database, tracer, own, verdicts, counts, shared } = parts;
         Self {
             targets: FxHashMap::default(),
             children: FxHashMap::default(),
             connections: Connections::default(),
             most_connections,
-            shared: Shared::default(),
+            shared,
             told: Stats::default(),
             routes: RouteCache::default(),
-            recorder,
-            tracer,
+            databases: Tracker::default(),
+            wire: exchange::postgres::Shared::default(),
+            outputs: Outputs { recorder, database, tracer, pools: FxHashMap::default() },
             own,
             verdicts,
             counts,
             refused: 0,
             lossy_until: None,
+            doubtful: 0,
             commands,
             notices,
             swept: Instant::now(),
@@ -202,13 +236,14 @@ impl Pipeline {
                         });
                     }
                 }
+                Command::Drivers { tgid, drivers } => self.databases.add_process(tgid, drivers),
                 Command::Disown { tgid } => {
                     if let Some(child) = self.children.get_mut(&tgid) {
                         child.ended = Some(Instant::now());
                     }
                 }
                 Command::Remove { tgid, key } => {
-                    if let Some(target) = self.targets.get_mut(&tgid).filter(|target| target.key == key) {
+                    if let Some(target) = self.targets.get_mut(&tgid).filter(|target| target.named.key == key) {
                         target.ended = Some(Instant::now());
                     }
                 }
@@ -222,19 +257,15 @@ impl Pipeline {
     }
 
     fn add(&mut self, added: Added) {
-        let Added { process, key, labels, resource, namer, routes_exact } = added;
+        let Added { process, key, labels, resource, namer, routes_exact, drivers } = added;
         // The pid serves again, or the process replaced its program.
         self.forget(process.pid);
         self.children.remove(&process.pid);
-        self.recorder.register_target(key, labels);
-        if let Some(tracer) = &mut self.tracer {
-            tracer.add_target(key, resource);
-        }
-        let none = Route { template: UNMATCHED.into(), source: Source::Unmatched };
-        self.targets.insert(
-            process.pid,
-            Observed { process, key, namer, none, routes_exact, doubts: Doubts::default(), ended: None },
-        );
+        self.outputs.add_target(key, labels, resource);
+        self.databases.add_process(process.pid, drivers);
+        let named = Named::new(key, namer);
+        self.targets
+            .insert(process.pid, Observed { process, named, routes_exact, doubts: Doubts::default(), ended: None });
     }
 
     fn forget(&mut self, tgid: u32) {
@@ -243,12 +274,13 @@ impl Pipeline {
                 self.end(connection, monotonic_ns(), true);
             }
         }
+        let Self { targets, children, databases, outputs, .. } = self;
+        databases.remove_process(tgid, monotonic_ns(), &mut |tgid, operation| {
+            outputs.operation(target_key(targets, children, tgid), operation);
+        });
         if let Some(target) = self.targets.remove(&tgid) {
-            self.recorder.retire_target(target.key);
+            self.outputs.remove_target(target.named.key);
             self.routes.forget(target.process.pid);
-            if let Some(tracer) = &mut self.tracer {
-                tracer.remove_target(target.key);
-            }
         }
     }
 
@@ -321,6 +353,14 @@ impl Pipeline {
                 self.notify(RecordKind::Exit, Notice::Ended(event.pid));
             }
             Record::TaskEnter(probe) => self.notify(RecordKind::TaskEnter, Notice::TaskEnter(probe)),
+            Record::Spawn(hit) => {
+                self.own.records.add(RecordKind::Spawn, 1);
+                self.on_spawn(&hit);
+            }
+            Record::Call(hit, text) => {
+                self.own.records.add(RecordKind::Call, 1);
+                self.on_call(&hit, text);
+            }
         }
     }
 
@@ -365,17 +405,26 @@ impl Pipeline {
 
     /// `closed`: by the target; else we stop following.
     fn end(&mut self, mut connection: Connection, time_ns: u64, closed: bool) {
-        let Some(target) = self.targets.get_mut(&connection.tgid) else { return };
+        let Self { targets, children, databases, outputs, shared, wire, lossy_until, .. } = self;
+        let used = databases.close_link(connection.conn, time_ns, wire, &mut |tgid, operation| {
+            outputs.operation(target_key(targets, children, tgid), operation);
+        });
+        let Some(target) = targets.get_mut(&connection.tgid) else { return };
+        if let Some(used) = used {
+            outputs.link_closed(connection.conn, used);
+        }
         let addresses = Addresses { local: connection.local, remote: connection.remote };
-        let (recorder, tracer, lossy) = (&mut self.recorder, &mut self.tracer, self.lossy_until.is_some());
-        let mut sink = |exchange: &Exchange<'_>| emit(target, recorder, tracer.as_mut(), addresses, lossy, exchange);
+        let (named, lossy) = (&mut target.named, lossy_until.is_some());
+        let mut sink = |exchange: &Exchange<'_>| {
+            outputs.exchange(named, databases, connection.tgid, addresses, lossy, exchange);
+        };
         if closed {
-            connection.http.on_close(time_ns, &mut self.shared, &mut sink);
+            connection.http.on_close(time_ns, shared, &mut sink);
         } else {
-            connection.http.on_abandon(time_ns, &mut self.shared, &mut sink);
+            connection.http.on_abandon(time_ns, shared, &mut sink);
         }
         if connection.counted {
-            self.recorder.connection_closed(target.key);
+            outputs.recorder.connection_closed(target.named.key);
         }
     }
 
@@ -385,52 +434,54 @@ impl Pipeline {
             return;
         };
         let lost = connection.lost_before(record, received);
-        let Some(target) = self.targets.get_mut(&connection.tgid) else {
+        let Self { targets, databases, outputs, shared, lossy_until, .. } = self;
+        let Some(target) = targets.get_mut(&connection.tgid) else {
             self.own.lost.add(LossReason::UnknownConnection, 1);
             return;
         };
         let addresses = Addresses { local: connection.local, remote: connection.remote };
-        let (recorder, tracer, lossy) = (&mut self.recorder, &mut self.tracer, self.lossy_until.is_some());
-        let mut sink = |exchange: &Exchange<'_>| emit(target, recorder, tracer.as_mut(), addresses, lossy, exchange);
+        let (named, lossy, tgid) = (&mut target.named, lossy_until.is_some(), connection.tgid);
+        let key = named.key;
+        let mut sink =
+            |exchange: &Exchange<'_>| outputs.exchange(named, databases, tgid, addresses, lossy, exchange);
         let http = &mut connection.http;
-        match usize::try_from(record.result) {
-            Err(_) => http.on_error(-record.result),
-            Ok(0) if received => http.on_end_of_stream(record.time_ns, &mut self.shared, &mut sink),
-            Ok(len) => {
-                let io = Io {
-                    time_ns: record.time_ns,
-                    ready_ns: record.ready_ns,
-                    task: record.task,
-                    tid: record.tid,
-                    len,
-                    data,
-                    tail: record::tail(record),
-                    lost,
-                };
-                if received {
-                    http.on_receive(&io, &mut self.shared, &mut sink);
-                } else {
-                    http.on_send(&io, &mut self.shared, &mut sink);
-                }
-            }
+        let io = Io {
+            time_ns: record.time_ns,
+            ready_ns: record.ready_ns,
+            task: record.task,
+            tid: record.tid,
+            len: usize::try_from(record.result).unwrap_or(0),
+            data,
+            tail: record::tail(record),
+            lost,
+        };
+        match record.result {
+            ..0 => http.on_error(-record.result),
+            0 if received => http.on_end_of_stream(record.time_ns, shared, &mut sink),
+            _ if received => http.on_receive(&io, shared, &mut sink),
+            _ => http.on_send(&io, shared, &mut sink),
         }
         let serves = http.side() == Some(Side::Server);
         for method in http.take_started().filter(|_| serves) {
-            recorder.request_started(target.key, method);
+            outputs.recorder.request_started(key, method);
         }
         match http.verdict() {
             Verdict::Http1 if serves && !connection.counted => {
                 connection.counted = true;
-                recorder.connection_opened(target.key);
+                outputs.recorder.connection_opened(key);
             }
+            Verdict::Opaque(protocol) if !serves => return self.on_other(record, &io, received, protocol),
             Verdict::Opaque(_) if !connection.muted => {
                 connection.muted = true;
-                mute(self.verdicts.as_mut(), record.conn);
+                self::mute(self.verdicts.as_mut(), record.conn);
             }
             _ => {}
         }
         if received && serves && connection.is_new_reader(record.task) {
             self.connections.read_by(record.conn, record.task);
+        }
+        if received && serves && record.task == 0 && !connection_is_idle(&mut self.connections, record.conn) {
+            self.connections.read_on(record.conn, record.tgid, record.tid);
         }
     }
 
@@ -475,6 +526,7 @@ impl Pipeline {
         let refused = counts.get(Counter::RingFull);
         if refused != self.refused {
             self.refused = refused;
+            self.doubtful = self.shared.last_id();
             self.lossy_until = Some(Instant::now() + LOSSY);
         } else if self.lossy_until.is_some_and(|until| until <= Instant::now()) {
             self.lossy_until = None;
@@ -483,6 +535,7 @@ impl Pipeline {
 
     /// Adds what pairing counted since the last time to the daemon's own metrics.
     fn publish(&mut self) {
+        self.publish_databases();
         let (now, told) = (self.shared.stats, std::mem::replace(&mut self.told, self.shared.stats));
         if now == told {
             return;
@@ -516,30 +569,6 @@ impl Pipeline {
             }
         }
         self.publish();
-    }
-}
-
-/// Names the route, samples the trace, records.
-fn emit(
-    target: &mut Observed,
-    recorder: &mut HttpRecorder,
-    tracer: Option<&mut Tracer>,
-    addresses: Addresses,
-    lossy: bool,
-    exchange: &Exchange<'_>,
-) {
-    // A client's path belongs to another service: its route is not known, and its path is never a label.
-    let route = match exchange.side {
-        Side::Server if lossy => target.namer.name(&Exchange { routes_exact: false, ..*exchange }),
-        Side::Server => target.namer.name(exchange),
-        Side::Client => target.none.clone(),
-    };
-    let named = matches!(route.source, Source::Axum | Source::Pattern | Source::Learned).then_some(&route);
-    let ids = tracer.and_then(|tracer| tracer.offer(target.key, exchange, named, addresses));
-    let exemplar = ids.map(|ids| Exemplar { trace_id: ids.trace_id, span_id: ids.span_id });
-    recorder.observe(target.key, exchange, &route, exemplar);
-    if exchange.told && exchange.side == Side::Server {
-        recorder.request_ended(target.key, exchange.method);
     }
 }
 

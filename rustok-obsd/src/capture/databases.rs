@@ -1,0 +1,259 @@
+//! The pipeline's part for databases: calls, spawned tasks and connections that are no HTTP.
+//!
+//! Reads: records of calls and spawns, and the traffic of other connections. Yields: operations to the outputs. Costs: see
+//! [`crate::database`].
+
+use rustc_hash::FxHashMap;
+use rustok_obsd_ebpf::{CALL_WORDS, CallHit, Capture, PREFIX, Point, SocketIo, SpawnHit};
+
+use super::connections::Connections;
+use super::outputs::Outputs;
+use super::pipeline::{Child, Notice, Observed, Pipeline, Sample, Verdicts};
+use crate::{
+    contract::{
+        own::{DatabaseProblem, LossReason},
+        recorder::TargetKey,
+    },
+    database::{
+        Ignorance, Origin, Tracker,
+        sockets::{Link, Traffic},
+    },
+    exchange::{Io, Side, Verdict},
+    protocol::Protocol,
+    trace::Addresses,
+};
+
+/// The target that a process' operations count for.
+pub(super) fn target_key(
+    targets: &FxHashMap<u32, Observed>,
+    children: &FxHashMap<u32, Child>,
+    tgid: u32,
+) -> Option<TargetKey> {
+    let owner = if targets.contains_key(&tgid) { tgid } else { children.get(&tgid)?.parent };
+    targets.get(&owner).map(|target| target.named.key)
+}
+
+/// Who asks: process, task and thread.
+#[derive(Clone, Copy)]
+struct Caller {
+    owner: u32,
+    task: u64,
+    tid: u32,
+}
+
+impl Pipeline {
+    /// A database library was called.
+    pub(super) fn on_call(&mut self, hit: &CallHit, text: &[u8]) {
+        let owner = self.owner(hit.tgid);
+        if !self.targets.contains_key(&owner) {
+            self.own.lost.add(LossReason::UnknownConnection, 1);
+            return;
+        }
+        if hit.point == Point::Sought as u8 {
+            return self.tell_sample(hit, text);
+        }
+        // The end of a statement, and what comes with it, belongs to whom its begin belonged to.
+        let begins = !matches!(hit.point, p if p == Point::QueryEnd as u8 || p == Point::Notice as u8
+            || p == Point::Orm as u8 || p == Point::OrmBegin as u8);
+        let origin = if begins {
+            self.origin(Caller { owner, task: hit.task, tid: hit.tid })
+        } else {
+            Origin::Unknown(Ignorance::NoTask)
+        };
+        let Self { targets, children, databases, outputs, .. } = self;
+        databases.on_call(hit, text, origin, &mut |tgid, operation| {
+            outputs.operation(target_key(targets, children, tgid), operation);
+        });
+    }
+
+    fn tell_sample(&self, hit: &CallHit, text: &[u8]) {
+        let mut prefixes = [[0; PREFIX]; CALL_WORDS];
+        for (prefix, bytes) in prefixes.iter_mut().zip(text.chunks_exact(PREFIX)) {
+            prefix.copy_from_slice(bytes);
+        }
+        // The receiver goes only when the daemon ends.
+        let _ = self.notices.send(Notice::Sought(Box::new(Sample { hit: *hit, prefixes })));
+    }
+
+    /// A task was spawned: it works for whatever its parent works for now.
+    pub(super) fn on_spawn(&mut self, hit: &SpawnHit) {
+        let owner = self.owner(hit.tgid);
+        if self.targets.contains_key(&owner) {
+            let origin = self.origin(Caller { owner, task: hit.parent, tid: hit.tid });
+            self.databases.tasks.spawned(owner, hit.child, origin);
+        }
+    }
+
+    /// Whose work a caller is. There is evidence, or it is unknown.
+    fn origin(&mut self, caller: Caller) -> Origin {
+        let Caller { owner, task, tid } = caller;
+        let Self { connections, databases, outputs, targets, doubtful, .. } = self;
+        let drivers = databases.drivers(owner);
+        let connection = if task != 0 {
+            let Some(connection) = connections.of_task(owner, task) else {
+                return databases.tasks.origin(owner, task);
+            };
+            connection
+        } else if drivers.tasks {
+            // Outside of any task: the runtime's own entry on the main thread serves no request, any other thread may.
+            return if tid == owner { Origin::Background } else { Origin::Unknown(Ignorance::NoTask) };
+        } else if drivers.runtime {
+            return Origin::Unknown(Ignorance::NoTask);
+        } else {
+            let Some(connection) = connections.of_thread(owner, tid) else {
+                return Origin::Unknown(Ignorance::NoTask);
+            };
+            connection
+        };
+        if connection.http.verdict() != Verdict::Http1 {
+            return Origin::Unknown(Ignorance::Connection);
+        }
+        let Some(request) = connection.http.current() else {
+            // What a task does between two requests is left over from the one before.
+            return match connection.http.last_request() {
+                0 => Origin::Unknown(Ignorance::Connection),
+                last => Origin::Request(last),
+            };
+        };
+        if request.id <= *doubtful {
+            return Origin::Unknown(Ignorance::Lossy);
+        }
+        if task == 0 && request.tid != tid {
+            return Origin::Unknown(Ignorance::NoTask);
+        }
+        let key = targets.get(&owner).map(|target| target.named.key);
+        databases.requests.open(request.id, || {
+            let (Some(key), Some(tracer)) = (key, &mut outputs.tracer) else { return Default::default() };
+            tracer.begin(key, request.traceparent.as_ref()).into()
+        });
+        Origin::Request(request.id)
+    }
+
+    /// Traffic of a connection that is no HTTP and on which the target does not serve.
+    pub(super) fn on_other(&mut self, record: &SocketIo, io: &Io<'_>, received: bool, protocol: Protocol) {
+        let Some(connection) = self.connections.get(record.conn) else { return };
+        let (tgid, local, remote, side) =
+            (connection.tgid, connection.local, connection.remote, connection.http.side());
+        let (muted, mid_stream) = (connection.muted, connection.mid_stream);
+        if !self.databases.is_link(record.conn) {
+            let link = if protocol == Protocol::Postgres {
+                Some(Link::clear(tgid, local, remote, mid_stream))
+            } else if self.may_be_database(record, received, protocol, side, mid_stream, remote.port()) {
+                Some(Link::encrypted(tgid, local, remote))
+            } else {
+                None
+            };
+            let Some(link) = link else {
+                if !muted {
+                    self.set_capture(record.conn, Capture::Counts);
+                }
+                return;
+            };
+            let Self { databases, outputs, targets, .. } = self;
+            let key = targets.get(&tgid).map(|target| target.named.key);
+            databases.open_link(record.conn, link, &mut |change| {
+                if let Some(key) = key {
+                    outputs.link_changed(key, record.conn, Addresses { local, remote }, change);
+                }
+            });
+        }
+        if record.result <= 0 {
+            return;
+        }
+        let sends = !received;
+        let origin = if sends && !self.databases.has_unsent_call(tgid, io.task, io.tid) {
+            self.origin_of_bytes(Caller { owner: tgid, task: io.task, tid: io.tid })
+        } else {
+            Origin::Unknown(Ignorance::NoTask)
+        };
+        let traffic = Traffic { conn: record.conn, tgid, local, remote, io, origin };
+        let Self { targets, children, databases, outputs, wire, .. } = self;
+        let key = targets.get(&tgid).map(|target| target.named.key);
+        let mut changes = Vec::new();
+        let mut sink = |tgid: u32, operation: &crate::database::Operation<'_>| {
+            outputs.operation(target_key(targets, children, tgid), operation);
+        };
+        if sends {
+            databases.on_send(&traffic, wire, &mut |change| changes.push(change), &mut sink);
+        } else {
+            databases.on_receive(&traffic, wire, &mut |change| changes.push(change), &mut sink);
+        }
+        if let Some(key) = key {
+            for change in changes {
+                outputs.link_changed(key, record.conn, Addresses { local, remote }, change);
+            }
+        }
+        if !muted && self.databases.is_encrypted(record.conn) {
+            self.set_capture(record.conn, Capture::Counts);
+        }
+    }
+
+    /// Whose work bytes are that no call explains. A driver whose connections are tasks of their own sends for anybody:
+    /// only what the task of a request sends itself is that request's.
+    fn origin_of_bytes(&mut self, caller: Caller) -> Origin {
+        if self.databases.drivers(caller.owner).shared_connections
+            && (caller.task == 0 || self.connections.of_task(caller.owner, caller.task).is_none())
+        {
+            return Origin::Unknown(Ignorance::SharedConnection);
+        }
+        self.origin(caller)
+    }
+
+    /// Whether an encrypted connection is one to a database: a task with an unsent call of the driver sends on it, or its
+    /// port says so. One that began with a TLS handshake is none: PostgreSQL's begins with a request for it.
+    fn may_be_database(
+        &self,
+        record: &SocketIo,
+        received: bool,
+        protocol: Protocol,
+        side: Option<Side>,
+        mid_stream: bool,
+        port: u16,
+    ) -> bool {
+        if side == Some(Side::Server) || !matches!(protocol, Protocol::Tls | Protocol::Unknown) {
+            return false;
+        }
+        let calls = !received && self.databases.has_unsent_call(record.tgid, record.task, record.tid);
+        (mid_stream && calls) || self.ports.contains(&port)
+    }
+
+    fn set_capture(&mut self, conn: u64, capture: Capture) {
+        if let Some(connection) = self.connections.get(conn) {
+            connection.muted = true;
+        }
+        tell_verdict(self.verdicts.as_mut(), conn, capture);
+    }
+
+    /// Adds what the tracker counted since the last time to the daemon's own metrics.
+    pub(super) fn publish_databases(&mut self) {
+        let (now, told) = (self.databases.stats, std::mem::replace(&mut self.told_databases, self.databases.stats));
+        if now == told {
+            return;
+        }
+        use DatabaseProblem as P;
+        let problems = &self.own.database_problems;
+        problems.add(P::UnmatchedCall, now.unmatched_calls - told.unmatched_calls);
+        problems.add(P::Unbound, now.unbound - told.unbound);
+        problems.add(P::LayoutDoubt, now.layout_doubts - told.layout_doubts);
+        problems.add(P::TruncatedStatement, now.truncated_statements - told.truncated_statements);
+        problems.add(P::UnmatchedEnd, now.unmatched_ends - told.unmatched_ends);
+        problems.add(P::UnknownStatement, now.unknown_statements - told.unknown_statements);
+        problems.add(P::OpaqueRoundTrip, now.opaque_round_trips - told.opaque_round_trips);
+        problems.add(P::TooMany, now.overflow - told.overflow);
+        let unknown = |why: Ignorance| now.unknown_parents[why as usize] - told.unknown_parents[why as usize];
+        problems.add(P::ParentUnknownNoTask, unknown(Ignorance::NoTask));
+        problems.add(P::ParentUnknownNoSpawn, unknown(Ignorance::NoSpawn));
+        problems.add(P::ParentUnknownLossy, unknown(Ignorance::Lossy));
+        problems.add(P::ParentUnknownConnection, unknown(Ignorance::Connection));
+        problems.add(P::ParentUnknownSharedConnection, unknown(Ignorance::SharedConnection));
+    }
+}
+
+/// Tells the programs what to copy of a connection.
+#[cold]
+pub(super) fn tell_verdict(verdicts: Option<&mut Verdicts>, conn: u64, capture: Capture) {
+    if let Some(verdicts) = verdicts {
+        // A full LRU map evicts; an error leaves the connection on full copying, which is only dearer.
+        let _ = verdicts.insert(conn, u32::from(capture as u8), 0);
+    }
+}
