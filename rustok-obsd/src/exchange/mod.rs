@@ -6,11 +6,13 @@
 mod http;
 mod nested;
 mod pending;
+pub mod postgres;
 
 pub use http::{HttpConnection, Sink, Verdict};
 pub use nested::NEST_TAIL;
 pub use pending::{Shared, Stats};
 
+use crate::protocol::Piece;
 use crate::route::Route;
 
 /// One send or receive of a connection, as captured.
@@ -158,4 +160,12 @@ pub struct Exchange<'a> {
     pub spent: Option<&'a crate::database::Spent<'a>>,
     /// Ids of its span, where they were decided while it ran because operations name them.
     pub ids: Option<crate::trace::TraceIds>,
+}
+
+/// The record as bytes, gap, bytes.
+fn pieces<'a>(io: &Io<'a>) -> [Piece<'a>; 3] {
+    let data = &io.data[..io.data.len().min(io.len)];
+    let missing = io.len - data.len();
+    let tail = &io.tail[io.tail.len().saturating_sub(missing)..];
+    [Piece::Bytes(data), Piece::Gap((missing - tail.len()) as u64), Piece::Bytes(tail)]
 }

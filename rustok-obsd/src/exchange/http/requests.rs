@@ -2,9 +2,9 @@
 //!
 //! Reads: records, in order. Yields: requests in flight, and their ends. Costs: see the module above.
 
-use super::{HttpConnection, Place, pieces};
+use super::{HttpConnection, Place};
 use crate::exchange::pending::Shared;
-use crate::exchange::{Io, Method, Side};
+use crate::exchange::{Io, Method, Side, pieces};
 use crate::protocol::http1::{Body, Malformed, Piece, Step, may_resume};
 
 impl HttpConnection {
