@@ -145,6 +145,8 @@ pub struct Parts {
     pub recorder: HttpRecorder,
     /// Where spans go.
     pub tracer: Option<Tracer>,
+    /// Fields of request heads that spans carry.
+    pub wanted: crate::exchange::Wanted,
     /// The daemon's own counters.
     pub own: Arc<SelfMetrics>,
     /// Tells the programs what to copy.
@@ -166,13 +168,13 @@ impl Pipeline {
     /// A pipeline without targets.
     #[must_use]
     pub fn new(parts: Parts, commands: Receiver<Command>, notices: Sender<Notice>) -> Self {
-        let Parts { most_connections, recorder, tracer, own, verdicts, counts } = parts;
+        let Parts { most_connections, recorder, tracer, wanted, own, verdicts, counts } = parts;
         Self {
             targets: FxHashMap::default(),
             children: FxHashMap::default(),
             connections: Connections::default(),
             most_connections,
-            shared: Shared::default(),
+            shared: Shared::wanting(wanted),
             told: Stats::default(),
             routes: RouteCache::default(),
             recorder,

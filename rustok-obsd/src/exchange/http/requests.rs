@@ -95,7 +95,7 @@ impl HttpConnection {
             if let Some(pending) = pending {
                 match &step {
                     Step::Head(head) => {
-                        pending.head(head);
+                        pending.head(head, &shared.wanted);
                         self.started = true;
                         // The first bytes of the method may have been lost.
                         pending.unread = self.unsure && head.method == Method::Other;
