@@ -140,7 +140,7 @@ fn help(key: &Key, defaults: &mut Config) -> String {
     let slot = (key.slot)(defaults);
     let default = slot.print().map_or(String::new(), |value| format!(" [default: {}]", value.replace('"', "")));
     let allowed = match slot {
-        Slot::Choice(_) | Slot::Integer(..) | Slot::PowerOfTwo(..) => {
+        Slot::Choice(_) | Slot::Integer(..) | Slot::PowerOfTwo(..) | Slot::Probes(_) => {
             format!(" [allowed: {}]", slot.allowed().replace('`', ""))
         }
         _ => String::new(),
@@ -159,7 +159,11 @@ fn value_name(key: &Key) -> &'static str {
         Slot::Address(_) => "ADDRESS:PORT",
         Slot::Choice(_) => "NAME",
         Slot::Endpoint(_) => "URL",
-        Slot::Text(_) | Slot::Headers(_) | Slot::Attributes(_) => "TEXT",
+        Slot::Text(_) | Slot::Headers(_) | Slot::Attributes(_) | Slot::Modules(_) => "TEXT",
+        Slot::HeaderName(_) => "HEADER",
+        Slot::HeaderNames(_) => "HEADER,HEADER",
+        Slot::Ports(_) => "PORT,PORT",
+        Slot::Probes(_) => "NAME,NAME",
     }
 }
 
@@ -169,6 +173,7 @@ fn heading(key: &Key) -> &'static str {
         Some("traces" | "resource") => "Traces",
         Some("capture" | "ebpf") => "Capture",
         Some("routes") => "Routes",
+        Some("database" | "errors") => "Database",
         Some("path") => "Paths",
         _ => "Log",
     }

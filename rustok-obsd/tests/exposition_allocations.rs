@@ -44,7 +44,9 @@ fn exchange(side: Side, status: u16, i: u64) -> Exchange<'static> {
         told: false,
         id: 1,
         spent: None,
-        ids: None,
+        ids: rustok_obsd::trace::Decision::Undecided,
+        tenant: b"",
+        headers: rustok_obsd::exchange::Headers::default(),
     }
 }
 

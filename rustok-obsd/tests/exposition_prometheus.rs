@@ -58,7 +58,9 @@ fn exposition() -> Arc<Exposition> {
         told: false,
         id: 1,
         spent: None,
-        ids: None,
+        ids: rustok_obsd::trace::Decision::Undecided,
+        tenant: b"",
+        headers: rustok_obsd::exchange::Headers::default(),
     };
     // Prometheus refuses exemplars from before its start: end now by the monotonic clock.
     let uptime = std::fs::read_to_string("/proc/uptime").unwrap();

@@ -150,6 +150,8 @@ pub struct Pipeline {
     told: Stats,
     routes: RouteCache,
     databases: Tracker,
+    told_databases: crate::database::tracker::Stats,
+    ports: Vec<u16>,
     wire: exchange::postgres::Shared,
     outputs: Outputs,
     own: Arc<SelfMetrics>,
@@ -175,14 +177,18 @@ pub struct Parts {
     pub database: DatabaseRecorder,
     /// Where spans go.
     pub tracer: Option<Tracer>,
+    /// Fields of request heads that spans carry.
+    pub wanted: crate::exchange::Wanted,
     /// The daemon's own counters.
     pub own: Arc<SelfMetrics>,
     /// Tells the programs what to copy.
     pub verdicts: Option<Verdicts>,
     /// What the programs count.
     pub counts: Option<Arc<Counts>>,
-    /// What is kept of requests.
-    pub shared: exchange::Shared,
+    /// Bound of a statement's text.
+    pub statement_bytes: u32,
+    /// Ports that are a database's where nothing else tells.
+    pub ports: Vec<u16>,
 }
 
 /// Where verdicts on connections go.
@@ -198,17 +204,20 @@ impl Pipeline {
     /// A pipeline without targets.
     #[must_use]
     pub fn new(parts: Parts, commands: Receiver<Command>, notices: Sender<Notice>) -> Self {
-        let Parts { most_connections, recorder, database, tracer, own, verdicts, counts, shared } = parts;
+        let Parts { most_connections, recorder, database, tracer, wanted, own, verdicts, counts, statement_bytes, ports } =
+            parts;
         Self {
             targets: FxHashMap::default(),
             children: FxHashMap::default(),
             connections: Connections::default(),
             most_connections,
-            shared,
+            shared: exchange::Shared::wanting(wanted),
             told: Stats::default(),
             routes: RouteCache::default(),
             databases: Tracker::default(),
-            wire: exchange::postgres::Shared::default(),
+            told_databases: crate::database::tracker::Stats::default(),
+            ports,
+            wire: exchange::postgres::Shared::new(statement_bytes),
             outputs: Outputs { recorder, database, tracer, pools: FxHashMap::default() },
             own,
             verdicts,

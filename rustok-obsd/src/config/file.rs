@@ -5,7 +5,7 @@
 use super::error::{Problem, nearest};
 use super::keys::KEYS;
 use super::value::article;
-use super::{Config, Target};
+use super::{Config, ProbePoint, Target};
 use std::path::Path;
 use toml::de::{DeTable, DeValue};
 
@@ -43,7 +43,9 @@ fn walk(
                 problems.push(Problem { place: place(), key: full, message });
             }
         } else if full == "targets" {
-            config.targets = targets(value.get_ref(), &place(), at, problems);
+            config.targets = tables(value.get_ref(), &full, &place(), at, problems, Target::read);
+        } else if full == "database.probe" {
+            config.database.probe = tables(value.get_ref(), &full, &place(), at, problems, ProbePoint::read);
         } else if KEYS.iter().any(|key| is_below(key.path, &full)) {
             match value.get_ref() {
                 DeValue::Table(inner) => walk(config, &format!("{full}."), inner, at, problems),
@@ -64,25 +66,35 @@ fn is_below(path: &str, table: &str) -> bool {
     path.strip_prefix(table).is_some_and(|rest| rest.starts_with('.'))
 }
 
-fn targets(value: &DeValue<'_>, place: &str, at: &dyn Fn(usize) -> String, problems: &mut Vec<Problem>) -> Vec<Target> {
-    let mut wrong = |value: &DeValue<'_>| {
-        let message = format!("is {}; allowed: tables `[[targets]]`", article(value));
-        problems.push(Problem { place: place.to_owned(), key: "targets".into(), message });
+/// Reads one of several tables of the same name.
+type Read<T> = fn(&DeTable<'_>, &dyn Fn(usize) -> String, usize, &mut Vec<Problem>) -> T;
+
+fn tables<T>(
+    value: &DeValue<'_>,
+    key: &str,
+    place: &str,
+    at: &dyn Fn(usize) -> String,
+    problems: &mut Vec<Problem>,
+    read: Read<T>,
+) -> Vec<T> {
+    let wrong = |value: &DeValue<'_>| Problem {
+        place: place.to_owned(),
+        key: key.to_owned(),
+        message: format!("is {}; allowed: tables `[[{key}]]`", article(value)),
     };
     let DeValue::Array(list) = value else {
-        wrong(value);
+        problems.push(wrong(value));
         return Vec::new();
     };
-    let mut targets = Vec::new();
+    let mut found = Vec::new();
     for item in list {
         if let DeValue::Table(table) = item.get_ref() {
-            targets.push(Target::read(table, at, item.span().start, problems));
+            found.push(read(table, at, item.span().start, problems));
         } else {
-            let message = format!("is {}; allowed: tables `[[targets]]`", article(item.get_ref()));
-            problems.push(Problem { place: place.to_owned(), key: "targets".into(), message });
+            problems.push(wrong(item.get_ref()));
         }
     }
-    targets
+    found
 }
 
 /// The message for an unknown key: the nearest known one of its table, or of all, and the table's keys.
@@ -92,8 +104,10 @@ fn unknown(prefix: &str, name: &str) -> String {
         .filter_map(|key| key.path.strip_prefix(prefix))
         .map(|rest| rest.split('.').next().unwrap_or(rest))
         .collect();
-    if prefix.is_empty() {
-        siblings.insert(0, "targets");
+    match prefix {
+        "" => siblings.insert(0, "targets"),
+        "database." => siblings.push("probe"),
+        _ => {}
     }
     siblings.dedup();
     let hint = nearest(name, siblings.iter().copied())

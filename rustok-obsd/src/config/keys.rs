@@ -2,7 +2,7 @@
 //!
 //! Reads: nothing. Yields: [`KEYS`]. Costs: nothing.
 
-use super::{Config, Slot};
+use super::{Config, Database, Slot};
 use std::time::Duration;
 
 /// One key of the configuration.
@@ -121,7 +121,7 @@ pub static KEYS: &[Key] = &[
         "",
         &["OTEL_BSP_MAX_QUEUE_SIZE"],
         |c| Slot::Integer(&mut c.traces.queue_size, 1, 1 << 20),
-        "Spans that wait for export; more are dropped and counted. About 300 bytes each.",
+        "Spans that wait for export; more are dropped and counted. About 450 bytes each.",
     ),
     key(
         "traces.batch_size",
@@ -150,6 +150,20 @@ pub static KEYS: &[Key] = &[
         &[],
         |c| Slot::Bool(&mut c.traces.url_path),
         "Add url.path to server spans and url.full to client spans, never the query. The conventions require them; paths can hold personal ids, hence off.",
+    ),
+    key(
+        "traces.tenant_header",
+        "traces.tenant-header",
+        &[],
+        |c| Slot::HeaderName(&mut c.traces.tenant_header),
+        "Request header whose value becomes the attribute `tenant_id`, if it is a UUID or a slug (letters, digits, `-`, `_`, `.`; up to 64 bytes); anything else is not exported.",
+    ),
+    key(
+        "traces.request_headers",
+        "traces.request-headers",
+        &[],
+        |c| Slot::HeaderNames(&mut c.traces.request_headers),
+        "Request headers that spans carry as `http.request.header.<name>`. A value of more than 512 bytes is left out.",
     ),
     key(
         "resource.service_name",
@@ -199,6 +213,52 @@ pub static KEYS: &[Key] = &[
         &[],
         |c| Slot::Bool(&mut c.routes.learner),
         "Learn templates from paths where neither axum nor a configured pattern names the route; else such requests are `~other`.",
+    ),
+    key("database.enabled", "database", &[], |c| Slot::Bool(&mut c.database.enabled), "Observe database operations."),
+    key(
+        "database.statement_bytes",
+        "database.statement-bytes",
+        &[],
+        |c| {
+            let (min, max) = Database::STATEMENT_BYTES.into_inner();
+            Slot::Integer(&mut c.database.statement_bytes, min, max)
+        },
+        "Bytes captured of a statement's text; of a longer one the beginning is told, and that it is only that.",
+    ),
+    key(
+        "database.statements",
+        "database.statements",
+        &[],
+        |c| Slot::Integer(&mut c.database.statements, 1, 100_000),
+        "Statements per target with series of their own; further ones are `~other` and counted.",
+    ),
+    key(
+        "database.repeated",
+        "database.repeated",
+        &[],
+        |c| Slot::Integer(&mut c.database.repeated, 1, 1_000_000),
+        "A request that runs one statement more often than this repeats it (N+1): its span names the statement.",
+    ),
+    key(
+        "database.ports",
+        "database.ports",
+        &[],
+        |c| Slot::Ports(&mut c.database.ports),
+        "Ports of PostgreSQL, where neither bytes nor symbols tell that a connection is one.",
+    ),
+    key(
+        "database.probes",
+        "database.probes",
+        &[],
+        |c| Slot::Probes(&mut c.database.probes),
+        "Sets of uprobes. `sea-orm`: its calls (statements, waits for a connection). `sqlx`: its calls (statements, transactions). `results`: ends, rows, errors. `tasks`: parents of spawned tasks.",
+    ),
+    key(
+        "errors.modules",
+        "",
+        &[],
+        |c| Slot::Modules(&mut c.errors.modules),
+        "Label `module` of rustok_errors_total by route prefix, whole segments; the longest prefix counts.",
     ),
     key(
         "ebpf.backend",

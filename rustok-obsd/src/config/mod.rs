@@ -6,9 +6,36 @@
 //! The keys with their defaults, variables and flags are one table, [`keys::KEYS`]: parsing, `--help`,
 //! `docs/CONFIG.md` and `deploy/rustok-obsd.toml` all derive from it.
 
+/// Declares an enumeration of a configuration key: its variants and their names.
+macro_rules! choice {
+    ($(#[$meta:meta])* $name:ident { $($(#[$variant_meta:meta])* $variant:ident = $text:literal,)+ }) => {
+        $(#[$meta])*
+        #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+        pub enum $name { $($(#[$variant_meta])* $variant,)+ }
+
+        impl $crate::config::Choice for $name {
+            fn names(&self) -> &'static [&'static str] {
+                &[$($text,)+]
+            }
+
+            fn name(&self) -> &'static str {
+                match self { $(Self::$variant => $text,)+ }
+            }
+
+            fn select(&mut self, name: &str) -> bool {
+                $(if name == $text { *self = Self::$variant; return true; })+
+                false
+            }
+        }
+    };
+}
+use choice;
+
+mod database;
 mod error;
 mod file;
 pub mod keys;
+mod lists;
 mod load;
 mod pairs;
 #[cfg(test)]
@@ -22,6 +49,7 @@ use std::net::{Ipv4Addr, SocketAddr};
 use std::path::PathBuf;
 use std::time::Duration;
 
+pub use database::{Database, Errors, PROBE_KEYS, ProbeKind, ProbePoint, ProbeSets};
 pub use error::{ConfigError, Problem};
 pub use load::{Loaded, Sources};
 pub use pairs::{Pairs, parse_pairs};
@@ -43,6 +71,10 @@ pub struct Config {
     pub capture: Capture,
     /// Naming of routes.
     pub routes: Routes,
+    /// Observation of databases.
+    pub database: Database,
+    /// Counts of errors.
+    pub errors: Errors,
     /// The kernel programs.
     pub ebpf: Ebpf,
     /// The daemon's own log.
@@ -96,6 +128,10 @@ pub struct Traces {
     pub export_timeout: Duration,
     /// Add `url.path` (server) and `url.full` (client). Paths can hold ids, hence off.
     pub url_path: bool,
+    /// Header that names the tenant, for the attribute `tenant_id`; none leaves it off.
+    pub tenant_header: Option<String>,
+    /// Headers of requests that spans carry, in lower case; none leaves by default.
+    pub request_headers: Vec<String>,
 }
 
 impl Default for Traces {
@@ -115,6 +151,8 @@ impl Default for Traces {
             schedule_delay: Duration::from_secs(5),
             export_timeout: Duration::from_secs(30),
             url_path: false,
+            tenant_header: Some("X-Tenant-ID".into()),
+            request_headers: Vec::new(),
         }
     }
 }
@@ -252,30 +290,6 @@ impl Default for Paths {
     fn default() -> Self {
         Self { procfs: "/proc".into(), sysfs: "/sys".into(), rootfs: "/".into(), udev_data: "/run/udev/data".into() }
     }
-}
-
-/// Declares an enumeration of a configuration key: its variants and their names.
-macro_rules! choice {
-    ($(#[$meta:meta])* $name:ident { $($(#[$variant_meta:meta])* $variant:ident = $text:literal,)+ }) => {
-        $(#[$meta])*
-        #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-        pub enum $name { $($(#[$variant_meta])* $variant,)+ }
-
-        impl Choice for $name {
-            fn names(&self) -> &'static [&'static str] {
-                &[$($text,)+]
-            }
-
-            fn name(&self) -> &'static str {
-                match self { $(Self::$variant => $text,)+ }
-            }
-
-            fn select(&mut self, name: &str) -> bool {
-                $(if name == $text { *self = Self::$variant; return true; })+
-                false
-            }
-        }
-    };
 }
 
 choice! {

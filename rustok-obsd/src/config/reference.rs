@@ -4,7 +4,7 @@
 
 use super::keys::{KEYS, Key};
 use super::target::{TARGET_KEYS, TARGET_VARIABLES};
-use super::{Config, Slot, Sources};
+use super::{Config, PROBE_KEYS, Slot, Sources};
 use std::fmt::Write;
 use std::path::Path;
 
@@ -55,20 +55,61 @@ the process' `OTEL_RESOURCE_ATTRIBUTES`, then the daemon's, then what is seen (f
 ## Keys
 ";
 
+const PROBES: &str = "
+### `[[database.probe]]`
+
+A function of the target, or of a library in it, through which it asks its database, where the sets above do not see it.
+`rustok-obsd probes` lists what a binary has. A table each:
+
+| key | example | meaning |
+|---|---|---|
+";
+
 const SPANS: &str = "
 ## What a span holds
 
 One span per HTTP exchange by OpenTelemetry's [conventions][http] (1.37), `SERVER` where the target answers and `CLIENT` where it
-asks. `url.path` and `url.full` only with `traces.url_path`; never a query, a header value (but host and port of
-`Host`) or a body. Attributes without a convention:
+asks. `url.path` and `url.full` only with `traces.url_path`; never a query, a body, or a header value but host and port of
+`Host`, the tenant (`traces.tenant_header`) and what `traces.request_headers` lists. Attributes without a convention, times in
+seconds:
 
 | attribute | meaning |
 |---|---|
 | `rustok_obsd.tokio.task.id` | Tokio task that handled the request; absent where unknown |
 | `rustok_obsd.route.source` | where `http.route` came from: `axum` (exact), `pattern` (configured), `learned` (from paths) |
 | `rustok_obsd.exchange.outcome` | how it ended where not by a whole response: `client_aborted`, `server_closed`, `upgraded`, `incomplete` |
+| `tenant_id` | the tenant that the request names |
+| `rustok_obsd.http.socket_wait` | server: the request lay in the socket until the target read it; absent where that took no time or is unknown |
+| `rustok_obsd.http.read` | server: from the first byte read of the request to the last; absent where it came in one piece |
+| `rustok_obsd.http.handler` | server: from the last byte of the request to the first of the response, database and all |
+| `rustok_obsd.http.write` | server: from the first byte of the response to the last. These four add up to the span's duration |
+| `rustok_obsd.database.queries`, `….failed` | server: operations of the request that ended before its response did, and how many of them failed |
+| `rustok_obsd.database.time` | server: their durations, added up |
+| `rustok_obsd.database.pool_wait`, `….time_to_first_byte` | server: their waits for a pooled connection, and their times from sending to the answer's first byte, added up |
+| `rustok_obsd.database.busy` | server: time in which at least one of them, or its wait, was under way |
+| `rustok_obsd.database.repeated.count`, `….fingerprint`, `….summary` | server: the statement that ran most often, where more often than `database.repeated` (N+1) |
+| `rustok_obsd.database.partial` | server: `true` where another operation may have gone unseen |
 
-`error.type` is the status (5xx of a server, 4xx and 5xx of a client), `client_aborted` or `server_closed`. Times are the
+`error.type` is the status (5xx of a server, 4xx and 5xx of a client), `client_aborted` or `server_closed`.
+
+One `CLIENT` span per database operation by the [conventions for PostgreSQL][db], named by `db.query.summary`, below the span of its
+request. An operation that outlived its request is a trace of its own with a link to it; one that belongs to no request, or nobody
+knows to which, is a trace of its own, sampled as any. A request that is not sampled takes its operations with it. Literals and bind
+values never leave. `db.response.status_code` and `error.type` are the SQLSTATE; `db.response.returned_rows` is absent for INSERT,
+UPDATE, DELETE, MERGE and COPY. A wait of more than 50 µs for a pooled connection is a span `pool wait` of the request, before the
+operation's. Attributes without a convention:
+
+| attribute | meaning |
+|---|---|
+| `rustok_obsd.database.sight` | what gave the statement: `sea_orm`, `sqlx` (uprobes), `wire` (clear text), `opaque` (nothing did) |
+| `rustok_obsd.database.statement` | what is lacking of it: `truncated` (longer than `database.statement_bytes`), `unknown` (prepared before the daemon watched), `opaque` (encrypted, no symbols) |
+| `rustok_obsd.database.fingerprint` | hash of the normalised text, 16 hexadecimal digits |
+| `rustok_obsd.database.affected_rows` | rows that INSERT, UPDATE, DELETE, MERGE or COPY changed |
+| `rustok_obsd.database.pool_wait` | the wait for a pooled connection, which the span does not include |
+| `rustok_obsd.database.time_to_first_byte` | from sending to the answer's first byte |
+| `rustok_obsd.database.outcome` | how it ended where not by an answer: `cancelled` (the caller dropped it), `incomplete` |
+
+Times are the
 kernel's monotonic clock plus its distance from the wall clock, measured before each batch; that is usually off by less than a
 microsecond, but for spans that wait for export while the wall clock is set or the machine sleeps.
 
@@ -76,6 +117,7 @@ An absent collector never holds anything up: spans wait in a bounded queue, and 
 after the retries is dropped and counted by reason.
 
 [http]: https://opentelemetry.io/docs/specs/semconv/http/http-spans/
+[db]: https://opentelemetry.io/docs/specs/semconv/db/postgresql/
 ";
 
 /// A value to show: the default, else an example.
@@ -88,10 +130,17 @@ fn shown(key: &Key) -> (String, bool) {
     let example = match slot {
         Slot::Endpoint(_) => "\"http://localhost:4317\"",
         Slot::Headers(_) => "{ authorization = \"Bearer TOKEN\" }",
+        Slot::Modules(_) => "{ \"/api/orders\" = \"commerce\" }",
         Slot::Attributes(_) => "{ \"deployment.environment.name\" = \"production\" }",
         _ => "\"shop\"",
     };
     (example.to_owned(), false)
+}
+
+/// Whether no key of the table comes after this one.
+fn is_last(key: &Key, table: &str) -> bool {
+    let last = KEYS.iter().rfind(|key| key.path.split_once('.').is_some_and(|(first, _)| first == table));
+    last.is_some_and(|last| std::ptr::eq(last, key))
 }
 
 /// The text of `docs/CONFIG.md`.
@@ -127,6 +176,12 @@ fn markdown() -> String {
         }
         let (path, allowed, help, names) = (key.path, slot.allowed(), key.help, names.join(", "));
         let _ = writeln!(out, "| `{path}` | {default} | {allowed} | {help} | {names} |");
+        if is_last(key, "database") {
+            out.push_str(PROBES);
+            for (name, example, help) in PROBE_KEYS {
+                let _ = writeln!(out, "| `{name}` | `{example}` | {help} |");
+            }
+        }
     }
     out + SPANS
 }
@@ -150,6 +205,14 @@ fn sample() -> String {
         }
         let (value, _) = shown(key);
         let _ = writeln!(out, "# {}\n#{name} = {value}", key.help);
+        if is_last(key, "database") {
+            out.push_str(
+                "\n# A function of the target that begins an operation or ends a transaction.\n#[[database.probe]]\n",
+            );
+            for (name, example, help) in PROBE_KEYS {
+                let _ = writeln!(out, "# {help}\n#{name} = {example}");
+            }
+        }
     }
     out
 }

@@ -3,7 +3,8 @@
 //! Reads: a value of the file, a variable or a flag. Yields: the field set, or the reason with what is allowed. Costs:
 //! once at start.
 
-use super::{Endpoint, Pairs, parse_pairs};
+use super::lists::{self, HEADER_NAMES, MODULES};
+use super::{Endpoint, Pairs, ProbeSets, parse_pairs};
 use axum::http::{HeaderName, HeaderValue, Uri};
 use std::fmt::Write;
 use std::net::SocketAddr;
@@ -47,6 +48,16 @@ pub enum Slot<'a> {
     Attributes(&'a mut Pairs),
     /// URL of a collector.
     Endpoint(&'a mut Option<Endpoint>),
+    /// Name of a header, empty is none.
+    HeaderName(&'a mut Option<String>),
+    /// Names of headers.
+    HeaderNames(&'a mut Vec<String>),
+    /// TCP ports.
+    Ports(&'a mut Vec<u16>),
+    /// Sets of uprobes.
+    Probes(&'a mut ProbeSets),
+    /// Modules by route prefix.
+    Modules(&'a mut Pairs),
 }
 
 /// Which conventions a text follows.
@@ -78,6 +89,11 @@ impl Slot<'_> {
             Self::Headers(_) => "a table of names and values, or `name=value,name=value`".into(),
             Self::Attributes(_) => "a table of keys and values, or `key=value,key=value`".into(),
             Self::Endpoint(_) => "a URL such as `http://localhost:4317`".into(),
+            Self::HeaderName(_) => "the name of an HTTP header, or empty for none".into(),
+            Self::HeaderNames(_) => HEADER_NAMES.into(),
+            Self::Ports(_) => "a list of ports from 1 to 65535".into(),
+            Self::Probes(_) => format!("a list of `{}`; as text also `none`", ProbeSets::NAMES.join("`, `")),
+            Self::Modules(_) => MODULES.into(),
         }
     }
 
@@ -93,7 +109,18 @@ impl Slot<'_> {
             Self::Address(value) => format!("\"{value}\""),
             Self::Choice(choice) => format!("\"{}\"", choice.name()),
             Self::Endpoint(value) => format!("{:?}", value.as_ref()?.url),
-            Self::Headers(pairs) | Self::Attributes(pairs) if pairs.0.is_empty() => return None,
+            Self::Headers(pairs) | Self::Attributes(pairs) | Self::Modules(pairs) if pairs.0.is_empty() => return None,
+            // No secrets.
+            Self::Modules(pairs) => {
+                let pairs: Vec<String> = pairs.0.iter().map(|(key, value)| format!("{key:?} = {value:?}")).collect();
+                format!("{{ {} }}", pairs.join(", "))
+            }
+            Self::HeaderName(value) => format!("{:?}", value.as_deref().unwrap_or_default()),
+            Self::HeaderNames(names) => format!("{names:?}"),
+            Self::Ports(ports) => format!("{ports:?}"),
+            Self::Probes(sets) => {
+                format!("{:?}", sets.all().iter().filter(|(_, on)| *on).map(|(name, _)| *name).collect::<Vec<_>>())
+            }
             Self::Headers(_) | Self::Attributes(_) => "{ … }".into(),
         })
     }
@@ -131,6 +158,12 @@ impl Slot<'_> {
                 Some(())
             }
             Self::Endpoint(value) => return set_endpoint(value, text, style),
+            Self::HeaderName(value) => {
+                **value = if text.is_empty() { None } else { Some(lists::header_name(text)?) };
+                Some(())
+            }
+            Self::Modules(pairs) => return lists::set_modules(pairs, parse_pairs(text)?),
+            Self::HeaderNames(_) | Self::Ports(_) | Self::Probes(_) => return lists::set(self, &lists::split(text)),
         };
         done.map_or_else(|| self.refuse(text), Ok)
     }
@@ -157,7 +190,12 @@ impl Slot<'_> {
                 };
                 self.set_text(text, Style::Own)
             }
-            (Self::Headers(_) | Self::Attributes(_), DeValue::Table(table)) => {
+            (Self::HeaderNames(_) | Self::Ports(_) | Self::Probes(_), value) => match lists::members(value) {
+                Some(Ok(items)) => lists::set(self, &items),
+                Some(Err(member)) => Err(format!("holds {member}; allowed: {}", self.allowed())),
+                None => Err(format!("is {}; allowed: {}", article(value), self.allowed())),
+            },
+            (Self::Headers(_) | Self::Attributes(_) | Self::Modules(_), DeValue::Table(table)) => {
                 let mut parsed = Vec::with_capacity(table.len());
                 for (key, value) in table {
                     let DeValue::String(value) = value.get_ref() else {
@@ -167,6 +205,7 @@ impl Slot<'_> {
                 }
                 match self {
                     Self::Headers(pairs) => set_headers(pairs, Pairs(parsed)),
+                    Self::Modules(pairs) => lists::set_modules(pairs, Pairs(parsed)),
                     Self::Attributes(pairs) => {
                         **pairs = Pairs(parsed);
                         Ok(())

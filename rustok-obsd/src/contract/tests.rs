@@ -38,7 +38,9 @@ fn exchange(side: Side, method: Method, status: u16, outcome: Outcome, duration_
         told: false,
         id: 1,
         spent: None,
-        ids: None,
+        ids: crate::trace::Decision::Undecided,
+        tenant: b"",
+        headers: crate::exchange::Headers::default(),
     }
 }
 

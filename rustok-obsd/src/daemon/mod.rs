@@ -114,7 +114,8 @@ impl Daemon {
             }
             None => (None, None, None),
         };
-        let spans = Tracing::start(&config.traces)?;
+        let repeated = u32::try_from(config.database.repeated).unwrap_or(u32::MAX);
+        let spans = Tracing::start(&config.traces)?.map(|spans| spans.with_repeated(repeated));
         let (recorder, metrics) = HttpRecorder::new(rules::recorder_limits(&config));
         let exposition = Arc::new(Exposition::new());
         exposition.register(Arc::new(ProbeCollector::new(
@@ -137,6 +138,7 @@ impl Daemon {
             most_connections: config.capture.sockets,
             recorder,
             tracer: spans.as_ref().map(Tracing::tracer),
+            wanted: crate::trace::wanted(&config.traces),
             own: Arc::clone(&own),
             verdicts,
             counts: counts.clone(),

@@ -6,11 +6,15 @@
 mod http;
 mod nested;
 mod pending;
+pub mod postgres;
+mod wanted;
 
 pub use http::{HttpConnection, Sink, Verdict};
 pub use nested::NEST_TAIL;
 pub use pending::{Shared, Stats};
+pub use wanted::{Headers, Wanted};
 
+use crate::protocol::Piece;
 use crate::route::Route;
 
 /// One send or receive of a connection, as captured.
@@ -132,6 +136,10 @@ pub struct Exchange<'a> {
     pub path: &'a [u8],
     /// Value of `Host`, empty where absent or not captured.
     pub host: &'a [u8],
+    /// The tenant that the request names ([`Wanted::tenant`]), empty where it names none or a doubtful one.
+    pub tenant: &'a [u8],
+    /// Values of the fields in [`Wanted::fields`].
+    pub headers: Headers<'a>,
     /// Minor version of HTTP/1.
     pub version: u8,
     /// Status of the final response, 0 where there was none or it was not captured; `ClientAborted` without one is told by `outcome`.
@@ -156,6 +164,54 @@ pub struct Exchange<'a> {
     pub told: bool,
     /// What it spent in the database; `None` where nothing is known of that.
     pub spent: Option<&'a crate::database::Spent<'a>>,
-    /// Ids of its span, where they were decided while it ran because operations name them.
-    pub ids: Option<crate::trace::TraceIds>,
+    /// Whether its trace is kept and by which ids, where that was decided while it ran because operations name them.
+    pub ids: crate::trace::Decision,
+}
+
+/// What a request's time went into, one after the other: the four parts add up to its duration. `None` where an end of
+/// a part is not known.
+impl Exchange<'_> {
+    /// The bytes lay in the socket until the target read them, because it was busy; 0 where the arrival was not seen.
+    #[must_use]
+    pub const fn socket_wait_ns(&self) -> u64 {
+        self.first_io_ns.saturating_sub(self.start_ns)
+    }
+
+    /// From the first byte read to the last: the request came in pieces, or its body did.
+    #[must_use]
+    pub const fn read_ns(&self) -> Option<u64> {
+        if self.request_end_ns == 0 { None } else { Some(self.begun_ns().saturating_sub(self.first_io_ns)) }
+    }
+
+    /// From the last byte of the request to the first of the response, database and all.
+    #[must_use]
+    pub const fn handler_ns(&self) -> Option<u64> {
+        if self.request_end_ns == 0 || self.response_start_ns == 0 {
+            return None;
+        }
+        Some(self.response_start_ns.saturating_sub(self.begun_ns()))
+    }
+
+    /// From the first byte of the response to the last.
+    #[must_use]
+    pub const fn write_ns(&self) -> Option<u64> {
+        if self.response_start_ns == 0 { None } else { Some(self.end_ns.saturating_sub(self.response_start_ns)) }
+    }
+
+    /// When the request was read, or its answer begun before that: then the rest of the request overlaps the writing.
+    const fn begun_ns(&self) -> u64 {
+        if self.response_start_ns != 0 && self.response_start_ns < self.request_end_ns {
+            self.response_start_ns
+        } else {
+            self.request_end_ns
+        }
+    }
+}
+
+/// The record as bytes, gap, bytes.
+fn pieces<'a>(io: &Io<'a>) -> [Piece<'a>; 3] {
+    let data = &io.data[..io.data.len().min(io.len)];
+    let missing = io.len - data.len();
+    let tail = &io.tail[io.tail.len().saturating_sub(missing)..];
+    [Piece::Bytes(data), Piece::Gap((missing - tail.len()) as u64), Piece::Bytes(tail)]
 }

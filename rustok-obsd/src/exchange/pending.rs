@@ -4,18 +4,21 @@
 //! flight, from a shared pool; a connection that waits for its next request holds none.
 
 use super::nested::{Joins, nest_prefix};
-use super::{Exchange, Io, Method, Outcome, Side, TraceParent};
+use super::{Exchange, Headers, Io, Method, Outcome, Side, TraceParent, Wanted};
 use crate::protocol::http1::{Buffers, RequestHead};
 use crate::route::{Route, Source};
+use crate::trace::Decision;
 use std::sync::Arc;
 
 #[derive(Debug, Default)]
 pub(super) struct Pending {
     /// Number of the request.
     pub(super) id: u64,
-    /// Path, then host.
+    /// Path, host, tenant, and the values of wanted fields, one behind the other.
     text: Vec<u8>,
     path_length: usize,
+    host_length: usize,
+    tenant_length: usize,
     task: u64,
     tid: u32,
     start_ns: u64,
@@ -70,10 +73,12 @@ impl Pending {
         self.method
     }
 
-    pub(super) fn head(&mut self, head: &RequestHead<'_>) {
+    pub(super) fn head(&mut self, head: &RequestHead<'_>, wanted: &Wanted) {
         self.text.extend_from_slice(head.path);
-        self.path_length = self.text.len();
+        self.path_length = head.path.len();
         self.text.extend_from_slice(head.host);
+        self.host_length = head.host.len();
+        self.tenant_length = wanted.gather(head, &mut self.text);
         self.method = head.method;
         self.version = head.version;
         self.traceparent = head.traceparent;
@@ -159,6 +164,8 @@ pub struct Stats {
 pub struct Shared {
     /// Counts over all connections.
     pub stats: Stats,
+    /// Fields of request heads to keep.
+    pub(super) wanted: Wanted,
     /// Number of the newest request.
     last_id: u64,
     pub(super) buffers: Buffers,
@@ -170,8 +177,14 @@ pub struct Shared {
 impl Shared {
     /// More than so many are freed.
     const SPARE: usize = 1024;
-    /// A longer text is freed: few paths are longer.
-    const TEXT: usize = 1024;
+    /// A longer text is freed: few paths are longer, and what is wanted of a head is bounded.
+    const TEXT: usize = 1024 + Wanted::TOTAL;
+
+    /// Keeps these fields of request heads.
+    #[must_use]
+    pub fn wanting(wanted: Wanted) -> Self {
+        Self { wanted, ..Self::default() }
+    }
 
     pub(super) fn begin(&mut self, io: &Io<'_>, side: Side, at_start: bool, routes_exact: bool) -> Box<Pending> {
         let mut pending = self.spare.pop().unwrap_or_default();
@@ -197,7 +210,9 @@ impl Shared {
         self.stats.exchanges += 1;
         let route =
             pending.route.take().map(|path| Route { template: self.joins.template(path), source: Source::Axum });
-        let (path, host) = pending.text.split_at(pending.path_length);
+        let (path, rest) = pending.text.split_at(pending.path_length);
+        let (host, rest) = rest.split_at(pending.host_length);
+        let (tenant, headers) = rest.split_at(pending.tenant_length);
         sink(&Exchange {
             id: pending.id,
             side,
@@ -211,6 +226,8 @@ impl Shared {
             method: pending.method,
             path,
             host,
+            tenant,
+            headers: Headers::of(headers),
             version: pending.version,
             status: pending.status,
             outcome,
@@ -223,7 +240,7 @@ impl Shared {
             routes_exact: pending.routes_exact,
             told: pending.told,
             spent: None,
-            ids: None,
+            ids: Decision::Undecided,
         });
         self.discard(pending);
     }

@@ -4,7 +4,57 @@
 //! which protocol a connection speaks ([`detect`]). Costs: see each parser.
 
 pub mod http1;
+pub mod postgres;
 pub mod traceparent;
+
+/// A stretch of one direction of a connection.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Piece<'a> {
+    /// These bytes.
+    Bytes(&'a [u8]),
+    /// That many bytes that nobody copied.
+    Gap(u64),
+}
+
+impl Piece<'_> {
+    /// Bytes on the wire that are left.
+    #[must_use]
+    pub const fn len(&self) -> u64 {
+        match self {
+            Self::Bytes(bytes) => bytes.len() as u64,
+            Self::Gap(length) => *length,
+        }
+    }
+
+    /// All was read.
+    #[must_use]
+    pub const fn is_empty(&self) -> bool {
+        self.len() == 0
+    }
+}
+
+/// Spare buffers for what came in pieces, shared by all connections: one that waits for its next request holds
+/// none.
+#[derive(Debug, Default)]
+pub struct Buffers {
+    spare: Vec<Vec<u8>>,
+}
+
+impl Buffers {
+    /// More than so many are freed.
+    const SPARE: usize = 64;
+
+    fn take(&mut self) -> Vec<u8> {
+        self.spare.pop().unwrap_or_else(|| Vec::with_capacity(1024))
+    }
+
+    fn give(&mut self, mut buffer: Vec<u8>) {
+        if self.spare.len() < Self::SPARE && buffer.capacity() > 0 {
+            buffer.clear();
+            self.spare.push(buffer);
+        }
+    }
+}
 
 /// What a connection speaks.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]

@@ -27,7 +27,9 @@ fn exchange(path: &[u8], status: u16) -> Exchange<'_> {
         told: false,
         id: 1,
         spent: None,
-        ids: None,
+        ids: crate::trace::Decision::Undecided,
+        tenant: b"",
+        headers: crate::exchange::Headers::default(),
     }
 }
 

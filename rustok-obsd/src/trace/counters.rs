@@ -1,13 +1,13 @@
 //! What became of the spans.
 //!
-//! Reads: nothing. Yields: counts for the exposition. Costs: one or two relaxed additions per exchange.
+//! Reads: nothing. Yields: counts for the exposition. Costs: one or two relaxed additions per span.
 
 use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 
-/// Counts since start. `offered` equals the sum of all others once nothing waits and the tracers are dropped.
+/// Counts since start, of spans: exchanges, operations and waits alike. `offered` equals the sum of all others once nothing waits and the tracers are dropped.
 #[derive(Debug, Default)]
 pub struct SpanCounters {
-    /// Exchanges offered.
+    /// Exchanges and operations offered, and waits for pooled connections of sampled ones.
     pub offered: AtomicU64,
     /// Left out by the sampler.
     pub unsampled: AtomicU64,

@@ -9,7 +9,7 @@
 //! still fails is dropped and counted, so that an absent collector costs a bounded queue and nothing else.
 
 use super::record::Record;
-use super::span::{scope, span};
+use super::span::Conventions;
 use super::{Clock, SpanCounters, TargetResource, TraceError};
 use crate::config::{Choice, Compression, Protocol, Traces};
 use opentelemetry_otlp::tonic_types::metadata::MetadataMap;
@@ -115,7 +115,7 @@ pub(super) fn start(settings: &Traces, queue: Receiver<Record>, shared: Arc<Shar
             let worker = Worker {
                 exporter,
                 clock: Clock::new(),
-                scope: scope(),
+                conventions: Conventions::new(&settings.request_headers),
                 url: settings.url(),
                 down: false,
                 settings,
@@ -181,7 +181,7 @@ enum Failure {
 struct Worker {
     exporter: OtlpExporter,
     clock: Clock,
-    scope: opentelemetry::InstrumentationScope,
+    conventions: Conventions,
     url: String,
     down: bool,
     settings: Traces,
@@ -238,10 +238,10 @@ impl Worker {
         self.clock.refresh();
         let mut groups: Vec<(Arc<TargetResource>, Vec<SpanData>)> = Vec::new();
         for record in &batch {
-            let span = span(record, &self.clock, &self.scope);
-            match groups.iter_mut().find(|(resource, _)| Arc::ptr_eq(resource, &record.resource)) {
+            let span = self.conventions.span(record, &self.clock);
+            match groups.iter_mut().find(|(resource, _)| Arc::ptr_eq(resource, record.resource())) {
                 Some((_, spans)) => spans.push(span),
-                None => groups.push((Arc::clone(&record.resource), vec![span])),
+                None => groups.push((Arc::clone(record.resource()), vec![span])),
             }
         }
         drop(batch);

@@ -95,7 +95,7 @@ impl Ids {
         }
     }
 
-    fn trace_id(&mut self) -> [u8; 16] {
+    pub(super) fn trace_id(&mut self) -> [u8; 16] {
         let high = u128::from(self.next()) << 64;
         (high | u128::from(self.nonzero())).to_be_bytes()
     }

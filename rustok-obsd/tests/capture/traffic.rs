@@ -54,6 +54,7 @@ impl Traffic {
         let (recorder, metrics) = HttpRecorder::new(Limits::default());
         let own = Arc::new(SelfMetrics::new(Build { version: "0", revision: "0", rustc: "0" }));
         let parts = Parts {
+            wanted: rustok_obsd::exchange::Wanted::default(),
             most_connections: 1000,
             recorder,
             tracer: None,

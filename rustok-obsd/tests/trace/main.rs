@@ -39,7 +39,9 @@ fn exchange() -> Exchange<'static> {
         told: false,
         id: 1,
         spent: None,
-        ids: None,
+        ids: rustok_obsd::trace::Decision::Undecided,
+        tenant: b"",
+        headers: rustok_obsd::exchange::Headers::default(),
     }
 }
 

@@ -20,6 +20,11 @@ fn samples(key: &Key) -> [(String, String); 3] {
         Slot::Address(_) => ["127.0.0.1:1", "127.0.0.1:2", "127.0.0.1:3"].map(quoted),
         Slot::Choice(choice) => [choice.names()[0], choice.names()[1], choice.names()[0]].map(quoted),
         Slot::Endpoint(_) => ["http://a:1", "http://b:1", "http://c:1"].map(quoted),
+        Slot::HeaderName(_) => ["x-a", "x-b", "x-c"].map(quoted),
+        Slot::HeaderNames(_) => ["x-a", "x-b", "x-c"].map(|name| (name.into(), format!("[\"{name}\"]"))),
+        Slot::Ports(_) => ["1", "2", "3"].map(|port| (port.into(), format!("[{port}]"))),
+        Slot::Probes(_) => ["sqlx", "tasks", "results"].map(|name| (name.into(), format!("[\"{name}\"]"))),
+        Slot::Modules(_) => ["/a=a", "/a=b", "/a=c"].map(quoted),
         Slot::Text(_) | Slot::Headers(_) | Slot::Attributes(_) => ["a=1", "a=2", "a=3"].map(quoted),
     }
 }

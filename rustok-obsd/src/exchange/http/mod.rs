@@ -17,7 +17,7 @@ mod requests;
 mod responses;
 
 use super::pending::{Pending, Shared};
-use super::{Exchange, Io, Method, Outcome, Side};
+use super::{Exchange, Io, Method, Outcome, Side, pieces};
 use crate::protocol::http1::{Parser, Piece, Request, Response, Step};
 use crate::protocol::{Detected, Protocol, detect};
 use std::collections::VecDeque;
@@ -264,7 +264,7 @@ impl HttpConnection {
                 // Read what there is of the head, as if the rest had not been captured.
                 match self.requests.next(&mut Piece::Gap(1), Method::Other, &mut shared.buffers) {
                     Step::Head(head) => {
-                        front.head(&head);
+                        front.head(&head, &shared.wanted);
                         front.unread = self.unsure && head.method == Method::Other;
                     }
                     _ => front.unread = true,
@@ -315,14 +315,6 @@ enum Place {
     Inside,
     /// In records before it, which were lost.
     Lost,
-}
-
-/// The record as bytes, gap, bytes.
-fn pieces<'a>(io: &Io<'a>) -> [Piece<'a>; 3] {
-    let data = &io.data[..io.data.len().min(io.len)];
-    let missing = io.len - data.len();
-    let tail = &io.tail[io.tail.len().saturating_sub(missing)..];
-    [Piece::Bytes(data), Piece::Gap((missing - tail.len()) as u64), Piece::Bytes(tail)]
 }
 
 #[cfg(test)]

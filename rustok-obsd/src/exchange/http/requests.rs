@@ -2,9 +2,9 @@
 //!
 //! Reads: records, in order. Yields: requests in flight, and their ends. Costs: see the module above.
 
-use super::{HttpConnection, Place, pieces};
+use super::{HttpConnection, Place};
 use crate::exchange::pending::Shared;
-use crate::exchange::{Io, Method, Side};
+use crate::exchange::{Io, Method, Side, pieces};
 use crate::protocol::http1::{Body, Malformed, Piece, Step, may_resume};
 
 impl HttpConnection {
@@ -95,7 +95,7 @@ impl HttpConnection {
             if let Some(pending) = pending {
                 match &step {
                     Step::Head(head) => {
-                        pending.head(head);
+                        pending.head(head, &shared.wanted);
                         self.started = true;
                         // The first bytes of the method may have been lost.
                         pending.unread = self.unsure && head.method == Method::Other;

@@ -27,6 +27,28 @@ pub struct RequestHead<'a> {
     pub body: Body,
     /// What is wrong with the framing; the fields above still hold.
     pub malformed: Option<Malformed>,
+    /// All field lines, with the empty line behind them where it was captured.
+    pub fields: &'a [u8],
+}
+
+impl<'a> RequestHead<'a> {
+    /// Name and value of each field, in order, without white space around them: a second pass over the head, for those
+    /// who want a field that pairing and naming do not. Names are as sent; a line without a colon is left out.
+    pub fn fields(&self) -> impl Iterator<Item = (&'a [u8], &'a [u8])> + use<'a> {
+        let fields = self.fields;
+        let mut position = 0;
+        std::iter::from_fn(move || match next_line(fields, position) {
+            Line::Field(line, next) => {
+                position = next;
+                Some(line)
+            }
+            Line::Last(_) | Line::Cut => None,
+        })
+        .filter_map(|line| {
+            let colon = memchr(b':', line)?;
+            Some((&line[..colon], line[colon + 1..].trim_ascii()))
+        })
+    }
 }
 
 /// What is needed of a response's head.
@@ -139,6 +161,7 @@ pub(super) fn request(bytes: &[u8], truncated: bool) -> Parsed<RequestHead<'_>> 
         traceparent: fields.traceparent,
         body,
         malformed,
+        fields: &bytes[line_end + 1..length],
     };
     Parsed::Head(head, length)
 }
@@ -236,6 +259,30 @@ fn split_target(method: Method, target: &[u8]) -> (&[u8], Option<&[u8]>) {
     (memchr(b'?', path).map_or(path, |query| &path[..query]), authority)
 }
 
+/// What begins at a position behind the first line.
+enum Line<'a> {
+    /// A field line, and where the next one begins.
+    Field(&'a [u8], usize),
+    /// The empty line, and the head's length.
+    Last(usize),
+    /// A line whose end is missing.
+    Cut,
+}
+
+fn next_line(bytes: &[u8], position: usize) -> Line<'_> {
+    let rest = &bytes[position..];
+    let Some(mut end) = memchr(b'\n', rest) else { return Line::Cut };
+    if end == 0 || (end == 1 && rest[0] == b'\r') {
+        return Line::Last(position + end + 1);
+    }
+    // A line that begins with white space continues the one before (RFC 9112, 5.2).
+    while let Some(b' ' | b'\t') = rest.get(end + 1) {
+        let Some(next) = memchr(b'\n', &rest[end + 1..]) else { return Line::Cut };
+        end += 1 + next;
+    }
+    Line::Field(&rest[..end], position + end + 1)
+}
+
 /// The fields that matter. A further field is one more arm in [`Fields::line`].
 #[derive(Default)]
 struct Fields<'a> {
@@ -254,22 +301,14 @@ impl<'a> Fields<'a> {
     /// missing and nothing more comes, so read whole lines and call all of it the head.
     fn read(&mut self, bytes: &'a [u8], mut position: usize, truncated: bool) -> Option<usize> {
         loop {
-            let rest = &bytes[position..];
-            let Some(mut end) = memchr(b'\n', rest) else {
-                return truncated.then_some(bytes.len());
-            };
-            if end == 0 || (end == 1 && rest[0] == b'\r') {
-                return Some(position + end + 1);
+            match next_line(bytes, position) {
+                Line::Field(line, next) => {
+                    self.line(line);
+                    position = next;
+                }
+                Line::Last(length) => return Some(length),
+                Line::Cut => return truncated.then_some(bytes.len()),
             }
-            // A line that begins with white space continues the one before (RFC 9112, 5.2).
-            while let Some(b' ' | b'\t') = rest.get(end + 1) {
-                let Some(next) = memchr(b'\n', &rest[end + 1..]) else {
-                    return truncated.then_some(bytes.len());
-                };
-                end += 1 + next;
-            }
-            self.line(&rest[..end]);
-            position += end + 1;
         }
     }
 

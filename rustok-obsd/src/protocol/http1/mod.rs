@@ -12,38 +12,13 @@ mod body;
 mod head;
 mod parser;
 
+pub use super::{Buffers, Piece};
 pub use body::Body;
 pub use head::{RequestHead, ResponseHead, Starts, may_resume, starts_request, starts_response};
 pub use parser::{Message, Parser, Request, Response, Step};
 
 /// The longest head that is read, bytes. Of a longer one the beginning is read and the rest, with the body, is skipped.
 pub const HEAD_LIMIT: usize = 16 * 1024;
-
-/// A stretch of one direction of a connection.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Piece<'a> {
-    /// These bytes.
-    Bytes(&'a [u8]),
-    /// That many bytes that nobody copied.
-    Gap(u64),
-}
-
-impl Piece<'_> {
-    /// Bytes on the wire that are left.
-    #[must_use]
-    pub const fn len(&self) -> u64 {
-        match self {
-            Self::Bytes(bytes) => bytes.len() as u64,
-            Self::Gap(length) => *length,
-        }
-    }
-
-    /// All was read.
-    #[must_use]
-    pub const fn is_empty(&self) -> bool {
-        self.len() == 0
-    }
-}
 
 /// Why a message could not be read.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
@@ -69,27 +44,4 @@ pub enum Malformed {
     /// The first line alone is longer than [`HEAD_LIMIT`].
     #[error("the first line is too long")]
     TooLong,
-}
-
-/// Spare buffers for heads that came in pieces, shared by all connections: one that waits for its next request holds
-/// none.
-#[derive(Debug, Default)]
-pub struct Buffers {
-    spare: Vec<Vec<u8>>,
-}
-
-impl Buffers {
-    /// More than so many are freed.
-    const SPARE: usize = 64;
-
-    fn take(&mut self) -> Vec<u8> {
-        self.spare.pop().unwrap_or_else(|| Vec::with_capacity(1024))
-    }
-
-    fn give(&mut self, mut buffer: Vec<u8>) {
-        if self.spare.len() < Self::SPARE && buffer.capacity() > 0 {
-            buffer.clear();
-            self.spare.push(buffer);
-        }
-    }
 }
