@@ -76,6 +76,8 @@ pub enum Point {
     Statement = 8,
     /// The same, not known yet: `words` are what the argument points at, and [`PREFIX`] bytes at each of them follow.
     Sought = 9,
+    /// A function that the configuration names commits a transaction.
+    Commit = 10,
 }
 
 /// Who opened the connection, as far as the kernel saw it.

@@ -142,6 +142,13 @@ pub fn sqlx_rollback(ctx: ProbeContext) -> u32 {
     0
 }
 
+/// A function that the configuration names, which commits a transaction.
+#[uprobe_program]
+pub fn commit(ctx: ProbeContext) -> u32 {
+    call::on_call(Point::Commit, &ctx);
+    0
+}
+
 /// `<sea_orm::DatabaseConnection as ConnectionTrait>::{execute, query_one, query_all, execute_unprepared}` and the like:
 /// the wait for a pooled connection begins.
 #[uprobe_program]

@@ -5,7 +5,7 @@
 
 use std::net::SocketAddr;
 
-use rustc_hash::FxHashMap;
+use rustc_hash::{FxHashMap, FxHashSet};
 use rustok_obsd_ebpf::{OPEN_MID_STREAM, Role, SocketIo, SocketOpen};
 
 use super::address;
@@ -13,6 +13,10 @@ use crate::exchange::{HttpConnection, Side};
 
 /// A followed connection.
 pub struct Connection {
+    /// Its id.
+    pub conn: u64,
+    /// It was established before the daemon saw it.
+    pub mid_stream: bool,
     /// Process that it was announced for.
     pub tgid: u32,
     /// The target's end.
@@ -56,6 +60,10 @@ pub struct Connections {
     by_id: FxHashMap<u64, Connection>,
     by_sock: FxHashMap<u64, u64>,
     by_task: FxHashMap<(u32, u64), u64>,
+    /// The connection that each thread read from last, for processes without tasks.
+    by_thread: FxHashMap<(u32, u32), u64>,
+    /// Processes of which one thread serves several requests at once, or several threads one.
+    interleaved: FxHashSet<u32>,
 }
 
 impl Connections {
@@ -81,6 +89,8 @@ impl Connections {
             _ => None,
         };
         let connection = Connection {
+            conn: open.conn,
+            mid_stream: open.flags & OPEN_MID_STREAM != 0,
             tgid: open.tgid,
             local,
             remote,
@@ -120,6 +130,35 @@ impl Connections {
     pub fn of_task(&mut self, tgid: u32, task: u64) -> Option<&mut Connection> {
         let conn = *self.by_task.get(&(tgid, task))?;
         self.by_id.get_mut(&conn)
+    }
+
+    /// A thread without a task read from the connection; what it does next is for that, if each thread serves one request
+    /// at a time and each request has one thread.
+    pub fn read_on(&mut self, conn: u64, tid: u32) {
+        let Some(connection) = self.by_id.get(&conn) else { return };
+        let tgid = connection.tgid;
+        if connection.http.current().is_some_and(|request| request.tid != tid) {
+            self.interleaved.insert(tgid);
+        }
+        let before = self.by_thread.insert((tgid, tid), conn).filter(|before| *before != conn);
+        if before.and_then(|conn| self.by_id.get(&conn)).is_some_and(|other| other.http.current().is_some()) {
+            self.interleaved.insert(tgid);
+        }
+    }
+
+    /// The server connection that a thread serves, where its process gives each request a thread.
+    pub fn of_thread(&mut self, tgid: u32, tid: u32) -> Option<&mut Connection> {
+        if self.interleaved.contains(&tgid) {
+            return None;
+        }
+        let conn = *self.by_thread.get(&(tgid, tid))?;
+        self.by_id.get_mut(&conn)
+    }
+
+    /// The process ended.
+    pub fn forget_process(&mut self, tgid: u32) {
+        self.by_thread.retain(|key, _| key.0 != tgid);
+        self.interleaved.remove(&tgid);
     }
 
     /// Ends following.

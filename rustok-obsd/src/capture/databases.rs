@@ -6,8 +6,6 @@
 use rustc_hash::FxHashMap;
 use rustok_obsd_ebpf::{CALL_WORDS, CallHit, Capture, PREFIX, Point, SocketIo, SpawnHit};
 
-use super::connections::Connections;
-use super::outputs::Outputs;
 use super::pipeline::{Child, Notice, Observed, Pipeline, Sample, Verdicts};
 use crate::{
     contract::{
@@ -15,7 +13,7 @@ use crate::{
         recorder::TargetKey,
     },
     database::{
-        Ignorance, Origin, Tracker,
+        Ignorance, Origin,
         sockets::{Link, Traffic},
     },
     exchange::{Io, Side, Verdict},
@@ -137,7 +135,7 @@ impl Pipeline {
         let (muted, mid_stream) = (connection.muted, connection.mid_stream);
         if !self.databases.is_link(record.conn) {
             let link = if protocol == Protocol::Postgres {
-                Some(Link::clear(tgid, local, remote, mid_stream))
+                Some(Link::clear(tgid, local, remote, mid_stream, &self.wire))
             } else if self.may_be_database(record, received, protocol, side, mid_stream, remote.port()) {
                 Some(Link::encrypted(tgid, local, remote))
             } else {
@@ -226,6 +224,7 @@ impl Pipeline {
 
     /// Adds what the tracker counted since the last time to the daemon's own metrics.
     pub(super) fn publish_databases(&mut self) {
+        self.publish_wire();
         let (now, told) = (self.databases.stats, std::mem::replace(&mut self.told_databases, self.databases.stats));
         if now == told {
             return;
@@ -239,6 +238,11 @@ impl Pipeline {
         problems.add(P::UnmatchedEnd, now.unmatched_ends - told.unmatched_ends);
         problems.add(P::UnknownStatement, now.unknown_statements - told.unknown_statements);
         problems.add(P::OpaqueRoundTrip, now.opaque_round_trips - told.opaque_round_trips);
+        problems.add(P::OtherMessageStartup, now.others.startup - told.others.startup);
+        problems.add(P::OtherMessageAuthentication, now.others.authentication - told.others.authentication);
+        problems.add(P::OtherMessagePing, now.others.ping - told.others.ping);
+        problems.add(P::OtherMessageCancel, now.others.cancel - told.others.cancel);
+        problems.add(P::OtherMessageNotification, now.others.notification - told.others.notification);
         problems.add(P::TooMany, now.overflow - told.overflow);
         let unknown = |why: Ignorance| now.unknown_parents[why as usize] - told.unknown_parents[why as usize];
         problems.add(P::ParentUnknownNoTask, unknown(Ignorance::NoTask));
@@ -246,6 +250,14 @@ impl Pipeline {
         problems.add(P::ParentUnknownLossy, unknown(Ignorance::Lossy));
         problems.add(P::ParentUnknownConnection, unknown(Ignorance::Connection));
         problems.add(P::ParentUnknownSharedConnection, unknown(Ignorance::SharedConnection));
+    }
+
+    fn publish_wire(&mut self) {
+        let (now, told) = (self.wire.stats, std::mem::replace(&mut self.told_wire, self.wire.stats));
+        if now != told {
+            self.own.database_problems.add(DatabaseProblem::LostSync, now.lost_sync - told.lost_sync);
+            self.own.lost_bytes.fetch_add(now.lost_bytes - told.lost_bytes, std::sync::atomic::Ordering::Relaxed);
+        }
     }
 }
 

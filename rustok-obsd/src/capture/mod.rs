@@ -5,7 +5,9 @@
 
 pub mod address;
 pub mod connections;
+mod databases;
 pub mod doubts;
+mod outputs;
 pub mod pipeline;
 pub mod record;
 pub mod ring;

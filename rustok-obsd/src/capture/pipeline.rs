@@ -14,11 +14,12 @@ use std::{
 };
 
 use rustc_hash::FxHashMap;
-use rustok_obsd_ebpf::{CallHit, Capture, Counter, Point, RouteHit, SocketClose, SocketIo, SocketOpen, SpawnHit, TaskProbe};
+use rustok_obsd_ebpf::{CallHit, Capture, Counter, RouteHit, SocketClose, SocketIo, SocketOpen, TaskProbe};
 
 use super::{
     connections::{Connection, Connections},
     doubts::{Doubt, Doubts},
+    databases::{target_key, tell_verdict},
     outputs::{Named, Outputs},
     record::{self, Record},
 };
@@ -28,14 +29,9 @@ use crate::{
         own::{LossReason, Problem, RecordKind, SelfMetrics},
         recorder::{HttpRecorder, TargetKey, TargetLabels},
     },
-    database::{
-        Ignorance, Operation, Origin, Tracker,
-        sockets::{Link, Traffic},
-        tracker::Drivers,
-    },
+    database::{Tracker, tracker::Drivers},
     exchange::{self, Exchange, Io, Side, Stats, Verdict},
     probe::loader::{CaptureMaps, Counts},
-    protocol::Protocol,
     route::RouteNamer,
     target::{ProcessKey, RouteCache},
     trace::{Addresses, TargetResource, Tracer},
@@ -124,46 +120,47 @@ const LOSSY: Duration = Duration::from_secs(10);
 /// Between two looks at what has to go.
 const SWEEP: Duration = Duration::from_secs(1);
 
-struct Observed {
+pub(super) struct Observed {
     process: ProcessKey,
-    named: Named,
+    pub(super) named: Named,
     routes_exact: bool,
     doubts: Doubts,
     ended: Option<Instant>,
 }
 
 /// A child that a target forked.
-struct Child {
-    parent: u32,
+pub(super) struct Child {
+    pub(super) parent: u32,
     /// Disowned or ended; records that it left are still in the ring.
     ended: Option<Instant>,
 }
 
 /// See the module's head.
 pub struct Pipeline {
-    targets: FxHashMap<u32, Observed>,
+    pub(super) targets: FxHashMap<u32, Observed>,
     /// Children that targets forked, until they are targets themselves: what they serve counts for the parent.
-    children: FxHashMap<u32, Child>,
-    connections: Connections,
+    pub(super) children: FxHashMap<u32, Child>,
+    pub(super) connections: Connections,
     most_connections: usize,
     shared: exchange::Shared,
     told: Stats,
     routes: RouteCache,
-    databases: Tracker,
-    told_databases: crate::database::tracker::Stats,
-    ports: Vec<u16>,
-    wire: exchange::postgres::Shared,
-    outputs: Outputs,
-    own: Arc<SelfMetrics>,
-    verdicts: Option<Verdicts>,
+    pub(super) databases: Tracker,
+    pub(super) told_databases: crate::database::tracker::Stats,
+    pub(super) told_wire: exchange::postgres::Stats,
+    pub(super) ports: Vec<u16>,
+    pub(super) wire: exchange::postgres::Shared,
+    pub(super) outputs: Outputs,
+    pub(super) own: Arc<SelfMetrics>,
+    pub(super) verdicts: Option<Verdicts>,
     counts: Option<Arc<Counts>>,
     /// Records that the full ring had refused at the last look, and how long that may still be felt.
     refused: u64,
     lossy_until: Option<Instant>,
     /// Requests up to this number began before records were lost: whether they are under way is not certain.
-    doubtful: u64,
+    pub(super) doubtful: u64,
     commands: Receiver<Command>,
-    notices: Sender<Notice>,
+    pub(super) notices: Sender<Notice>,
     swept: Instant,
 }
 
@@ -178,7 +175,7 @@ pub struct Parts {
     /// Where spans go.
     pub tracer: Option<Tracer>,
     /// Fields of request heads that spans carry.
-    pub wanted: crate::exchange::Wanted,
+    pub wanted: exchange::Wanted,
     /// The daemon's own counters.
     pub own: Arc<SelfMetrics>,
     /// Tells the programs what to copy.
@@ -216,6 +213,7 @@ impl Pipeline {
             routes: RouteCache::default(),
             databases: Tracker::default(),
             told_databases: crate::database::tracker::Stats::default(),
+            told_wire: exchange::postgres::Stats::default(),
             ports,
             wire: exchange::postgres::Shared::new(statement_bytes),
             outputs: Outputs { recorder, database, tracer, pools: FxHashMap::default() },
@@ -290,6 +288,7 @@ impl Pipeline {
         if let Some(target) = self.targets.remove(&tgid) {
             self.outputs.remove_target(target.named.key);
             self.routes.forget(target.process.pid);
+            self.connections.forget_process(tgid);
         }
     }
 
@@ -380,7 +379,7 @@ impl Pipeline {
     }
 
     /// The target that a process' connections belong to.
-    fn owner(&self, tgid: u32) -> u32 {
+    pub(super) fn owner(&self, tgid: u32) -> u32 {
         if self.targets.contains_key(&tgid) {
             tgid
         } else {
@@ -482,15 +481,15 @@ impl Pipeline {
             Verdict::Opaque(protocol) if !serves => return self.on_other(record, &io, received, protocol),
             Verdict::Opaque(_) if !connection.muted => {
                 connection.muted = true;
-                self::mute(self.verdicts.as_mut(), record.conn);
+                tell_verdict(self.verdicts.as_mut(), record.conn, Capture::Counts);
             }
             _ => {}
         }
         if received && serves && connection.is_new_reader(record.task) {
             self.connections.read_by(record.conn, record.task);
         }
-        if received && serves && record.task == 0 && !connection_is_idle(&mut self.connections, record.conn) {
-            self.connections.read_on(record.conn, record.tgid, record.tid);
+        if received && serves && record.task == 0 {
+            self.connections.read_on(record.conn, record.tid);
         }
     }
 
@@ -578,15 +577,6 @@ impl Pipeline {
             }
         }
         self.publish();
-    }
-}
-
-/// The connection's bytes mean nothing to us: the programs need not copy them.
-#[cold]
-fn mute(verdicts: Option<&mut Verdicts>, conn: u64) {
-    if let Some(verdicts) = verdicts {
-        // A full LRU map evicts; an error leaves the connection on full copying, which is only dearer.
-        let _ = verdicts.insert(conn, u32::from(Capture::Counts as u8), 0);
     }
 }
 

@@ -337,8 +337,12 @@ label_values! {
         UnknownStatement = "unknown_statement",
         /// A call of a database library that never was sent: cancelled, or failed before.
         UnmatchedCall = "unmatched_call",
-        /// Bytes were sent for a call whose socket is not known.
+        /// A call of the driver for which no socket's bytes were seen: cancelled before it sent, or no TCP.
         Unbound = "unbound",
+        /// The end of a statement whose begin was not seen.
+        UnmatchedEnd = "unmatched_end",
+        /// More operations were under way than are followed.
+        TooMany = "too_many",
         /// An argument that should hold SQL held none.
         LayoutDoubt = "layout_doubt",
         /// A statement longer than the bytes that are captured.
@@ -363,8 +367,10 @@ label_values! {
         ParentUnknownNoSpawn = "parent_unknown_no_spawn",
         /// Records were lost.
         ParentUnknownLossy = "parent_unknown_lossy",
-        /// The request is not known for another reason.
-        ParentUnknownOther = "parent_unknown_other",
+        /// The task serves a connection on which no request can be told.
+        ParentUnknownConnection = "parent_unknown_connection",
+        /// The connection to the database is driven by a task of its own, whoever asks.
+        ParentUnknownSharedConnection = "parent_unknown_shared_connection",
     }
 }
 

@@ -15,11 +15,17 @@ use std::{
 
 use rustok_obsd_ebpf::{Counter, TaskProbe};
 
-use super::{DaemonError, rules::rules, status::TargetBoard};
+use super::{
+    DaemonError,
+    drivers::{Seekers, functions},
+    rules::rules,
+    status::TargetBoard,
+};
 use crate::{
     capture::pipeline::{Added, Command, Notice},
     config::Config,
     contract::recorder::{TargetKey, TargetLabels},
+    database::tracker::Drivers,
     probe::{ProbeBoard, Programs, State, loader::Counts, uprobe::Uprobes},
     route::{Patterns, RouteNamer},
     target::{
@@ -44,8 +50,10 @@ const LOOK: Duration = Duration::from_secs(1);
 /// Between two scans where events do not tell enough: a rule names a port, or the events are not to be had or were lost.
 const RESCAN: Duration = Duration::from_secs(5);
 
-struct Live {
-    target: Target,
+pub(super) struct Live {
+    pub(super) target: Target,
+    /// What is observed of its database libraries.
+    pub(super) drivers: Drivers,
     key: TargetKey,
     /// What its series are called.
     service_name: String,
@@ -56,7 +64,7 @@ struct Live {
 
 /// See the module's head.
 pub(super) struct Manager {
-    config: Arc<Config>,
+    pub(super) config: Arc<Config>,
     scanner: Scanner,
     cache: BinaryCache,
     programs: Option<Arc<Mutex<Programs>>>,
@@ -66,12 +74,13 @@ pub(super) struct Manager {
     /// Processes that could not be read at the last scan.
     denied: usize,
     uprobes: Uprobes,
-    probes: ProbeBoard,
+    pub(super) probes: ProbeBoard,
     board: TargetBoard,
     resources: Resources,
-    commands: Sender<Command>,
+    pub(super) commands: Sender<Command>,
     notices: Receiver<Notice>,
-    live: BTreeMap<u32, Live>,
+    pub(super) live: BTreeMap<u32, Live>,
+    pub(super) seekers: Seekers,
     next_key: u32,
     scanned: Instant,
     looked: Instant,
@@ -91,9 +100,9 @@ impl Manager {
         // A process table that cannot be read is an error of the configuration: say so before anything runs.
         scanner.scan()?;
         Ok(Self {
+            cache: BinaryCache::with_functions(functions(&config)),
             config,
             scanner,
-            cache: BinaryCache::default(),
             programs,
             counts,
             lost: 0,
@@ -105,6 +114,7 @@ impl Manager {
             commands,
             notices,
             live: BTreeMap::new(),
+            seekers: Seekers::new(),
             next_key: 0,
             scanned: Instant::now(),
             looked: Instant::now(),
@@ -225,6 +235,7 @@ impl Manager {
                 }
             }
             Notice::TaskEnter(probe) => self.calibrate(&probe),
+            Notice::Sought(sample) => self.seek(&sample),
             Notice::RoutesElsewhere(pid) => self.give_up_routes(pid),
             Notice::SlotDoubtful(pid) => self.give_up_slot(pid, "the word that should hold the task's id holds none"),
         }
@@ -272,16 +283,17 @@ impl Manager {
             TaskSlot::NeedsCalibration { .. } | TaskSlot::Absent { .. } => None,
         };
         let routed = self.attach_axum(&target);
-        let service_name = self.announce(&target, key, routed && slot.is_some());
+        let drivers = self.attach_drivers(&target);
+        let service_name = self.announce(&target, key, routed && slot.is_some(), drivers);
         tracing::info!("observing process {pid}, {} ({service_name})", target.process.exe.display());
         self.follow(&target, slot.unwrap_or(0));
         let calibrator = self.start_calibration(&target);
-        self.live.insert(pid, Live { target, key, service_name, ending: false, calibrator });
+        self.live.insert(pid, Live { target, drivers, key, service_name, ending: false, calibrator });
         self.publish();
     }
 
     /// Yields the service's name.
-    fn announce(&self, target: &Target, key: TargetKey, routes_exact: bool) -> String {
+    fn announce(&self, target: &Target, key: TargetKey, routes_exact: bool, drivers: Drivers) -> String {
         let configured = self.config.targets.get(target.process.entry).cloned().unwrap_or_default();
         let resource = Arc::new(self.resources.describe(&configured, target.process.key.pid));
         let text = |key: &str| resource.get(key).unwrap_or_default();
@@ -301,7 +313,7 @@ impl Manager {
         let namer = if self.config.routes.learner { namer } else { namer.without_learner() };
         let process = target.process.key;
         let service_name = labels.service_name.clone();
-        let added = Added { process, key, labels, resource, namer, routes_exact };
+        let added = Added { process, key, labels, resource, namer, routes_exact, drivers };
         // The pipeline goes only when the daemon ends.
         let _ = self.commands.send(Command::Add(Box::new(added)));
         service_name
@@ -311,7 +323,7 @@ impl Manager {
     fn follow(&self, target: &Target, slot: i64) {
         let Some(mut programs) = self.lock() else { return };
         let pid = target.process.key.pid;
-        let words = rustok_obsd_ebpf::Target { task_slot: slot, flags: 0 }.words();
+        let words = rustok_obsd_ebpf::Target { task_slot: slot, flags: u64::from(target.binary.task_id_place) }.words();
         if let Err(error) = programs.targets.insert(pid, words, 0) {
             tracing::error!("process {pid} is not followed: the programs' map of targets: {error}");
         }
@@ -322,7 +334,7 @@ impl Manager {
         }
     }
 
-    fn lock(&self) -> Option<MutexGuard<'_, Programs>> {
+    pub(super) fn lock(&self) -> Option<MutexGuard<'_, Programs>> {
         Some(self.programs.as_ref()?.lock().unwrap_or_else(PoisonError::into_inner))
     }
 
@@ -340,7 +352,7 @@ impl Manager {
         self.attach(AXUM, target, &places)
     }
 
-    fn attach(&mut self, program: &'static str, target: &Target, places: &[u64]) -> bool {
+    pub(super) fn attach(&mut self, program: &'static str, target: &Target, places: &[u64]) -> bool {
         let Some(programs) = self.programs.clone() else { return false };
         let mut programs = programs.lock().unwrap_or_else(PoisonError::into_inner);
         let name = target.process.exe.display().to_string();
@@ -402,6 +414,7 @@ impl Manager {
                 self.probes.set(TOKIO, &name, State::Disabled, "calibration is done");
                 self.probes.set(SLOT, &name, State::Attached, "");
                 self.follow(&target, offset);
+                self.tell_tasks(probe.tgid, true);
                 if self.uprobes.is_attached(AXUM, probe.tgid) {
                     let _ = self.commands.send(Command::RoutesExact { tgid: probe.tgid });
                 }
@@ -428,6 +441,7 @@ impl Manager {
         self.uprobes.release(pid, Some(TOKIO));
         self.probes.set(SLOT, &name, State::Failed, reason);
         self.follow(&target, 0);
+        self.tell_tasks(pid, false);
     }
 
     fn end(&mut self, pid: u32) {
@@ -438,6 +452,7 @@ impl Manager {
             let _ = programs.targets.remove(&pid);
         }
         self.uprobes.release(pid, None);
+        self.seekers.retain(|(tgid, _), _| *tgid != pid);
         let _ = self.commands.send(Command::Remove { tgid: pid, key: live.key });
         let exe = &live.target.process.exe;
         if !self.live.values().any(|other| other.target.process.exe == *exe) {

@@ -5,7 +5,8 @@
 
 mod capture_thread;
 pub mod doctor;
-pub mod logging;
+mod drivers;
+mod logging;
 mod manager;
 mod rules;
 mod status;
@@ -117,6 +118,7 @@ impl Daemon {
         let repeated = u32::try_from(config.database.repeated).unwrap_or(u32::MAX);
         let spans = Tracing::start(&config.traces)?.map(|spans| spans.with_repeated(repeated));
         let (recorder, metrics) = HttpRecorder::new(rules::recorder_limits(&config));
+        let (database, database_metrics) = DatabaseRecorder::new(rules::database_settings(&config));
         let exposition = Arc::new(Exposition::new());
         exposition.register(Arc::new(ProbeCollector::new(
             programs.clone(),
@@ -126,6 +128,7 @@ impl Daemon {
         )));
         exposition.register(Arc::clone(&own) as _);
         exposition.register(metrics);
+        exposition.register(database_metrics);
         if let Some(spans) = &spans {
             let _ = own.spans.set(spans.counters());
         }
@@ -137,6 +140,9 @@ impl Daemon {
         let parts = Parts {
             most_connections: config.capture.sockets,
             recorder,
+            database,
+            statement_bytes: settings(&config).statement_limit,
+            ports: if config.database.enabled { config.database.ports.clone() } else { Vec::new() },
             tracer: spans.as_ref().map(Tracing::tracer),
             wanted: crate::trace::wanted(&config.traces),
             own: Arc::clone(&own),
@@ -270,7 +276,7 @@ fn settings(config: &Config) -> Settings {
         receive_limit: payload,
         // A response's head is what matters of a send.
         send_limit: payload.min(2048),
-        statement_limit: rustok_obsd_ebpf::MAX_STATEMENT as u32 - 1,
+        statement_limit: small(config.database.statement_bytes).min(rustok_obsd_ebpf::MAX_STATEMENT as u32 - 1),
         run_stats: config.ebpf.run_stats,
     }
 }

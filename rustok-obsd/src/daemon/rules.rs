@@ -4,7 +4,7 @@
 
 use crate::{
     config::{Config, Target},
-    contract::recorder::Limits,
+    contract::{database, recorder::Limits},
     target::Rule,
 };
 
@@ -45,6 +45,18 @@ pub fn rules(targets: &[Target]) -> Vec<Rule> {
 #[must_use]
 pub fn recorder_limits(config: &Config) -> Limits {
     Limits { server_series: config.routes.limit.saturating_mul(8), ..Limits::default() }
+}
+
+/// Caps and bounds of the recorder of databases.
+#[must_use]
+pub fn database_settings(config: &Config) -> database::Settings {
+    database::Settings {
+        statements: config.database.statements,
+        repeated: u32::try_from(config.database.repeated).unwrap_or(u32::MAX),
+        requests: config.routes.limit.saturating_mul(4),
+        modules: database::Modules::new(config.errors.modules.0.iter().cloned()),
+        ..database::Settings::default()
+    }
 }
 
 #[cfg(test)]

@@ -12,6 +12,7 @@ pub mod sockets;
 mod tasks;
 pub mod tracker;
 
+pub use open::task_key;
 pub use tasks::{Ignorance, Origin};
 pub use tracker::Tracker;
 

@@ -102,12 +102,12 @@ impl Requests {
             account.first_byte_ns += operation.first_ns.saturating_sub(operation.send_ns);
         }
         account.database_ns += operation.duration_ns();
-        match account.statements.iter_mut().find(|(known, _)| Arc::ptr_eq(known, operation.statement)) {
-            Some((_, count)) => *count += 1,
-            None if account.statements.len() < STATEMENTS => {
-                account.statements.push((Arc::clone(operation.statement), 1));
-            }
-            None => {}
+        if let Some((_, count)) =
+            account.statements.iter_mut().find(|(known, _)| known.fingerprint == operation.statement.fingerprint)
+        {
+            *count += 1;
+        } else if account.statements.len() < STATEMENTS {
+            account.statements.push((Arc::clone(operation.statement), 1));
         }
     }
 

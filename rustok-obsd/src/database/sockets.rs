@@ -12,7 +12,8 @@ use super::tasks::Origin;
 use super::tracker::{Sink, Tracker};
 use super::{Ending, Sight};
 use crate::exchange::Io;
-use crate::exchange::postgres::{PostgresConnection, Shared, TransactionStatus, WireEvent, WireSql};
+use crate::exchange::postgres::{OtherKind, PostgresConnection, Shared, WireEvent, WireSql};
+use crate::protocol::postgres::TransactionStatus;
 
 /// Operations of one connection that are in flight in clear text, by the number that the protocol gives them.
 const IN_FLIGHT: usize = 64;
@@ -79,8 +80,8 @@ pub struct Traffic<'a, 'b> {
 impl Link {
     /// It speaks in clear text from its first byte on, or from the middle.
     #[must_use]
-    pub fn clear(tgid: u32, local: SocketAddr, remote: SocketAddr, mid_stream: bool) -> Self {
-        Self::new(tgid, local, remote, Reading::Clear(Box::new(PostgresConnection::new(mid_stream))))
+    pub fn clear(tgid: u32, local: SocketAddr, remote: SocketAddr, mid_stream: bool, shared: &Shared) -> Self {
+        Self::new(tgid, local, remote, Reading::Clear(Box::new(PostgresConnection::new(mid_stream, shared))))
     }
 
     /// Its bytes mean nothing to us.
@@ -424,7 +425,17 @@ impl Reader<'_, '_, '_> {
                 }
             }
             WireEvent::Encrypted => {}
-            WireEvent::Other(kind) => tracker.stats.others[kind as usize] += 1,
+            WireEvent::Other(kind) => {
+                let others = &mut tracker.stats.others;
+                match kind {
+                    OtherKind::Startup | OtherKind::EncryptionRequest => others.startup += 1,
+                    OtherKind::Authentication => others.authentication += 1,
+                    OtherKind::Ping => others.ping += 1,
+                    OtherKind::Cancel => others.cancel += 1,
+                    OtherKind::Notification | OtherKind::Notice => others.notification += 1,
+                    OtherKind::PreparedOnly | OtherKind::Close | OtherKind::Error | OtherKind::Terminate => {}
+                }
+            }
         }
     }
 
@@ -447,6 +458,7 @@ impl Reader<'_, '_, '_> {
             (None, Some(traffic)) => {
                 let statement = match sql {
                     WireSql::Text { sql, truncated } => tracker.statements.get(sql, truncated),
+                    WireSql::Function => tracker.statements.get(b"CALL", false),
                     WireSql::Named => {
                         tracker.stats.unknown_statements += 1;
                         tracker.unknown()

@@ -44,6 +44,8 @@ pub struct Drivers {
     pub ends: bool,
     /// The place of Tokio's task id is known.
     pub tasks: bool,
+    /// Tokio is linked in, so that a thread tells nothing.
+    pub runtime: bool,
     /// A driver is linked in whose connections are tasks of their own.
     pub shared_connections: bool,
 }
@@ -69,8 +71,23 @@ pub struct Stats {
     pub overflow: u64,
     /// Operations without a parent, by [`super::Ignorance`].
     pub unknown_parents: [u64; super::Ignorance::COUNT],
-    /// Messages that are no queries, by [`crate::exchange::postgres::OtherKind`].
-    pub others: [u64; crate::exchange::postgres::OtherKind::COUNT],
+    /// Messages that are no queries.
+    pub others: Others,
+}
+
+/// Messages that are no queries, by what they are.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Others {
+    /// A connection starts, or asks for encryption.
+    pub startup: u64,
+    /// Authentication.
+    pub authentication: u64,
+    /// Sync alone.
+    pub ping: u64,
+    /// A request to cancel.
+    pub cancel: u64,
+    /// A notification, or a notice.
+    pub notification: u64,
 }
 
 /// A call of the mapper that waits for the driver.
@@ -106,6 +123,7 @@ pub struct Tracker {
     notices: FxHashMap<(u32, u64), [u8; 5]>,
     accounts: FxHashMap<u32, AccountLayout>,
     begin: Arc<Statement>,
+    commit: Arc<Statement>,
     rollback: Arc<Statement>,
     unknown: Arc<Statement>,
     pub(super) opaque: Arc<Statement>,
@@ -114,7 +132,7 @@ pub struct Tracker {
 impl Default for Tracker {
     fn default() -> Self {
         let mut statements = StatementCache::default();
-        let (begin, rollback) = (statements.get(b"BEGIN", false), statements.get(b"ROLLBACK", false));
+        let [begin, commit, rollback] = ["BEGIN", "COMMIT", "ROLLBACK"].map(|sql| statements.get(sql.as_bytes(), false));
         Self {
             tasks: Tasks::default(),
             requests: Requests::default(),
@@ -128,6 +146,7 @@ impl Default for Tracker {
             notices: FxHashMap::default(),
             accounts: FxHashMap::default(),
             begin,
+            commit,
             rollback,
             unknown: Arc::new(Statement::unknown()),
             opaque: Arc::new(Statement::opaque()),
@@ -185,10 +204,11 @@ impl Tracker {
                     self.notices.insert(key, code);
                 }
             }
-            p if p == Point::Begin as u8 => {
+            p if p == Point::Begin as u8 || p == Point::Commit as u8 => {
                 self.notices.remove(&key);
-                let call_ns = self.take_mark(key, |mark| mark.begin);
-                let statement = Arc::clone(&self.begin);
+                let begins = p == Point::Begin as u8;
+                let call_ns = if begins { self.take_mark(key, |mark| mark.begin) } else { 0 };
+                let statement = Arc::clone(if begins { &self.begin } else { &self.commit });
                 let mut open = new_open(hit, key, statement, Kind::Short, Sight::Sqlx, origin);
                 open.call_ns = call_ns;
                 self.start(open);
@@ -230,7 +250,7 @@ impl Tracker {
     ) {
         let key = task_key(hit.tgid, hit.task, hit.tid);
         self.notices.remove(&key);
-        let statement = if hit.flags & IO_UNREADABLE != 0 || text.is_empty() {
+        let statement = if hit.flags & IO_UNREADABLE != 0 || !is_statement(text) {
             self.stats.layout_doubts += 1;
             Arc::clone(&self.unknown)
         } else {
@@ -391,6 +411,13 @@ impl Mark {
     fn names(&self, text: u64, len: u64) -> bool {
         self.words.contains(&text) && self.words.contains(&len)
     }
+}
+
+/// Whether a text begins like SQL: anything else is another argument, or memory that serves another purpose by now.
+fn is_statement(text: &[u8]) -> bool {
+    let start = text.iter().find(|byte| !byte.is_ascii_whitespace());
+    start.is_some_and(|byte| byte.is_ascii_alphabetic() || b"(/-;".contains(byte))
+        && !text[..text.len().min(64)].contains(&0)
 }
 
 fn new_open(

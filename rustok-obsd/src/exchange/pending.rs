@@ -73,6 +73,14 @@ impl Pending {
         self.method
     }
 
+    pub(super) const fn tid(&self) -> u32 {
+        self.tid
+    }
+
+    pub(super) const fn traceparent(&self) -> Option<TraceParent> {
+        self.traceparent
+    }
+
     pub(super) fn head(&mut self, head: &RequestHead<'_>, wanted: &Wanted) {
         self.text.extend_from_slice(head.path);
         self.path_length = head.path.len();
@@ -184,6 +192,12 @@ impl Shared {
     #[must_use]
     pub fn wanting(wanted: Wanted) -> Self {
         Self { wanted, ..Self::default() }
+    }
+
+    /// Number of the newest request.
+    #[must_use]
+    pub const fn last_id(&self) -> u64 {
+        self.last_id
     }
 
     pub(super) fn begin(&mut self, io: &Io<'_>, side: Side, at_start: bool, routes_exact: bool) -> Box<Pending> {

@@ -14,12 +14,14 @@ pub mod elf;
 #[cfg(test)]
 mod elf_fixture;
 pub mod environment;
+pub mod maps;
 pub mod memory;
 pub mod points;
 mod procfs;
 pub mod report;
 pub mod route_cache;
 pub mod selector;
+pub mod statement_layout;
 pub mod symbols;
 mod tls;
 pub mod tokio_slot;

@@ -37,7 +37,7 @@ pub enum ProbePoint {
     SeaOrmBegin,
     /// sqlx takes a statement somewhere in its arguments: where `QueryLogger` is inlined.
     SqlxStatement,
-    /// A function that the configuration names.
+    /// A function that the configuration names, by its number there.
     Custom(u8),
 }
 
@@ -223,7 +223,8 @@ impl ProbePoint {
     }
 
     /// The crate that it is in.
-    pub(super) const fn library(self) -> Library {
+    #[must_use]
+    pub const fn library(self) -> Library {
         match self {
             Self::AxumRoute => Library::Axum,
             Self::TokioTaskEnter | Self::TokioSpawn => Library::Tokio,

@@ -1,7 +1,7 @@
 //! One HTTP/1 connection: pairs its requests with its responses.
 //!
 //! Reads: sends and receives in order ([`Io`]), end of stream, errors, routes, the close. Yields: one [`Exchange`] per
-//! request, exactly once, where its head was seen or it was answered. Costs: at most 240 bytes for a connection that
+//! request, exactly once, where its head was seen or it was answered. Costs: at most 248 bytes for a connection that
 //! waits, plus a queue of 32 bytes once it carried a request; no allocation per exchange once [`Shared`] is warm.
 //!
 //! What happens when bytes are missing:
@@ -17,7 +17,7 @@ mod requests;
 mod responses;
 
 use super::pending::{Pending, Shared};
-use super::{Exchange, Io, Method, Outcome, Side, pieces};
+use super::{Exchange, Io, Method, Outcome, Side, TraceParent, pieces};
 use crate::protocol::http1::{Parser, Piece, Request, Response, Step};
 use crate::protocol::{Detected, Protocol, detect};
 use std::collections::VecDeque;
@@ -32,6 +32,17 @@ pub enum Verdict {
     Http1,
     /// Something else, for good: this module needs nothing more of it but the close.
     Opaque(Protocol),
+}
+
+/// A request under way.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Current {
+    /// Its number.
+    pub id: u64,
+    /// Thread that read its first byte.
+    pub tid: u32,
+    /// The caller's trace context.
+    pub traceparent: Option<TraceParent>,
 }
 
 /// Takes each exchange.
@@ -58,13 +69,14 @@ pub struct HttpConnection {
     /// The peer reset or vanished.
     peer_failed: bool,
     routes_exact: bool,
+    last_request: u64,
     /// A request's head was read since the last [`Self::take_started`].
     started: bool,
     /// Records seen while undecided.
     undecided: u8,
 }
 
-const _: () = assert!(size_of::<HttpConnection>() <= 240, "an idle connection became expensive");
+const _: () = assert!(size_of::<HttpConnection>() <= 248, "an idle connection became expensive");
 
 impl HttpConnection {
     /// Requests in flight on one connection: what fits into one captured record when they are pipelined.
@@ -90,6 +102,7 @@ impl HttpConnection {
             peer_ended: false,
             peer_failed: false,
             routes_exact,
+            last_request: 0,
             started: false,
             undecided: 0,
         }
@@ -111,6 +124,19 @@ impl HttpConnection {
     #[must_use]
     pub fn in_flight(&self) -> usize {
         self.in_flight.len()
+    }
+
+    /// The request under way: hyper and its like answer one after the other, so that it is the oldest.
+    #[must_use]
+    pub fn current(&self) -> Option<Current> {
+        let front = self.in_flight.front().filter(|front| front.head_seen)?;
+        Some(Current { id: front.id, tid: front.tid(), traceparent: front.traceparent() })
+    }
+
+    /// Number of the request that ended last, 0 where there was none.
+    #[must_use]
+    pub const fn last_request(&self) -> u64 {
+        self.last_request
     }
 
     /// The methods of the requests whose heads were read since the last call and that are still in flight.
@@ -274,6 +300,7 @@ impl HttpConnection {
                 self.requests.lose();
             }
         }
+        self.last_request = front.id;
         shared.finish(front, side, outcome, end_ns, sink);
     }
 
