@@ -1,12 +1,13 @@
 //! `cargo xtask demo`: an unmodified server under load, and what the daemon sees of it.
 //!
-//! Reads: nothing but this checkout; calls `setup` and the builds. Yields: a live table of routes, and the addresses of
-//! `/metrics`, Prometheus and Jaeger. Costs: some minutes of building the first time, then about half a core.
+//! Reads: nothing but this checkout; calls `setup` and the builds. Yields: a live table of routes and of the costliest
+//! statements, and the addresses of `/metrics`, Prometheus and Jaeger. Costs: some minutes of building the first time, then about half a core.
 //!
 //! All parts listen on the loopback address, keep their files in temporary folders and end with us, even if we are
 //! killed (`test_support::Child`).
 
 pub mod screen;
+pub mod statements;
 pub mod table;
 
 use std::collections::VecDeque;
@@ -19,12 +20,12 @@ use anyhow::{Context as _, Error, Result, bail};
 use test_support::{Child, Jaeger, Ports, Postgres, Prometheus};
 
 use crate::build_ebpf;
-use crate::metrics::{self, Routes, Sample};
+use crate::metrics::{self, Routes, Sample, Statements};
 use crate::scene::{self, Daemon, Programs, Usage};
 use crate::setup::{self, Need, jaeger};
 use crate::stop::Stop;
 use crate::workspace::Workspace;
-use screen::Screen;
+use screen::{Screen, Window};
 
 /// The table shows the last so many seconds.
 const WINDOW: Duration = Duration::from_secs(10);
@@ -170,14 +171,25 @@ struct Look {
     at: Instant,
     samples: Vec<Sample>,
     routes: Routes,
+    statements: Statements,
     usage: Usage,
 }
 
 impl Look {
     fn at(daemon: &Daemon) -> Result<Self> {
         let samples = daemon.scrape()?;
-        let routes = metrics::routes(&samples);
-        Ok(Self { at: Instant::now(), routes, samples, usage: Usage::of(daemon.child.id())? })
+        let (routes, statements) = (metrics::routes(&samples), metrics::statements(&samples));
+        Ok(Self { at: Instant::now(), routes, statements, samples, usage: Usage::of(daemon.child.id())? })
+    }
+
+    /// What happened since `old`.
+    fn since(&self, old: &Self) -> Window {
+        Window {
+            seconds: self.at.duration_since(old.at).as_secs_f64(),
+            routes: metrics::between(&old.routes, &self.routes),
+            statements: metrics::statements_between(&old.statements, &self.statements),
+            cost: self.cost_since(old),
+        }
     }
 
     /// What the daemon spent since `old`, and what it lost.
@@ -219,16 +231,13 @@ fn watch(parts: &mut Parts, addresses: &[(&str, String)], time: Option<Duration>
             }
         }
         if let Some(new) = looks.back() {
-            let span = new.at.duration_since(old.at).as_secs_f64();
-            let window = metrics::between(&old.routes, &new.routes);
-            screen.draw(addresses, span, started.elapsed(), &window, &new.cost_since(&old))?;
+            screen.draw(addresses, started.elapsed(), &new.since(&old))?;
         }
     }
     let last = looks.back().unwrap_or(&old);
-    let span = last.at.duration_since(first.at).as_secs_f64();
-    let whole = metrics::between(&first.routes, &last.routes);
-    screen.finish(span, &whole, &last.cost_since(&first))?;
-    Ok(whole.values().map(|route| route.requests).sum())
+    let whole = last.since(&first);
+    screen.finish(&whole)?;
+    Ok(whole.routes.values().map(|route| route.requests).sum())
 }
 
 /// Reads `30s`, `2m`, `1h` or plain seconds.

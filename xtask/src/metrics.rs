@@ -1,7 +1,7 @@
 //! What the demo and the bench take from the daemon's `/metrics`.
 //!
-//! Reads: the Prometheus text format 0.0.4, as our own daemon writes it. Yields: samples, and a table of routes between
-//! two scrapes. Costs: one pass over the text.
+//! Reads: the Prometheus text format 0.0.4, as our own daemon writes it. Yields: samples, and tables of routes and
+//! statements between two scrapes. Costs: one pass over the text.
 //!
 //! Format: <https://prometheus.io/docs/instrumenting/exposition_formats/>.
 
@@ -91,6 +91,14 @@ pub struct Route {
     pub errors: f64,
     /// Cumulative counts by upper bound in seconds, in rising order.
     pub buckets: Vec<(f64, f64)>,
+    /// Requests of which it is known what they did in the database.
+    pub known: f64,
+    /// Their operations.
+    pub queries: f64,
+    /// Seconds of their operations.
+    pub database: f64,
+    /// Seconds that they waited for a pooled connection.
+    pub pool: f64,
 }
 
 /// Routes by path and method.
@@ -119,10 +127,80 @@ pub fn routes(samples: &[Sample]) -> Routes {
                     Err(at) => buckets.insert(at, (bound, sample.value)),
                 }
             }
+            "rustok_obsd_http_request_queries_count" => {
+                routes.entry(otel_key(sample)).or_default().known += sample.value;
+            }
+            "rustok_obsd_http_request_queries_sum" => {
+                routes.entry(otel_key(sample)).or_default().queries += sample.value;
+            }
+            "rustok_obsd_http_request_phase_seconds_sum" => match sample.label("phase") {
+                "database" => routes.entry(otel_key(sample)).or_default().database += sample.value,
+                "pool_wait" => routes.entry(otel_key(sample)).or_default().pool += sample.value,
+                _ => {}
+            },
             _ => {}
         }
     }
     routes
+}
+
+/// Path and method under OpenTelemetry's names, which leave out a route that is none.
+fn otel_key(sample: &Sample) -> (String, String) {
+    let route = sample.label("http_route");
+    let path = if route.is_empty() { "~unmatched" } else { route };
+    (path.to_owned(), sample.label("http_request_method").to_owned())
+}
+
+/// Counters of one statement.
+#[derive(Debug, Clone, Default, PartialEq)]
+pub struct Statement {
+    /// Its text, or what else it is known by.
+    pub text: String,
+    /// Operations.
+    pub calls: f64,
+    /// Seconds.
+    pub seconds: f64,
+    /// Rows.
+    pub rows: f64,
+}
+
+/// Statements by fingerprint.
+pub type Statements = BTreeMap<String, Statement>;
+
+/// The statements of a scrape; several targets are added up.
+pub fn statements(samples: &[Sample]) -> Statements {
+    let mut statements = Statements::new();
+    for sample in samples {
+        let field: fn(&mut Statement) -> &mut f64 = match sample.name.as_str() {
+            "rustok_obsd_statement_calls_total" => |statement| &mut statement.calls,
+            "rustok_obsd_statement_seconds_total" => |statement| &mut statement.seconds,
+            "rustok_obsd_statement_rows_total" => |statement| &mut statement.rows,
+            _ => continue,
+        };
+        let statement = statements.entry(sample.label("fingerprint").to_owned()).or_default();
+        *field(statement) += sample.value;
+        if statement.text.is_empty() {
+            let names = ["statement", "summary", "fingerprint"].map(|label| sample.label(label));
+            statement.text = names.into_iter().find(|name| !name.is_empty()).unwrap_or_default().to_owned();
+        }
+    }
+    statements
+}
+
+/// What happened between two scrapes; see [`between`].
+pub fn statements_between(old: &Statements, new: &Statements) -> Statements {
+    let none = Statement::default();
+    let delta = |(fingerprint, new): (&String, &Statement)| {
+        let old = old.get(fingerprint).filter(|old| old.calls <= new.calls).unwrap_or(&none);
+        let statement = Statement {
+            text: new.text.clone(),
+            calls: new.calls - old.calls,
+            seconds: new.seconds - old.seconds,
+            rows: new.rows - old.rows,
+        };
+        (fingerprint.clone(), statement)
+    };
+    new.iter().map(delta).collect()
 }
 
 /// What happened between two scrapes. A counter that fell was reset: then all of it is new.
@@ -133,7 +211,15 @@ pub fn between(old: &Routes, new: &Routes) -> Routes {
         let before =
             |bound: f64| old.buckets.iter().find(|(other, _)| *other == bound).map_or(0.0, |(_, count)| *count);
         let buckets = new.buckets.iter().map(|(bound, count)| (*bound, count - before(*bound))).collect();
-        let route = Route { requests: new.requests - old.requests, errors: new.errors - old.errors, buckets };
+        let route = Route {
+            requests: new.requests - old.requests,
+            errors: new.errors - old.errors,
+            buckets,
+            known: new.known - old.known,
+            queries: new.queries - old.queries,
+            database: new.database - old.database,
+            pool: new.pool - old.pool,
+        };
         (key.clone(), route)
     };
     new.iter().map(delta).collect()
@@ -151,6 +237,23 @@ pub enum Quantile {
 }
 
 impl Route {
+    /// Adds another route's counters.
+    pub fn add(&mut self, other: &Self) {
+        let Self { requests, errors, buckets, known, queries, database, pool } = self;
+        *requests += other.requests;
+        *errors += other.errors;
+        *known += other.known;
+        *queries += other.queries;
+        *database += other.database;
+        *pool += other.pool;
+        for (bound, count) in &other.buckets {
+            match buckets.binary_search_by(|(mine, _)| mine.total_cmp(bound)) {
+                Ok(at) => buckets[at].1 += count,
+                Err(at) => buckets.insert(at, (*bound, *count)),
+            }
+        }
+    }
+
     /// The quantile as Prometheus' `histogram_quantile` finds it, but for the two buckets with one bound only: there
     /// Prometheus names a number, and we the bound. `None` without observations.
     pub fn quantile(&self, quantile: f64) -> Option<Quantile> {
@@ -182,6 +285,16 @@ rustok_http_request_duration_seconds_bucket{method="GET",path="/api/content/node
 rustok_http_request_duration_seconds_bucket{method="GET",path="/api/content/nodes/{id}",le="0.2"} 100
 rustok_http_request_duration_seconds_bucket{method="GET",path="/api/content/nodes/{id}",le="+Inf"} 102
 rustok_http_active_connections 3 1700000000000
+rustok_obsd_http_request_queries_sum{service_name="shop",http_request_method="GET",http_route="/api/content/nodes/{id}"} 200
+rustok_obsd_http_request_queries_count{service_name="shop",http_request_method="GET",http_route="/api/content/nodes/{id}"} 100
+rustok_obsd_http_request_phase_seconds_sum{service_name="shop",http_request_method="GET",http_route="/api/content/nodes/{id}",phase="pool_wait"} 0.5
+rustok_obsd_http_request_phase_seconds_sum{service_name="shop",http_request_method="GET",http_route="/api/content/nodes/{id}",phase="database"} 3
+rustok_obsd_http_request_queries_count{service_name="shop",http_request_method="GET"} 7
+rustok_obsd_statement_calls_total{service_name="shop",fingerprint="0a",summary="SELECT nodes",statement="SELECT ?"} 10
+rustok_obsd_statement_calls_total{service_name="blog",fingerprint="0a",summary="SELECT nodes",statement="SELECT ?"} 5
+rustok_obsd_statement_seconds_total{service_name="shop",fingerprint="0a",summary="SELECT nodes",statement="SELECT ?"} 1.5
+rustok_obsd_statement_rows_total{service_name="shop",fingerprint="0a",summary="SELECT nodes",statement="SELECT ?"} 30
+rustok_obsd_statement_calls_total{service_name="shop",fingerprint="~other"} 2
 "#;
 
     fn key() -> (String, String) {
@@ -210,6 +323,20 @@ rustok_http_active_connections 3 1700000000000
         let route = &routes[&key()];
         assert_eq!((route.requests, route.errors), (102.0, 10.0));
         assert_eq!(route.buckets, [(0.1, 50.0), (0.2, 100.0), (f64::INFINITY, 102.0)]);
+        assert_eq!((route.known, route.queries, route.database, route.pool), (100.0, 200.0, 3.0, 0.5));
+        assert_eq!(routes[&("~unmatched".into(), "GET".into())].known, 7.0);
+    }
+
+    #[test]
+    fn statements_add_up_over_services_and_have_a_window() {
+        let new = statements(&parse(TEXT).expect("samples"));
+        let whole = Statement { text: "SELECT ?".into(), calls: 15.0, seconds: 1.5, rows: 30.0 };
+        assert_eq!(new["0a"], whole);
+        assert_eq!((new["~other"].text.as_str(), new["~other"].calls), ("~other", 2.0));
+        let old = statements(&parse(&TEXT.replace("} 10\n", "} 4\n").replace("} 30\n", "} 10\n")).expect("samples"));
+        let window = &statements_between(&old, &new)["0a"];
+        assert_eq!((window.calls, window.seconds, window.rows), (6.0, 0.0, 20.0));
+        assert_eq!(statements_between(&new, &old)["0a"].calls, 9.0, "a restart begins anew");
     }
 
     #[test]

@@ -66,3 +66,65 @@ fn bounds_of_the_database_contain_those_of_rustok_and_of_the_semantic_convention
         assert!(database::DURATION.values.contains(bound), "{bound} is missing");
     }
 }
+
+/// Words of PromQL with what stands between them.
+fn tokens(expression: &str) -> Vec<&str> {
+    let is_word = |c: char| c.is_ascii_alphanumeric() || c == '_' || c == '$';
+    let mut tokens = Vec::new();
+    let mut rest = expression.trim_start();
+    while let Some(first) = rest.chars().next() {
+        let end = match first {
+            '"' => rest[1..].find('"').expect("the quote ends") + 2,
+            c if is_word(c) => rest.find(|c| !is_word(c)).unwrap_or(rest.len()),
+            c => c.len_utf8(),
+        };
+        tokens.push(&rest[..end]);
+        rest = rest[end..].trim_start();
+    }
+    tokens
+}
+
+/// The family that a sample's name belongs to.
+fn family_of(sample: &str) -> Option<&'static Family<'static>> {
+    let part = |name| sample.strip_prefix(name).is_some_and(|end| ["_bucket", "_sum", "_count"].contains(&end));
+    families().find(|family| if family.kind == Kind::Histogram { part(family.name) } else { sample == family.name })
+}
+
+#[test]
+fn the_dashboard_names_only_families_and_labels_of_the_catalogue() {
+    let board = include_str!("../../../grafana/dashboards/rustok-overview.json");
+    let board: serde_json::Value = serde_json::from_str(board).unwrap();
+    let (mut ids, mut places, mut expressions) = (HashSet::new(), Vec::new(), 0);
+    for panel in board["panels"].as_array().unwrap() {
+        assert!(ids.insert(panel["id"].as_u64().unwrap()), "an id comes twice: {panel}");
+        let [x, y, w, h] = ["x", "y", "w", "h"].map(|at| panel["gridPos"][at].as_u64().unwrap());
+        let overlaps = |(a, b, c, d): &(u64, u64, u64, u64)| x < a + c && *a < x + w && y < b + d && *b < y + h;
+        assert!(x + w <= 24 && !places.iter().any(overlaps), "{} has no place of its own", panel["title"]);
+        places.push((x, y, w, h));
+        for target in panel["targets"].as_array().unwrap() {
+            check_expression(target["expr"].as_str().unwrap());
+            expressions += 1;
+        }
+    }
+    assert!(expressions >= 40, "{expressions}");
+}
+
+fn check_expression(expression: &str) {
+    let tokens = tokens(expression);
+    let named: Vec<_> = tokens.iter().filter_map(|token| family_of(token)).collect();
+    assert!(!named.is_empty(), "no family: {expression}");
+    let has = |label: &str| ["job", "le"].contains(&label) || named.iter().any(|family| family.labels.contains(&label));
+    for (at, token) in tokens.iter().enumerate() {
+        let next = tokens.get(at + 1).copied().unwrap_or_default();
+        if token.starts_with("rustok_") || next == "{" {
+            assert!(family_of(token).is_some(), "{token} is no family: {expression}");
+        }
+        if *token == "by" || *token == "on" {
+            let labels = tokens[at + 2..].iter().take_while(|token| **token != ")").filter(|token| **token != ",");
+            labels.for_each(|label| assert!(has(label), "{label} is no label: {expression}"));
+        }
+        if ["=", "!"].contains(&next) && *token != "!" {
+            assert!(has(token), "{token} is no label: {expression}");
+        }
+    }
+}
