@@ -6,7 +6,7 @@
 mod capture_thread;
 pub mod doctor;
 mod drivers;
-mod logging;
+pub mod logging;
 mod manager;
 mod rules;
 mod status;
@@ -26,7 +26,7 @@ use thiserror::Error;
 use crate::{
     capture::pipeline::{self, Parts, Pipeline},
     config::{Backend, Config},
-    contract::{own::SelfMetrics, recorder::HttpRecorder},
+    contract::{database::DatabaseRecorder, own::SelfMetrics, recorder::HttpRecorder},
     exposition::{self, BindError, Exposition, server},
     probe::{Kernel, LoadError, ProbeBoard, Programs, Settings, State, kernel::Need, loader, stats::ProbeCollector},
     target::{RuleError, ScanError},

@@ -168,12 +168,6 @@ impl OpenOperations {
         Some(open)
     }
 
-    /// The task has some.
-    #[must_use]
-    pub fn has(&self, key: (u32, u64)) -> bool {
-        self.heads.contains_key(&key)
-    }
-
     /// The first one of the task, newest first, for which `wanted` holds.
     pub fn find(&self, key: (u32, u64), mut wanted: impl FnMut(&Open) -> bool) -> Option<OpId> {
         let mut at = *self.heads.get(&key)?;
@@ -220,12 +214,6 @@ impl OpenOperations {
     pub const fn len(&self) -> usize {
         self.len
     }
-
-    /// Whether there are none.
-    #[must_use]
-    pub const fn is_empty(&self) -> bool {
-        self.len == 0
-    }
 }
 
 #[cfg(test)]
@@ -268,7 +256,7 @@ mod tests {
         assert_eq!(all.remove(ids[0]).unwrap().start_ns, 0);
         assert_eq!(all.find_least((1, 7), |open| Some(open.start_ns)), Some(ids[1]));
         all.remove(ids[1]).unwrap();
-        assert!(!all.has((1, 7)) && all.has((1, 8)));
+        assert_eq!((all.find((1, 7), |_| true), all.find((1, 8), |_| true)), (None, Some(other)));
         assert_eq!(all.len(), 1);
         assert_eq!(all.of_process(1), [other]);
     }
