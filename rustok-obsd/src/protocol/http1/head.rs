@@ -269,6 +269,7 @@ enum Line<'a> {
     Cut,
 }
 
+#[inline]
 fn next_line(bytes: &[u8], position: usize) -> Line<'_> {
     let rest = &bytes[position..];
     let Some(mut end) = memchr(b'\n', rest) else { return Line::Cut };
