@@ -288,6 +288,29 @@ fn a_long_wait_of_a_request_is_a_span_beside_the_query_and_counted() {
 const POOL_WAIT_SPAN: u64 = crate::trace::POOL_WAIT_SPAN_NS;
 
 #[test]
+fn what_the_queue_does_not_take_is_counted_span_by_span() {
+    let settings = Traces {
+        endpoint: Some(Endpoint { url: "http://127.0.0.1:1".into(), exact: false }),
+        schedule_delay: Duration::from_secs(600),
+        queue_size: 5,
+        batch_size: 5,
+        timeout: Duration::from_millis(100),
+        ..Traces::default()
+    };
+    let tracing = Tracing::start(&settings).unwrap().unwrap();
+    let (counters, mut tracer) = (tracing.counters(), tracing.tracer());
+    let statement = statement();
+    for _ in 0..500 {
+        tracer.offer_operation(TargetKey(1), &operation(&statement, None));
+    }
+    drop(tracer);
+    tracing.shutdown(Duration::from_secs(2));
+    let counts = counters.read();
+    assert_eq!((counts.offered, counts.exported, counts.dropped()), (1000, 0, 1000), "{counts:?}");
+    assert!(counts.dropped_queue_full > 0, "{counts:?}");
+}
+
+#[test]
 fn a_request_is_decided_once_whether_before_its_end_or_at_it() {
     let exchange = super::super::tests::exchange();
     let addresses = super::super::tests::addresses();
