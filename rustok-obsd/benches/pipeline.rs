@@ -3,7 +3,7 @@
 //! Goal: a million exchanges a second on one core, so 1 µs for `pipeline`.
 
 use criterion::{Criterion, Throughput, criterion_group, criterion_main};
-use rustok_obsd::exchange::{Exchange, HttpConnection, Io, Method, Shared, Side};
+use rustok_obsd::exchange::{Exchange, HttpConnection, Io, Method, Shared, Side, Wanted};
 use rustok_obsd::protocol::http1::{Buffers, Parser, Piece, Request, Response, Step};
 use rustok_obsd::route::{Patterns, Route, RouteNamer, Source};
 use std::hint::black_box;
@@ -64,14 +64,19 @@ fn pipeline(criterion: &mut Criterion) {
     group.throughput(Throughput::Elements(1));
     let axum: Arc<str> = "/api/content/nodes/{id}".into();
     let learned = || RouteNamer::new(Patterns::default(), RouteNamer::DEFAULT_CAP);
-    for (name, head, cut, route) in [
-        ("small request, route of axum", SMALL, 0, Some(&axum)),
-        ("small request, route learned", SMALL, 0, None),
-        ("small request in two records", SMALL, 24, Some(&axum)),
-        ("browser request", BROWSER, 0, Some(&axum)),
-        ("browser request in two records", BROWSER, 24, Some(&axum)),
+    let tenant = Wanted { tenant: "X-Tenant-ID".into(), fields: Vec::new() };
+    let listed = Wanted { fields: ["x-request-id", "user-agent", "referer"].map(Into::into).into(), ..tenant.clone() };
+    for (name, head, cut, route, wanted) in [
+        ("small request, route of axum", SMALL, 0, Some(&axum), None),
+        ("small request, route learned", SMALL, 0, None, None),
+        ("small request in two records", SMALL, 24, Some(&axum), None),
+        ("browser request", BROWSER, 0, Some(&axum), None),
+        ("browser request in two records", BROWSER, 24, Some(&axum), None),
+        ("small request, tenant wanted", SMALL, 0, Some(&axum), Some(&tenant)),
+        ("browser request, tenant wanted", BROWSER, 0, Some(&axum), Some(&tenant)),
+        ("browser request, tenant and three headers wanted", BROWSER, 0, Some(&axum), Some(&listed)),
     ] {
-        let mut shared = Shared::default();
+        let mut shared = Shared::wanting(wanted.cloned().unwrap_or_default());
         let mut namer = learned();
         let mut connection = HttpConnection::new(Some(Side::Server), false, route.is_some());
         let mut time_ns = 0;

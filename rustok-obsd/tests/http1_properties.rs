@@ -1,7 +1,7 @@
 //! However the bytes of a connection fall into records, its exchanges are the same.
 
 use proptest::prelude::*;
-use rustok_obsd::exchange::{Exchange, HttpConnection, Io, Method, Outcome, Shared, Side};
+use rustok_obsd::exchange::{Exchange, HttpConnection, Io, Method, Outcome, Shared, Side, Wanted};
 
 /// A request with its response, and what of them has to be reported.
 #[derive(Clone)]
@@ -29,6 +29,8 @@ struct Seen {
     response_bytes: u64,
     request_body: u64,
     response_body: u64,
+    tenant: String,
+    headers: Vec<(usize, String)>,
 }
 
 impl From<&Exchange<'_>> for Seen {
@@ -42,6 +44,8 @@ impl From<&Exchange<'_>> for Seen {
             response_bytes: exchange.response_bytes,
             request_body: exchange.request_body,
             response_body: exchange.response_body,
+            tenant: String::from_utf8_lossy(exchange.tenant).into_owned(),
+            headers: exchange.headers.iter().map(|(index, value)| (index, value.to_owned())).collect(),
         }
     }
 }
@@ -117,6 +121,15 @@ fn pair((index, (kind, up, down, bare, interim)): (usize, (u8, Content, Content,
     let mut request = if bare && index > 0 { b"\r\n".to_vec() } else { Vec::new() };
     let blank = request.len();
     request.extend(format!("{name} {path}?query HTTP/1.1{end}Host: a.example{end}Cookie: c=d{end}").bytes());
+    // Some name a tenant, some a tenant that is none, some repeat a header.
+    let (tenant, named) = [("", ""), ("shop-1", "shop-1"), ("a tenant", "")][index % 3];
+    if !tenant.is_empty() {
+        request.extend(format!("x-tenant-id:\t{tenant} {end}").bytes());
+    }
+    let headers: Vec<(usize, String)> = (0..index % 4).map(|number| (number % 2, format!("v{number}"))).collect();
+    for (at, value) in &headers {
+        request.extend(format!("{}: {value}{end}", ["X-Request-ID", "traceparent"][*at]).bytes());
+    }
     let (request_head, request_body) = up.append(&mut request, end);
     // The status tells the pair; 204 and 304 have no body.
     let status = if kind == 3 { 204 } else { 400 + u16::try_from(index).expect("few") };
@@ -138,6 +151,8 @@ fn pair((index, (kind, up, down, bare, interim)): (usize, (u8, Content, Content,
         response_bytes: (response.len() - before) as u64,
         request_body,
         response_body,
+        tenant: named.to_owned(),
+        headers,
     };
     Pair { request, request_head, response, response_head, want }
 }
@@ -155,7 +170,8 @@ struct Wire {
 impl Wire {
     fn new(side: Side) -> Self {
         let connection = HttpConnection::new(Some(side), false, false);
-        Self { connection, shared: Shared::default(), seen: Vec::new(), side, now: 1, lost: [0; 2] }
+        let wanted = Wanted { tenant: "X-Tenant-ID".into(), fields: vec!["x-request-id".into(), "traceparent".into()] };
+        Self { connection, shared: Shared::wanting(wanted), seen: Vec::new(), side, now: 1, lost: [0; 2] }
     }
 
     /// A record of which so many bytes were captured, and the tail.
@@ -331,7 +347,8 @@ proptest! {
 
     #[test]
     fn garbage_never_panics_and_every_exchange_is_counted_once(events in prop::collection::vec(event(), 0..60), side in prop::option::of(side()), mid in any::<bool>()) {
-        let mut shared = Shared::default();
+        let fields = vec!["host".into(), "a".into(), "content-length".into()];
+        let mut shared = Shared::wanting(Wanted { tenant: "transfer-encoding".into(), fields });
         let mut connection = HttpConnection::new(side, mid, true);
         let mut yielded = 0;
         let path = "/{id}".into();

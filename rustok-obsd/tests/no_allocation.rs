@@ -1,6 +1,6 @@
 //! Once warm, an exchange costs no allocation, from its bytes to its route's name.
 
-use rustok_obsd::exchange::{Exchange, HttpConnection, Io, NEST_TAIL, Outcome, Shared, Side};
+use rustok_obsd::exchange::{Exchange, HttpConnection, Io, NEST_TAIL, Outcome, Shared, Side, Wanted};
 use rustok_obsd::route::{Patterns, RouteNamer};
 use std::sync::Arc;
 
@@ -24,6 +24,7 @@ impl Traffic {
         let Self { head, pair, upload, answer, chunked, paths, now, complete } = self;
         let mut sink = |exchange: &Exchange<'_>| {
             assert_eq!(exchange.outcome, Outcome::Complete);
+            assert_eq!(exchange.tenant.len(), if exchange.headers.is_empty() { 0 } else { 36 });
             assert!(namer.name(exchange).template.starts_with('/'));
             *complete += 1;
         };
@@ -59,10 +60,13 @@ impl Traffic {
 
 #[test]
 fn a_hundred_thousand_exchanges_allocate_nothing_once_warm() {
-    let mut shared = Shared::default();
+    let fields = vec!["user-agent".into(), "x-request-id".into()];
+    let mut shared = Shared::wanting(Wanted { tenant: "X-Tenant-ID".into(), fields });
     let mut namer = RouteNamer::new(Patterns::new(["/patterns/{id}"]).expect("valid"), RouteNamer::DEFAULT_CAP);
     let mut connections: Vec<_> = (0..8).map(|_| HttpConnection::new(Some(Side::Server), false, false)).collect();
-    let head = b"GET /api/content/nodes/17?x=y HTTP/1.1\r\nHost: shop.example\r\nUser-Agent: test\r\n\r\n".to_vec();
+    let head = b"GET /api/content/nodes/17?x=y HTTP/1.1\r\nHost: shop.example\r\nUser-Agent: test\r\n\
+                 X-Tenant-ID: 0af76519-16cd-43dd-8448-eb211c80319c\r\n\r\n"
+        .to_vec();
     let mut traffic = Traffic {
         pair: head.repeat(2),
         head,

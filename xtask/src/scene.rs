@@ -11,7 +11,7 @@ use anyhow::{Context as _, Result};
 use test_support::{Child, Ports, Postgres};
 
 use crate::metrics::{self, Sample};
-use crate::workspace::{Workspace, program};
+use crate::workspace::{EXAMPLES, Workspace, program};
 
 /// Where the daemon listens when nobody else does.
 pub const PORT: u16 = 9464;
@@ -29,9 +29,9 @@ pub struct Programs {
 impl Programs {
     /// Builds them.
     pub fn build(workspace: &Workspace) -> Result<Self> {
-        let daemon = program(&workspace.build_release("rustok-obsd")?, "rustok-obsd")?;
-        let shop = workspace.build_release("shop")?;
-        Ok(Self { shop: program(&shop, "shop")?, load: program(&shop, "shop-load")?, daemon })
+        let daemon = program(&workspace.build_release(&["rustok-obsd"])?, "rustok-obsd")?;
+        let examples = workspace.build_release(&EXAMPLES)?;
+        Ok(Self { shop: program(&examples, "shop")?, load: program(&examples, "shop-load")?, daemon })
     }
 
     /// Starts the shop, and yields its URL.

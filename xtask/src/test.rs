@@ -17,7 +17,7 @@ use anyhow::{Context, Result, bail};
 
 use crate::build_ebpf;
 use crate::setup::{self, Need, jaeger};
-use crate::workspace::{Workspace, cargo, program};
+use crate::workspace::{EXAMPLES, Workspace, cargo, program};
 
 /// Sums of `cargo test`.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
@@ -56,8 +56,8 @@ fn all(workspace: &Workspace, filter: &[String], summary: &mut Summary) -> Resul
         bail!("{missing}");
     }
     build_ebpf::build(workspace)?;
-    let daemon = program(&workspace.build_release("rustok-obsd")?, "rustok-obsd")?;
-    let shop_programs = workspace.build_release("shop")?;
+    let daemon = program(&workspace.build_release(&["rustok-obsd"])?, "rustok-obsd")?;
+    let examples = workspace.build_release(&EXAMPLES)?;
 
     let skips = workspace.target.join("skipped-tests");
     fs::write(&skips, "").with_context(|| format!("{} cannot be written", skips.display()))?;
@@ -67,8 +67,9 @@ fn all(workspace: &Workspace, filter: &[String], summary: &mut Summary) -> Resul
         .args(["test", "--workspace", "--no-fail-fast"])
         .args(filter)
         .env("RUSTOK_OBSD_BIN", daemon)
-        .env("RUSTOK_OBSD_SHOP", program(&shop_programs, "shop")?)
-        .env("RUSTOK_OBSD_SHOP_LOAD", program(&shop_programs, "shop-load")?)
+        .env("RUSTOK_OBSD_SHOP", program(&examples, "shop")?)
+        .env("RUSTOK_OBSD_SHOP_LOAD", program(&examples, "shop-load")?)
+        .env("RUSTOK_OBSD_LEDGER", program(&examples, "ledger")?)
         .env("RUSTOK_OBSD_SKIPS", &skips)
         .stdin(Stdio::null())
         .stdout(Stdio::piped());

@@ -47,12 +47,14 @@ impl Workspace {
         self.target.join("ebpf/rustok-obsd-ebpf.o")
     }
 
-    /// Builds `package` in release with cargo's own progress, and yields the path of each program by name. Asks cargo
-    /// for the paths: the user's configuration may put them elsewhere than `target/release`.
-    pub fn build_release(&self, package: &str) -> Result<BTreeMap<String, PathBuf>> {
+    /// Builds packages in release with cargo's own progress, and yields the path of each program by name. Asks cargo
+    /// for the paths: the user's configuration may put them elsewhere than `target/release`. Packages built together
+    /// share what they depend on.
+    pub fn build_release(&self, packages: &[&str]) -> Result<BTreeMap<String, PathBuf>> {
         let mut child = cargo()
             .current_dir(&self.root)
-            .args(["build", "--release", "--bins", "--message-format=json-render-diagnostics", "--package", package])
+            .args(["build", "--release", "--bins", "--message-format=json-render-diagnostics"])
+            .args(packages.iter().flat_map(|package| ["--package", package]))
             .stdin(Stdio::null())
             .stdout(Stdio::piped())
             .spawn()
@@ -71,11 +73,15 @@ impl Workspace {
         }
         let status = child.wait()?;
         if !status.success() {
-            bail!("cargo build --release --package {package} failed ({status}); its messages are above");
+            let packages = packages.join(", ");
+            bail!("cargo build --release of {packages} failed ({status}); its messages are above");
         }
         Ok(programs)
     }
 }
+
+/// The packages of the example servers and their load.
+pub const EXAMPLES: [&str; 2] = ["shop", "ledger"];
 
 /// Looks up what [`Workspace::build_release`] made.
 pub fn program(programs: &BTreeMap<String, PathBuf>, name: &str) -> Result<PathBuf> {

@@ -214,7 +214,13 @@ pub static KEYS: &[Key] = &[
         |c| Slot::Bool(&mut c.routes.learner),
         "Learn templates from paths where neither axum nor a configured pattern names the route; else such requests are `~other`.",
     ),
-    key("database.enabled", "database", &[], |c| Slot::Bool(&mut c.database.enabled), "Observe database operations."),
+    key(
+        "database.enabled",
+        "database.enabled",
+        &[],
+        |c| Slot::Bool(&mut c.database.enabled),
+        "Observe database operations.",
+    ),
     key(
         "database.statement_bytes",
         "database.statement-bytes",

@@ -6,7 +6,7 @@
 //!
 //! A value is taken whole or not at all: a part of one would be another value.
 
-use crate::protocol::http1::RequestHead;
+use crate::protocol::http1::{RequestHead, value};
 
 /// Which fields are wanted. The default wants none.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -40,21 +40,22 @@ impl Wanted {
         }
         let mut tenant_length = 0;
         if !self.tenant.is_empty() {
-            let named = |(name, _): &(&[u8], &[u8])| name.eq_ignore_ascii_case(self.tenant.as_bytes());
             // The first one counts, as it does for `HeaderMap::get`.
-            if let Some((_, value)) = head.fields().find(named).filter(|(_, value)| is_tenant(value)) {
-                text.extend_from_slice(value);
-                tenant_length = value.len();
+            let first = head.lines().find_map(|line| named(line, &self.tenant));
+            if let Some(tenant) = first.filter(|tenant| is_tenant(tenant)) {
+                text.extend_from_slice(tenant);
+                tenant_length = tenant.len();
             }
         }
         if self.fields.is_empty() {
             return tenant_length;
         }
         let start = text.len();
-        for (name, value) in head.fields() {
-            let found = self.fields.iter().take(Self::FIELDS).position(|it| name.eq_ignore_ascii_case(it.as_bytes()));
-            let Some(index) = found.and_then(|index| u8::try_from(index).ok()) else { continue };
-            let Some(length) = u16::try_from(value.len()).ok().filter(|_| is_value(value)) else { continue };
+        for line in head.lines() {
+            let mut names = (0u8..).zip(self.fields.iter().take(Self::FIELDS));
+            let found = names.find_map(|(index, name)| Some((index, named(line, name)?)));
+            let Some((index, value)) = found.filter(|(_, value)| is_value(value)) else { continue };
+            let Ok(length) = u16::try_from(value.len()) else { continue };
             if text.len() - start + 3 + value.len() <= Self::TOTAL {
                 text.push(index);
                 text.extend_from_slice(&length.to_le_bytes());
@@ -63,6 +64,15 @@ impl Wanted {
         }
         tenant_length
     }
+}
+
+/// The value where the line has that name. The first letter rules out most lines.
+fn named<'a>(line: &'a [u8], name: &str) -> Option<&'a [u8]> {
+    let name = name.as_bytes();
+    if line.first()? | 0x20 != name.first()? | 0x20 {
+        return None;
+    }
+    value(line, name)
 }
 
 /// A UUID or a slug: nothing else names a tenant, and nothing else leaves in its name.

@@ -188,6 +188,7 @@ mod tests {
     #[test]
     fn a_queue_of_the_default_size_stays_below_a_megabyte() {
         assert!(size_of::<Record>() * 2048 < 1 << 20, "{}", size_of::<Record>());
+        assert!(size_of::<Record>() <= 450, "{}: the help of traces.queue_size says so", size_of::<Record>());
     }
 
     #[test]

@@ -1,10 +1,14 @@
 //! The same spans read back from a real Jaeger.
 
-use crate::{addresses, exchange};
+use crate::{addresses, exchange, operation, statement};
 use rustok_obsd::config::{Compression, Config, Endpoint, Protocol, Target, Traces, parse_pairs};
+use rustok_obsd::database::{Ending, Operation, Parent, Spent};
 use rustok_obsd::exchange::{Exchange, Method, Outcome, Side, TraceParent};
 use rustok_obsd::route::{Route, Source};
-use rustok_obsd::trace::{Resources, TargetKey, TraceIds, Tracing};
+use rustok_obsd::trace::{
+    BUSY, FINGERPRINT, POOL_WAIT, QUERIES, REPEATED_COUNT, Resources, SIGHT, TENANT, TIME_TO_FIRST_BYTE, TargetKey,
+    TraceIds, Tracing,
+};
 use serde_json::Value;
 use std::sync::Arc;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
@@ -143,6 +147,116 @@ fn round_trip(jaeger: &Jaeger, protocol: Protocol, url: String, compression: Com
     assert_eq!(span["references"][0]["refType"], "CHILD_OF");
     assert_eq!(span["references"][0]["spanID"], hex(&root_ids.span_id));
     expect(&span, &[("span.kind", "client".into()), ("error", true.into()), ("error.type", "503".into())]);
+}
+
+#[test]
+fn the_tree_of_one_request_is_server_pool_wait_and_queries_and_what_outlives_it_is_linked() {
+    const NAME: &str = "the_tree_of_one_request_is_server_pool_wait_and_queries_and_what_outlives_it_is_linked";
+    let jaeger = match Jaeger::start() {
+        Ok(jaeger) => jaeger,
+        Err(reason) => return skip(NAME, reason),
+    };
+    let settings = Traces {
+        endpoint: Some(Endpoint { url: jaeger.otlp_grpc(), exact: false }),
+        protocol: Protocol::Grpc,
+        ..Traces::default()
+    };
+    let tracing = Tracing::start(&settings).unwrap().unwrap();
+    let mut tracer = tracing.tracer();
+    let key = TargetKey(1);
+
+    let statement = statement();
+    let request = exchange();
+    // The first operation begins: the request's span has ids before it has an end.
+    let request_ids = tracer.begin(key, None).unwrap();
+    let waited = Operation { parent_span: Some(request_ids), ..operation(&statement) };
+    let at_once = Operation { start_ns: waited.call_ns + 1000, ..waited };
+    let failed = Operation { ending: Ending::Failed, sqlstate: Some(*b"23505"), rows: None, ..at_once };
+    let ids = [waited, at_once, failed].map(|operation| tracer.offer_operation(key, &operation).unwrap());
+    let spent = Spent { queries: 3, busy_ns: 800_000, most_repeated: Some((&statement, 6)), ..Spent::default() };
+    let ended = Exchange { ids: Some(request_ids).into(), spent: Some(&spent), tenant: b"acme", ..request };
+    assert_eq!(tracer.offer(key, &ended, None, addresses()), Some(request_ids));
+    let late = Operation { parent: Parent::Linked(1), ..waited };
+    let late_ids = tracer.offer_operation(key, &late).unwrap();
+    let lone_ids = tracer.offer_operation(key, &Operation { parent: Parent::Unknown, ..waited }).unwrap();
+    let counters = tracing.counters();
+    assert!(tracing.shutdown(Duration::from_secs(3)));
+    let counts = counters.read();
+    assert_eq!((counts.offered, counts.exported), (7, 7), "{counts:?}");
+
+    let trace = wait_until(Duration::from_secs(10), || {
+        let trace = jaeger.trace(&hex(&request_ids.trace_id))[0].clone();
+        (trace["spans"].as_array()?.len() == 5).then_some(trace)
+    });
+    let trace = trace.expect("the request, its wait and its three queries");
+    let spans = trace["spans"].as_array().unwrap();
+    let span = |name: &str| spans.iter().filter(|span| span["operationName"] == name).collect::<Vec<_>>();
+    let (servers, waits, queries) = (span("GET"), span("pool wait"), span("SELECT shop.products"));
+    assert_eq!((servers.len(), waits.len(), queries.len()), (1, 1, 3), "{trace}");
+    assert_eq!(
+        (&servers[0]["spanID"], &servers[0]["references"]),
+        (&hex(&request_ids.span_id).into(), &serde_json::json!([]))
+    );
+    let mut seen: Vec<String> = queries.iter().map(|query| query["spanID"].as_str().unwrap().to_owned()).collect();
+    let mut offered = ids.map(|ids| hex(&ids.span_id));
+    seen.sort();
+    offered.sort();
+    assert_eq!(seen, offered);
+    for below in waits.iter().chain(&queries) {
+        let references = below["references"].as_array().unwrap();
+        assert_eq!(references.len(), 1, "{below}");
+        assert_eq!(references[0]["refType"], "CHILD_OF");
+        assert_eq!(references[0]["spanID"], hex(&request_ids.span_id), "beside each other, below the request");
+        expect(below, &[("db.system.name", "postgresql".into()), ("server.port", 5432.into())]);
+    }
+    expect(
+        servers[0],
+        &[
+            ("span.kind", "server".into()),
+            (QUERIES, 3.into()),
+            (BUSY, 0.0008.into()),
+            (REPEATED_COUNT, 6.into()),
+            (TENANT, "acme".into()),
+        ],
+    );
+    expect(waits[0], &[("span.kind", "internal".into())]);
+    assert_eq!(waits[0]["duration"], 300);
+    let query = queries.iter().find(|query| query["spanID"] == hex(&ids[0].span_id)).unwrap();
+    // The wait ends where the query begins; Jaeger keeps microseconds.
+    let end = |span: &Value| span["startTime"].as_u64().unwrap() + span["duration"].as_u64().unwrap();
+    assert!(end(waits[0]).abs_diff(query["startTime"].as_u64().unwrap()) <= 1, "{trace}");
+    assert!(end(query) <= end(servers[0]) && waits[0]["startTime"].as_u64() >= servers[0]["startTime"].as_u64());
+    expect(
+        query,
+        &[
+            ("span.kind", "client".into()),
+            ("db.query.text", "SELECT * FROM shop.products WHERE id = ?".into()),
+            ("db.query.summary", "SELECT shop.products".into()),
+            ("db.operation.name", "SELECT".into()),
+            ("db.collection.name", "shop.products".into()),
+            ("db.response.returned_rows", 1.into()),
+            ("network.peer.address", "10.0.0.9".into()),
+            (SIGHT, "sea_orm".into()),
+            (FINGERPRINT, "00000000000000ff".into()),
+            (POOL_WAIT, 0.0003.into()),
+            (TIME_TO_FIRST_BYTE, 0.0004.into()),
+        ],
+    );
+    assert_eq!((tag(query, "error"), tag(query, "db.response.status_code")), (None, None));
+    let failed = queries.iter().find(|query| query["spanID"] == hex(&ids[2].span_id)).unwrap();
+    expect(
+        failed,
+        &[("error", true.into()), ("error.type", "23505".into()), ("db.response.status_code", "23505".into())],
+    );
+
+    let (late, _) = span_of(&jaeger, late_ids);
+    let references = late["references"].as_array().unwrap();
+    assert_eq!((references.len(), &references[0]["refType"]), (1, &"FOLLOWS_FROM".into()), "{late}");
+    assert_eq!(references[0]["traceID"], hex(&request_ids.trace_id));
+    assert_eq!(references[0]["spanID"], hex(&request_ids.span_id));
+    assert_ne!(late["traceID"], hex(&request_ids.trace_id));
+    let (lone, _) = span_of(&jaeger, lone_ids);
+    assert_eq!(lone["references"], serde_json::json!([]));
 }
 
 #[test]

@@ -6,10 +6,13 @@ mod batch;
 mod down;
 mod jaeger;
 
+use rustok_obsd::database::{Ending, Operation, Parent, Sight};
 use rustok_obsd::exchange::{Exchange, Method, Outcome, Side};
+use rustok_obsd::statement::{Knowledge, Statement};
 use rustok_obsd::trace::Addresses;
 use std::io::{Read, Write};
 use std::net::TcpListener;
+use std::sync::Arc;
 
 /// An ordinary request.
 fn exchange() -> Exchange<'static> {
@@ -42,6 +45,41 @@ fn exchange() -> Exchange<'static> {
         ids: rustok_obsd::trace::Decision::Undecided,
         tenant: b"",
         headers: rustok_obsd::exchange::Headers::default(),
+    }
+}
+
+/// An ordinary statement.
+fn statement() -> Arc<Statement> {
+    Arc::new(Statement {
+        text: "SELECT * FROM shop.products WHERE id = ?".into(),
+        summary: "SELECT shop.products".into(),
+        operation: "SELECT".into(),
+        collection: Some("shop.products".into()),
+        fingerprint: 0xff,
+        knowledge: Knowledge::Whole,
+    })
+}
+
+/// A query within the request of [`exchange`], after a wait of 300 µs.
+fn operation(statement: &Arc<Statement>) -> Operation<'_> {
+    let call_ns = monotonic_ns() + 200_000;
+    Operation {
+        statement,
+        sight: Sight::SeaOrm,
+        task: 77,
+        tid: 4242,
+        parent: Parent::Request(1),
+        parent_span: None,
+        call_ns,
+        start_ns: call_ns + 300_000,
+        send_ns: call_ns + 310_000,
+        first_ns: call_ns + 710_000,
+        end_ns: call_ns + 800_000,
+        rows: Some(1),
+        ending: Ending::Complete,
+        sqlstate: None,
+        addresses: Some(("10.0.0.1:50000".parse().unwrap(), "10.0.0.9:5432".parse().unwrap())),
+        namespace: None,
     }
 }
 

@@ -90,6 +90,127 @@ fn bad_input_of_the_file_is_told_by_line_key_and_what_is_allowed() {
             "test.toml:3: targets.routes",
             ["not the last segment", "allowed"],
         ),
+        (
+            "[traces]\ntenant_header = 'a b'",
+            "test.toml:2: traces.tenant_header",
+            ["`a b` is no name", "allowed: letters"],
+        ),
+        (
+            "[traces]\ntenant_header = 'Cookie'",
+            "test.toml:2: traces.tenant_header",
+            ["`Cookie` is refused", "leave it out"],
+        ),
+        (
+            "[traces]\nrequest_headers = ['x-a', 'Authorization']",
+            "test.toml:2: traces.request_headers",
+            ["`Authorization` is refused: its value is a secret", "leave it out"],
+        ),
+        (
+            "[traces]\nrequest_headers = [1.5]",
+            "test.toml:2: traces.request_headers",
+            ["holds a float", "a list of up to 16"],
+        ),
+        (
+            "[traces]\nrequest_headers = 'x-a'",
+            "test.toml:2: traces.request_headers",
+            ["is a string", "a list of up to 16"],
+        ),
+        (
+            "[traces]\nrequest_headers = ['a','b','c','d','e','f','g','h','i','j','k','l','m','n','o','p','q']",
+            "test.toml:2: traces.request_headers",
+            ["lists 17 headers", "allowed: a list of up to 16"],
+        ),
+        ("[database]\nenabled = 1", "test.toml:2: database.enabled", ["is an integer", "`true` or `false`"]),
+        (
+            "[database]\nstatement_bytes = 16385",
+            "test.toml:2: database.statement_bytes",
+            ["`16385`", "from 256 to 16384"],
+        ),
+        ("[database]\nstatements = 0", "test.toml:2: database.statements", ["`0`", "from 1 to 100000"]),
+        ("[database]\nrepeated = 0", "test.toml:2: database.repeated", ["`0`", "from 1 to 1000000"]),
+        ("[database]\nports = [5432, 0]", "test.toml:2: database.ports", ["`0`", "a list of ports from 1 to 65535"]),
+        ("[database]\nports = 5432", "test.toml:2: database.ports", ["is an integer", "a list of ports"]),
+        (
+            "[database]\nprobes = ['diesel']",
+            "test.toml:2: database.probes",
+            ["`diesel`", "`sea-orm`, `sqlx`, `results`, `tasks`"],
+        ),
+        (
+            "[database]\nprob = 1",
+            "test.toml:2: database.prob",
+            ["did you mean `database.probe`?", "allowed here: enabled"],
+        ),
+        (
+            "[database]\nprobe = 1",
+            "test.toml:2: database.probe",
+            ["is an integer", "allowed: tables `[[database.probe]]`"],
+        ),
+        (
+            "\n[[database.probe]]\nkind = 'begin'",
+            "test.toml:2: database.probe",
+            ["names no `function`", "required: its demangled"],
+        ),
+        (
+            "[[database.probe]]\nfunction = 'a::b'",
+            "test.toml:1: database.probe",
+            ["has no `kind`", "one of `statement`, `text`, `begin`"],
+        ),
+        (
+            "[[database.probe]]\nfunction = 'a::b'\nkind = 'query'",
+            "test.toml:3: database.probe.kind",
+            ["`query`", "allowed: `statement`, `text`"],
+        ),
+        (
+            "[[database.probe]]\nfunction = 'a::b'\nkind = 'statement'",
+            "test.toml:1: database.probe",
+            ["has no `argument`", "from 0 to 5"],
+        ),
+        (
+            "[[database.probe]]\nfunction = 'a::b'\nkind = 'commit'\nargument = 1",
+            "test.toml:1: database.probe",
+            ["the kind `commit` does not use", "leave it out"],
+        ),
+        (
+            "[[database.probe]]\nfunction = 'a::b'\nkind = 'statement'\nargument = 6",
+            "test.toml:4: database.probe.argument",
+            ["`6`", "from 0 to 5"],
+        ),
+        (
+            "[[database.probe]]\nfunction = 'a::b'\nkind = 'text'\nargument = 5",
+            "test.toml:1: database.probe.argument",
+            ["whose length is the argument behind it", "from 0 to 4"],
+        ),
+        (
+            "[[database.probe]]\nfunction = 'query'\nkind = 'begin'",
+            "test.toml:2: database.probe.function",
+            ["has no `::`", "allowed: a demangled Rust path"],
+        ),
+        (
+            "[[database.probe]]\nfunction = 'a::b::h0123456789abcdef'\nkind = 'begin'",
+            "test.toml:2: database.probe.function",
+            ["which every build changes", "without `::h0123456789abcdef`"],
+        ),
+        (
+            "[[database.probe]]\nfunction = '_ZN1a1b17h0123456789abcdefE::x'\nkind = 'begin'",
+            "test.toml:2: database.probe.function",
+            ["is a mangled name", "allowed: a demangled"],
+        ),
+        (
+            "[[database.probe]]\nfunktion = 'a::b'",
+            "test.toml:2: database.probe.funktion",
+            ["did you mean `function`?", "allowed: function, kind, argument"],
+        ),
+        (
+            "[errors]\nmodules = { 'api' = 'orders' }",
+            "test.toml:2: errors.modules",
+            ["`api` is no prefix of a route", "allowed: a table"],
+        ),
+        (
+            "[errors]\nmodules = { '/api' = 'My Orders' }",
+            "test.toml:2: errors.modules",
+            ["`My Orders` of `/api` is no name", "allowed: a table"],
+        ),
+        ("[errors]\nmodules = ['/api']", "test.toml:2: errors.modules", ["is an array", "a table of route prefixes"]),
         ("[web\nx", "test.toml:1", ["not TOML", ""]),
         ("[web]\n[web]", "test.toml:2", ["not TOML: duplicate key", ""]),
     ] {

@@ -1,6 +1,7 @@
 //! Which layer wins, and what every kind of bad input is told.
 
 mod bad;
+mod database;
 mod layers;
 mod otel;
 

@@ -32,9 +32,9 @@ pub struct RequestHead<'a> {
 }
 
 impl<'a> RequestHead<'a> {
-    /// Name and value of each field, in order, without white space around them: a second pass over the head, for those
-    /// who want a field that pairing and naming do not. Names are as sent; a line without a colon is left out.
-    pub fn fields(&self) -> impl Iterator<Item = (&'a [u8], &'a [u8])> + use<'a> {
+    /// Each field line, in order: a second pass over the head, for those who want a field that pairing and naming do
+    /// not. Read a line by [`value`].
+    pub fn lines(&self) -> impl Iterator<Item = &'a [u8]> + use<'a> {
         let fields = self.fields;
         let mut position = 0;
         std::iter::from_fn(move || match next_line(fields, position) {
@@ -43,10 +43,6 @@ impl<'a> RequestHead<'a> {
                 Some(line)
             }
             Line::Last(_) | Line::Cut => None,
-        })
-        .filter_map(|line| {
-            let colon = memchr(b':', line)?;
-            Some((&line[..colon], line[colon + 1..].trim_ascii()))
         })
     }
 }
@@ -269,6 +265,7 @@ enum Line<'a> {
     Cut,
 }
 
+#[inline]
 fn next_line(bytes: &[u8], position: usize) -> Line<'_> {
     let rest = &bytes[position..];
     let Some(mut end) = memchr(b'\n', rest) else { return Line::Cut };
@@ -383,8 +380,9 @@ impl<'a> Fields<'a> {
     }
 }
 
-/// The value, without white space around it, where the line has that name (given in lower case).
-fn value<'a>(line: &'a [u8], name: &[u8]) -> Option<&'a [u8]> {
+/// The value, without white space around it, where the field line has that name, in any case.
+#[must_use]
+pub fn value<'a>(line: &'a [u8], name: &[u8]) -> Option<&'a [u8]> {
     let (start, rest) = line.split_at_checked(name.len())?;
     let (b':', rest) = rest.split_first().map(|(colon, rest)| (*colon, rest))? else {
         return None;

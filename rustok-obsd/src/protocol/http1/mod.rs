@@ -14,7 +14,7 @@ mod parser;
 
 pub use super::{Buffers, Piece};
 pub use body::Body;
-pub use head::{RequestHead, ResponseHead, Starts, may_resume, starts_request, starts_response};
+pub use head::{RequestHead, ResponseHead, Starts, may_resume, starts_request, starts_response, value};
 pub use parser::{Message, Parser, Request, Response, Step};
 
 /// The longest head that is read, bytes. Of a longer one the beginning is read and the rest, with the body, is skipped.

@@ -16,7 +16,8 @@
 //!
 //! | item | what it is |
 //! |---|---|
-//! | [`Postgres`] | a cluster of its own, TLS as a stock one |
+//! | [`Postgres`] | a cluster of its own, TLS as a stock one, statements counted |
+//! | `Sink` (feature `sink`) | OTLP in, spans kept in memory |
 //! | [`Jaeger`] | OTLP in, traces read back by its query API |
 //! | [`Prometheus`], [`promtool_check_metrics`] | scrapes one target; queries |
 //! | [`Child`] | a process group that ends with its value; last log lines kept |
@@ -30,6 +31,8 @@ mod http;
 mod jaeger;
 mod postgres;
 mod prometheus;
+#[cfg(feature = "sink")]
+mod sink;
 
 use std::fmt;
 use std::io::Write as _;
@@ -41,8 +44,10 @@ pub use allocations::{Counting, allocations};
 pub use child::Child;
 pub use http::{Response, http_get, http_get_with};
 pub use jaeger::Jaeger;
-pub use postgres::{Postgres, Tls};
+pub use postgres::{Postgres, Statement, Tls};
 pub use prometheus::{Prometheus, promtool_check_metrics};
+#[cfg(feature = "sink")]
+pub use sink::{Attributes, Link, Sink, Span, SpanKind};
 
 /// Names the file that [`skip`] appends to.
 pub const SKIPS_ENV: &str = "RUSTOK_OBSD_SKIPS";

@@ -2,7 +2,7 @@
 //!
 //! Reads: the installed server programs (newest of `/usr/lib/postgresql/*/bin`, else PATH). Yields: a cluster in a
 //! temporary folder, on a port of its own on 127.0.0.1, scram-sha-256 with a random password, TLS with a self-signed
-//! certificate as a stock Debian cluster has. Costs: about a second of CPU and 40 MB of disk until dropped.
+//! certificate as a stock Debian cluster has; and with `pg_stat_statements`, where it is installed. Costs: about a second of CPU and 40 MB of disk until dropped.
 
 use std::ffi::CString;
 use std::io::{self, Read as _};
@@ -31,6 +31,23 @@ pub struct Postgres {
     port: u16,
     password: String,
     tls: Tls,
+    /// `pg_stat_statements` is loaded.
+    counts: bool,
+}
+
+/// What the server itself counted of one statement: a row of `pg_stat_statements`, users and databases added up.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Statement {
+    /// Its text, constants replaced by `$1`, `$2`, …
+    pub query: String,
+    /// How often it ran to its end.
+    pub calls: u64,
+    /// Rows returned or affected, in total.
+    pub rows: u64,
+    /// Execution in total, ms.
+    pub total_ms: f64,
+    /// Execution on average, ms.
+    pub mean_ms: f64,
 }
 
 impl Postgres {
@@ -84,6 +101,7 @@ impl Postgres {
                 .current_dir(folder.path()))?;
         }
 
+        let counts = has_library(&bin, "pg_stat_statements.so");
         // Another process can take the port between our look and the server's bind.
         let mut last = String::new();
         for _ in 0..3 {
@@ -102,13 +120,23 @@ impl Postgres {
             ] {
                 command.args(["-c", setting]);
             }
+            if counts {
+                for setting in [
+                    "shared_preload_libraries=pg_stat_statements",
+                    "pg_stat_statements.track=all",
+                    "pg_stat_statements.max=10000",
+                    "pg_stat_statements.track_utility=on",
+                ] {
+                    command.args(["-c", setting]);
+                }
+            }
             // SIGQUIT, immediate shutdown: the data is thrown away.
             let server = Child::spawn_with("postgres", &mut command, libc::SIGQUIT, Some(folder.path()))
                 .map_err(|error| failed("cannot start the server", &error))?;
             let ready = |line: &str| line.contains("database system is ready to accept connections").then_some(());
             match server.wait_for_line(Duration::from_secs(60), ready) {
                 Ok(()) => {
-                    return Ok(Self { server, bin, folder, port, password, tls });
+                    return Ok(Self { server, bin, folder, port, password, tls, counts });
                 }
                 Err(error) => last = error,
             }
@@ -189,14 +217,70 @@ impl Postgres {
     /// # Errors
     /// What psql said.
     pub fn psql(&self, db: &str, sql: &str) -> io::Result<String> {
+        self.psql_with(db, sql, &[])
+    }
+
+    /// Runs SQL and returns its rows, field by field as text; NULL is empty. Values may have newlines in them.
+    ///
+    /// # Errors
+    /// What psql said.
+    pub fn rows(&self, db: &str, sql: &str) -> io::Result<Vec<Vec<String>>> {
+        // Unit and record separators, which no text of ours has.
+        let text = self.psql_with(db, sql, &["-F", "\x1f", "-R", "\x1e"])?;
+        let rows = text.split('\x1e').filter(|row| !row.is_empty());
+        Ok(rows.map(|row| row.split('\x1f').map(str::to_owned).collect()).collect())
+    }
+
+    fn psql_with(&self, db: &str, sql: &str, more: &[&str]) -> io::Result<String> {
         let output = Command::new(self.bin.join("psql"))
-            .args(["-XAtq", "-v", "ON_ERROR_STOP=1", "-c", sql, &self.url(db)])
+            .args(["-XAtq", "-v", "ON_ERROR_STOP=1"])
+            .args(more)
+            .args(["-c", sql, &self.url(db)])
             .output()?;
         if output.status.success() {
             Ok(String::from_utf8_lossy(&output.stdout).trim_end().to_owned())
         } else {
             Err(io::Error::other(format!("psql: {}", String::from_utf8_lossy(&output.stderr).trim())))
         }
+    }
+
+    /// Counts statements from now on, with nothing counted so far.
+    ///
+    /// # Errors
+    /// A [`Skip`] where `pg_stat_statements` is not installed, or what the server said.
+    pub fn count_statements(&self) -> Result<(), Skip> {
+        if !self.counts {
+            return Err(Skip::new("PostgreSQL has no pg_stat_statements: install postgresql-contrib"));
+        }
+        let sql = "SET client_min_messages = warning; CREATE EXTENSION IF NOT EXISTS pg_stat_statements;
+                   SELECT pg_stat_statements_reset()";
+        self.psql("postgres", sql).map(drop).map_err(|error| Skip::new(error.to_string()))
+    }
+
+    /// What was counted since [`Postgres::count_statements`], the costliest first, without statements on
+    /// `pg_stat_statements` itself.
+    ///
+    /// # Errors
+    /// What psql said, for instance because nobody counts.
+    pub fn statements(&self) -> io::Result<Vec<Statement>> {
+        let sql = "SELECT query, sum(calls), sum(rows), sum(total_exec_time), sum(total_exec_time) / sum(calls)
+                   FROM pg_stat_statements WHERE query NOT LIKE '%pg_stat_statements%'
+                   GROUP BY query ORDER BY 4 DESC";
+        let rows = self.rows("postgres", sql)?;
+        let read = |row: &[String]| {
+            let [query, calls, rows, total, mean] = row else {
+                return None;
+            };
+            Some(Statement {
+                query: query.clone(),
+                calls: calls.parse().ok()?,
+                rows: rows.parse().ok()?,
+                total_ms: total.parse().ok()?,
+                mean_ms: mean.parse().ok()?,
+            })
+        };
+        let bad = |row: &[String]| io::Error::other(format!("pg_stat_statements: a row of another form: {row:?}"));
+        rows.iter().map(|row| read(row).ok_or_else(|| bad(row))).collect()
     }
 
     /// The server's last log lines.
@@ -217,6 +301,13 @@ fn find_bin() -> Result<PathBuf, Skip> {
         .max_by_key(|bin| version(bin))
         .or_else(|| find_on_path("initdb").and_then(|initdb| initdb.canonicalize().ok()?.parent().map(Path::to_owned)))
         .ok_or_else(|| Skip::new("no PostgreSQL server is installed (no initdb): run `cargo xtask setup`"))
+}
+
+/// Whether the server can load a library: `$libdir` as Debian and Arch, Fedora, and an own build have it.
+fn has_library(bin: &Path, name: &str) -> bool {
+    ["../lib", "../lib/postgresql", "../lib/pgsql", "../lib64/pgsql", "../lib64/postgresql"]
+        .iter()
+        .any(|folder| bin.join(folder).join(name).is_file())
 }
 
 /// Who the server runs as: PostgreSQL refuses to run as root.
@@ -300,5 +391,29 @@ mod tests {
         drop(postgres);
         assert!(!folder.exists());
         assert!(!Path::new(&format!("/proc/{pid}")).exists());
+    }
+
+    #[test]
+    fn statements_are_counted_by_the_server_and_rows_are_read_field_by_field() {
+        let name = "statements_are_counted_by_the_server_and_rows_are_read_field_by_field";
+        let postgres = match Postgres::start_with(Tls::Off) {
+            Ok(postgres) => postgres,
+            Err(reason) => return skip(name, reason),
+        };
+        if let Err(reason) = postgres.count_statements() {
+            return skip(name, reason);
+        }
+        for n in 0..3 {
+            postgres.psql("postgres", &format!("SELECT generate_series(1, {n})")).expect("query");
+        }
+        postgres.psql("postgres", "BEGIN; COMMIT").expect("utility statements");
+        let statements = postgres.statements().expect("statements");
+        let of = |query: &str| statements.iter().find(|statement| statement.query == query);
+        let series = of("SELECT generate_series($1, $2)").unwrap_or_else(|| panic!("{statements:?}"));
+        assert_eq!((series.calls, series.rows), (3, 3));
+        assert!((series.mean_ms * 3.0 - series.total_ms).abs() < 1e-6 && series.total_ms > 0.0, "{series:?}");
+        assert_eq!(of("COMMIT").map(|commit| commit.calls), Some(1), "{statements:?}");
+        let rows = postgres.rows("postgres", "SELECT n, 'a' || chr(10) || 'b|c', NULL FROM generate_series(1, 2) n");
+        assert_eq!(rows.expect("rows"), [["1", "a\nb|c", ""], ["2", "a\nb|c", ""]]);
     }
 }

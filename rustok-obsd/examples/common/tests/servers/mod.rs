@@ -9,18 +9,19 @@ use example_common::causal::{self, Outcome};
 use example_common::load::mix::Mix;
 use example_common::load::report::{self, Log, Logged, Summary};
 use example_common::load::{Options, run};
+use example_common::sql;
 use example_common::truth::{self, Record};
 use test_support::{Child, Postgres, Skip};
 
 /// What a run left.
-pub struct Run {
-    pub summary: Summary,
-    pub log: Vec<Logged>,
-    pub records: Vec<Record>,
+struct Run {
+    summary: Summary,
+    log: Vec<Logged>,
+    records: Vec<Record>,
 }
 
-/// Starts `program` on a database, sends `requests` of a mix, and ends it in order.
-pub fn observe(postgres: &Postgres, program: &str, mix: Mix, requests: u64) -> Run {
+/// Starts `program` on a database, sends `requests` of a mix after `started`, and ends it in order.
+fn observe(postgres: &Postgres, program: &str, mix: Mix, requests: u64, started: impl FnOnce()) -> Run {
     let folder = tempfile::tempdir().expect("temporary folder");
     let (truth_file, log_file) = (folder.path().join("truth.jsonl"), folder.path().join("log.jsonl"));
     let mut command = Command::new(program);
@@ -32,6 +33,7 @@ pub fn observe(postgres: &Postgres, program: &str, mix: Mix, requests: u64) -> R
     let addr = server
         .wait_for_line(Duration::from_secs(30), |line| line.strip_prefix("listening on http://")?.parse().ok())
         .expect("the server listens");
+    started();
     let options = Options { addr, concurrency: 32, requests: Some(requests), duration: None, rate: None, seed: 3, mix };
     let summary = load(&options, &log_file);
     let status = server.stop(libc::SIGTERM, Duration::from_secs(25)).expect("SIGTERM ends it");
@@ -52,7 +54,7 @@ fn load(options: &Options, log: &Path) -> Summary {
 
 /// Every request ran the statements that its route is due to run, in the tasks in which it is due to.
 pub fn causality_is_as_due(program: &str) -> Result<(), Skip> {
-    let run = observe(&Postgres::start()?, program, Mix::Causal, 3000);
+    let run = observe(&Postgres::start()?, program, Mix::Causal, 3000, || {});
     assert_eq!(run.summary.requests + run.summary.aborted, 3000);
     let routes = causal::routes();
     let logged: HashMap<&str, &Logged> = run.log.iter().map(|logged| (&*logged.id, logged)).collect();
@@ -90,5 +92,36 @@ pub fn causality_is_as_due(program: &str) -> Result<(), Skip> {
     }
     let late = run.records.iter().map(|record| record.late.len()).sum::<usize>();
     assert!(late > 50, "{late}");
+    Ok(())
+}
+
+/// The ground truth has as many statements of each kind as the database itself counted.
+pub fn statements_are_those_that_the_database_counted(program: &str) -> Result<(), Skip> {
+    let postgres = Postgres::start()?;
+    postgres.count_statements()?;
+    let run = observe(&postgres, program, Mix::Database, 2000, || postgres.count_statements().expect("a reset"));
+    assert_eq!((run.summary.requests, run.summary.aborted), (2000, 0));
+    let mut noted: BTreeMap<&str, (u64, u64)> = BTreeMap::new();
+    for query in run.records.iter().flat_map(Record::all_queries) {
+        assert!(!query.cancelled && !query.error && !query.by_pool, "{query:?}");
+        let (calls, rows) = noted.entry(&query.sql).or_default();
+        *calls += 1;
+        // `execute_unprepared` and `execute` of a SELECT count differently from server to server.
+        *rows += if query.sql == sql::READY || query.sql == sql::COUNT_TENANTS { 1 } else { query.rows };
+    }
+    // Constants are parameters to the database, numbered behind those that there are.
+    let literal = BTreeMap::from([
+        (sql::READY, "SELECT $1".to_owned()),
+        (sql::TAKE, sql::TAKE.replace("- 1", "- $2")),
+        (sql::OUTBOX, sql::OUTBOX.replace("'stock.changed'", "$3").replace("'pending'", "$4")),
+    ]);
+    let noted: BTreeMap<_, _> = noted
+        .into_iter()
+        .map(|(sql, count)| (literal.get(sql).cloned().unwrap_or_else(|| sql.to_owned()), count))
+        .collect();
+    let statements = postgres.statements().expect("pg_stat_statements");
+    let counted: BTreeMap<_, _> =
+        statements.into_iter().map(|statement| (statement.query, (statement.calls, statement.rows))).collect();
+    assert_eq!(noted, counted);
     Ok(())
 }
