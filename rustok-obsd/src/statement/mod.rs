@@ -1,8 +1,21 @@
 //! SQL statements as metrics and spans tell them: without literals, with a fingerprint.
 //!
-//! Reads: SQL text as captured. Yields: [`Statement`]s, shared. Costs: one analysis per distinct text.
+//! Reads: SQL text as captured. Yields: [`Statement`]s, shared ([`StatementCache`]). Costs: one analysis per distinct
+//! text.
+//!
+//! The text follows OpenTelemetry's conventions for `db.query.text`: parameters (`$1`) stay, literals become `?`, lists
+//! behind IN become `(?)`. No literal survives, whatever the text: what cannot be read with certainty is taken for one.
 
+mod cache;
+mod fold;
+mod summary;
+mod token;
+
+pub use cache::{CacheStats, StatementCache};
+
+use fold::{Fnv, Folder};
 use std::sync::Arc;
+use token::Token;
 
 /// What is known of a statement's text.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -33,3 +46,110 @@ pub struct Statement {
     /// What is known of the text.
     pub knowledge: Knowledge,
 }
+
+impl Statement {
+    /// A statement that was prepared before it could be seen.
+    #[must_use]
+    pub fn unknown() -> Self {
+        Self::placeholder("unknown statement", Knowledge::Unknown)
+    }
+
+    /// Traffic that shows no text.
+    #[must_use]
+    pub fn opaque() -> Self {
+        Self::placeholder("opaque traffic", Knowledge::Opaque)
+    }
+
+    fn placeholder(name: &str, knowledge: Knowledge) -> Self {
+        let mut hash = Fnv::default();
+        name.bytes().for_each(|byte| hash.add(byte));
+        let empty: Arc<str> = "".into();
+        Self {
+            text: Arc::clone(&empty),
+            summary: Arc::clone(&empty),
+            operation: empty,
+            collection: None,
+            fingerprint: hash.0,
+            knowledge,
+        }
+    }
+
+    /// Analyses a text. `truncated`: it is the beginning of a longer one. [`StatementCache`] remembers results.
+    #[must_use]
+    pub fn analyse(raw: &[u8], truncated: bool) -> Self {
+        Analyst::default().analyse(raw, truncated)
+    }
+
+    /// RusToK's label `query_type`: `select`, `insert`, `update`, `delete`, `begin`, `commit`, `rollback`, …; `other`
+    /// where the operation has none of its own.
+    #[must_use]
+    pub fn query_type(&self) -> &'static str {
+        const TYPES: [(&str, &str); 29] = [
+            ("SELECT", "select"),
+            ("VALUES", "select"),
+            ("TABLE", "select"),
+            ("INSERT", "insert"),
+            ("UPDATE", "update"),
+            ("DELETE", "delete"),
+            ("MERGE", "merge"),
+            ("COPY", "copy"),
+            ("TRUNCATE", "truncate"),
+            ("BEGIN", "begin"),
+            ("START", "begin"),
+            ("COMMIT", "commit"),
+            ("END", "commit"),
+            ("ROLLBACK TO", "rollback_to"),
+            ("ROLLBACK", "rollback"),
+            ("ABORT", "rollback"),
+            ("SAVEPOINT", "savepoint"),
+            ("RELEASE", "release"),
+            ("SET", "set"),
+            ("SHOW", "show"),
+            ("CREATE", "create"),
+            ("ALTER", "alter"),
+            ("DROP", "drop"),
+            ("EXPLAIN", "explain"),
+            ("CALL", "call"),
+            ("LOCK", "lock"),
+            ("LISTEN", "listen"),
+            ("NOTIFY", "notify"),
+            ("BATCH", "batch"),
+        ];
+        let first = self.operation.split(' ').next().unwrap_or("");
+        let known = TYPES.iter().find(|(operation, _)| *operation == &*self.operation || *operation == first);
+        known.map_or("other", |(_, name)| name)
+    }
+}
+
+/// Memory for analyses.
+#[derive(Default)]
+struct Analyst {
+    tokens: Vec<Token>,
+    folder: Folder,
+    text: String,
+}
+
+impl Analyst {
+    /// A longer text is read up to here.
+    const LIMIT: usize = 1 << 20;
+
+    fn analyse(&mut self, raw: &[u8], truncated: bool) -> Statement {
+        let truncated = truncated || raw.len() > Self::LIMIT;
+        let sql = String::from_utf8_lossy(&raw[..raw.len().min(Self::LIMIT)]);
+        token::tokenize(&sql, truncated, &mut self.tokens);
+        self.folder.fold(&sql, &self.tokens);
+        let fingerprint = self.folder.render(&sql, &mut self.text);
+        let outline = summary::outline(&sql, &self.folder.kept);
+        Statement {
+            text: self.text.as_str().into(),
+            summary: outline.summary.into(),
+            operation: outline.operation.into(),
+            collection: outline.collection.map(Into::into),
+            fingerprint,
+            knowledge: if truncated { Knowledge::Truncated } else { Knowledge::Whole },
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests;

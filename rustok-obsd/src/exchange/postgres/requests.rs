@@ -22,8 +22,11 @@ impl PostgresConnection {
             self.requests.resume();
             shared.stats.resyncs += 1;
         }
-        let [data, gap, tail] = pieces(io);
+        let [data, mut gap, tail] = pieces(io);
         self.read_requests(data, io, shared, sink);
+        if self.requests.is_gathering() && !gap.is_empty() {
+            self.read_request(&mut gap, io, shared, sink);
+        }
         if let Some(inferred) = self.inferred(gap, tail) {
             shared.stats.inferred_executes += 1;
             let skipped = Piece::Gap(self.requests.unread());
@@ -66,38 +69,42 @@ impl PostgresConnection {
 
     fn read_requests(&mut self, mut piece: Piece<'_>, io: &Io<'_>, shared: &mut Shared, sink: &mut Sink<'_>) {
         while !piece.is_empty() && !self.opaque {
-            if self.requests.is_at_start() {
-                self.asked = io.into();
-                self.parse_name = None;
-            }
-            // Taken out, because the message may borrow from the reader's buffer.
-            let mut reader = std::mem::replace(&mut self.requests, Reader::lost());
-            let starting = reader.is_untyped();
-            match reader.next(&mut piece, &mut shared.buffers) {
-                Step::Message(message) => {
-                    self.on_request(&message, shared, sink);
-                    match message {
-                        FrontendMessage::Startup { .. } => reader.typed(),
-                        FrontendMessage::Parse { name, .. } => self.parse_name = name.map(<[u8]>::len),
-                        _ => {}
-                    }
-                }
-                Step::Missing => {
-                    shared.stats.lost_sync += 1;
-                    self.break_off(io.time_ns, shared, sink);
-                }
-                Step::Malformed => {
-                    shared.stats.malformed += 1;
-                    if starting {
-                        // It never spoke the protocol.
-                        self.turn_opaque(io.time_ns, shared, sink);
-                    }
-                    self.break_off(io.time_ns, shared, sink);
-                }
-                Step::Partial | Step::Body | Step::Skipped => {}
-            }
-            self.requests = reader;
+            self.read_request(&mut piece, io, shared, sink);
         }
+    }
+
+    fn read_request(&mut self, piece: &mut Piece<'_>, io: &Io<'_>, shared: &mut Shared, sink: &mut Sink<'_>) {
+        if self.requests.is_at_start() {
+            self.asked = io.into();
+            self.parse_name = None;
+        }
+        // Taken out, because the message may borrow from the reader's buffer.
+        let mut reader = std::mem::replace(&mut self.requests, Reader::lost());
+        let starting = reader.is_untyped();
+        match reader.next(piece, &mut shared.buffers) {
+            Step::Message(message) => {
+                self.on_request(&message, shared, sink);
+                match message {
+                    FrontendMessage::Startup { .. } => reader.typed(),
+                    FrontendMessage::Parse { name, .. } => self.parse_name = name.map(<[u8]>::len),
+                    _ => {}
+                }
+            }
+            Step::Missing => {
+                shared.stats.lost_sync += 1;
+                self.break_off(io.time_ns, shared, sink);
+            }
+            Step::Malformed => {
+                shared.stats.malformed += 1;
+                if starting {
+                    // It never spoke the protocol.
+                    self.turn_opaque(io.time_ns, shared, sink);
+                }
+                self.break_off(io.time_ns, shared, sink);
+            }
+            Step::Partial | Step::Body | Step::Skipped => {}
+        }
+        self.requests = reader;
     }
 
     fn on_request(&mut self, message: &FrontendMessage<'_>, shared: &mut Shared, sink: &mut Sink<'_>) {

@@ -156,6 +156,12 @@ impl<D: Direction> Reader<D> {
         matches!(self.state, State::Lost)
     }
 
+    /// Part of a message is known of which nothing was told yet. A gap makes the reader tell it.
+    #[must_use]
+    pub const fn is_gathering(&self) -> bool {
+        matches!(self.state, State::Gather { .. })
+    }
+
     /// Bytes of the current body that need not be read.
     #[must_use]
     pub const fn unread(&self) -> u64 {
@@ -247,7 +253,6 @@ impl<D: Direction> Reader<D> {
         *piece = Piece::Bytes(bytes);
         let [a, b, c, d, e, f, g, h] = self.head;
         let (kind, length) = if self.untyped { (UNTYPED, [a, b, c, d]) } else { (a, [b, c, d, e]) };
-        // A first byte that begins no message is not worth waiting for.
         if known + added < size {
             self.state = State::Head((known + added) as u8);
             return Step::Partial;
