@@ -2,8 +2,9 @@
 
 use aya_ebpf::{
     bindings::{BPF_F_NO_PREALLOC, BPF_RB_AVAIL_DATA, BPF_RB_FORCE_WAKEUP, BPF_RB_NO_WAKEUP},
+    helpers::generated::bpf_get_smp_processor_id,
     macros::map,
-    maps::{HashMap, LruHashMap, PerCpuArray, RingBuf},
+    maps::{Array, HashMap, LruHashMap, PerCpuArray, RingBuf},
 };
 use rustok_obsd_ebpf::{COUNTERS, Counter, Layout, PlaceKey, Target};
 
@@ -29,10 +30,19 @@ pub static LAYOUTS: HashMap<PlaceKey, Layout> = HashMap::with_max_entries(4096, 
 #[map]
 pub static VERDICTS: LruHashMap<u64, u32> = LruHashMap::with_max_entries(8192, 0);
 
-/// Room to build a record: index 0 for sends, 1 for receives (the kernel does not run one program twice at a time on a
-/// CPU, but may interrupt one by another).
+/// Room to build a record, two for each CPU: for sends, then for receives (the kernel does not run one program twice at a
+/// time on a CPU, but may interrupt one by another). No per-CPU map: their values are bounded by 32 KiB
+/// (`PCPU_MIN_UNIT_SIZE`). The daemon sets the number.
 #[map]
-pub static SCRATCH: PerCpuArray<Scratch> = PerCpuArray::with_max_entries(2, 0);
+pub static SCRATCH: Array<Scratch> = Array::with_max_entries(2, 0);
+
+/// This CPU's room.
+#[inline(always)]
+pub fn scratch(receive: bool) -> Option<*mut Scratch> {
+    // SAFETY: a helper without arguments.
+    let cpu = unsafe { bpf_get_smp_processor_id() };
+    SCRATCH.get_ptr_mut(2 * cpu + u32::from(receive))
+}
 
 /// [`Counter`]s.
 #[map]

@@ -5,7 +5,7 @@ use rustok_obsd_ebpf::{Capture, Counter, IO_TRUNCATED, IO_UNREADABLE, Kind, Role
 
 use crate::{
     globals,
-    maps::{SCRATCH, VERDICTS, count},
+    maps::{self, VERDICTS, count},
     payload::{self, Scratch},
     socket::{self, SocketState},
     task::Current,
@@ -51,8 +51,8 @@ pub fn on_transfer<const RECEIVE: bool>(sk: u64, result: i32, flags: i32) {
     if state.capture == Capture::Off as u8 || (!RECEIVE && result == 0) {
         return;
     }
-    let Some(scratch) = SCRATCH.get_ptr_mut(u32::from(RECEIVE)) else { return };
-    // SAFETY: this CPU's slot of a map value, checked for null; the kernel does not run this program twice at a time on
+    let Some(scratch) = maps::scratch(RECEIVE) else { return };
+    // SAFETY: a map value of this CPU alone, checked for null; the kernel does not run this program twice at a time on
     // a CPU, and the other direction has another slot.
     let scratch = unsafe { &mut *scratch };
 

@@ -288,8 +288,14 @@ fn load(object: &[u8], offsets: &Offsets, settings: Settings) -> Result<Ebpf, Lo
         .override_global("WAKEUP_BYTES", &wakeup_bytes, true)
         .map_max_entries("EVENTS", ring_bytes)
         .map_max_entries("SOCKETS", sockets)
+        .map_max_entries("SCRATCH", 2 * cpus())
         .load(object)
         .map_err(load_error)
+}
+
+/// CPUs that the kernel may number.
+fn cpus() -> u32 {
+    aya::util::nr_cpus().ok().and_then(|cpus| u32::try_from(cpus).ok()).unwrap_or(1)
 }
 
 fn load_error(source: aya::EbpfError) -> LoadError {

@@ -15,6 +15,7 @@ mod overload;
 mod records;
 mod running;
 mod scene;
+mod scorecard;
 mod truth;
 
 /// The tests share the machine, its processes and its processors: one at a time.

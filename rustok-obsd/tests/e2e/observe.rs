@@ -214,7 +214,12 @@ pub fn replay(recorded: &Recorded) -> (Vec<Replayed>, rustok_obsd::exchange::Sta
                     done.push(Replayed { open: connection.open, seen: connection.seen });
                 }
             }
-            Record::Exec(_) | Record::Exit(_) | Record::Fork(_) | Record::TaskEnter(_) => {}
+            Record::Exec(_)
+            | Record::Exit(_)
+            | Record::Fork(_)
+            | Record::TaskEnter(_)
+            | Record::Call(..)
+            | Record::Spawn(_) => {}
         }
     }
     done.extend(live.into_values().map(|connection| Replayed { open: connection.open, seen: connection.seen }));

@@ -1,12 +1,14 @@
 //! What the shop wrote down of each request (`rustok-obsd/examples/common/src/truth.rs`), and the client (`report.rs`).
 
-use std::{fs, net::SocketAddr, path::Path};
+use std::{collections::HashMap, fs, net::SocketAddr, path::Path};
 
 use serde::Deserialize;
 
 #[derive(Clone, Debug, Deserialize)]
 pub struct Request {
+    pub id: u64,
     pub client_id: Option<String>,
+    pub trace_id: Option<String>,
     pub peer: SocketAddr,
     pub task: Option<u64>,
     pub method: String,
@@ -17,13 +19,32 @@ pub struct Request {
     pub end_ns: u64,
     pub aborted: bool,
     pub queries: Vec<Query>,
+    /// Statements that ended after the request did.
+    #[serde(default)]
+    pub late: Vec<Query>,
 }
 
 #[derive(Clone, Debug, Deserialize)]
 pub struct Query {
+    pub sql: String,
     pub task: Option<u64>,
     pub start_ns: u64,
     pub end_ns: u64,
+    #[serde(default)]
+    pub rows: u64,
+    #[serde(default)]
+    pub error: bool,
+    #[serde(default)]
+    pub cancelled: bool,
+    /// The pool's own task sent it later; nobody called it.
+    #[serde(default)]
+    pub by_pool: bool,
+}
+
+#[derive(Deserialize)]
+struct Late {
+    request: u64,
+    query: Query,
 }
 
 /// What the client saw.
@@ -38,17 +59,30 @@ impl Request {
     pub fn label(&self) -> &str {
         self.route.as_deref().unwrap_or("~unmatched")
     }
+
+    /// All its statements.
+    pub fn all_queries(&self) -> impl Iterator<Item = &Query> {
+        self.queries.iter().chain(&self.late)
+    }
 }
 
-/// All requests, without the statements that ended after theirs; the file's last line says how many there should be.
+/// All requests, each with its late statements; the file's last line says how many there should be.
 pub fn read(path: &Path) -> Vec<Request> {
     let text = fs::read_to_string(path).expect("the ground truth");
     let mut lines: Vec<&str> = text.lines().collect();
     let end: serde_json::Value = serde_json::from_str(lines.pop().expect("a last line")).expect("JSON");
     assert_eq!(end["end"]["dropped"], 0, "the server's own log is incomplete");
-    lines.retain(|line| !line.starts_with("{\"late\":"));
+    let (late, lines): (Vec<&str>, Vec<&str>) = lines.into_iter().partition(|line| line.starts_with("{\"late\":"));
     assert_eq!(end["end"]["records"], lines.len());
-    lines.iter().map(|line| serde_json::from_str(line).expect("a request")).collect()
+    let mut requests: Vec<Request> =
+        lines.iter().map(|line| serde_json::from_str(line).expect("a request")).collect();
+    let places: HashMap<u64, usize> = requests.iter().enumerate().map(|(at, request)| (request.id, at)).collect();
+    for line in late {
+        let mut value: serde_json::Value = serde_json::from_str(line).expect("JSON");
+        let late: Late = serde_json::from_value(value["late"].take()).expect("a late statement");
+        requests[places[&late.request]].late.push(late.query);
+    }
+    requests
 }
 
 /// The client's log.
