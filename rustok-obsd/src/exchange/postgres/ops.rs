@@ -61,7 +61,7 @@ pub(super) struct Op {
     /// ReadyForQuery after its Parse was read.
     prepared_ns: u64,
     pub(super) rows: Option<u64>,
-    pub(super) counted: u64,
+    counted: u64,
     sqlstate: Option<[u8; 5]>,
     done: Option<Done>,
 }
@@ -199,6 +199,22 @@ impl Ops {
         shared.stats.truncated_statements += u64::from(matches!(sql, WireSql::Text { truncated: true, .. }));
         let Moment { time_ns, task, tid } = op.begin;
         sink(WireEvent::Begin { op: serial, time_ns, task, tid, sql });
+    }
+
+    /// Counts a row where the beginning of the answer was told already.
+    pub(super) fn count_row(&mut self, serial: u64) -> bool {
+        let Some(op) = self.find(serial).filter(|op| op.first_told) else {
+            return false;
+        };
+        op.counted += 1;
+        true
+    }
+
+    /// The portal has more rows: those that came are the operation's.
+    pub(super) fn suspend(&mut self, serial: u64) {
+        if let Some(op) = self.find(serial) {
+            op.rows = Some(op.counted);
+        }
     }
 
     /// An answer to the operation began to be read at this moment.
