@@ -27,7 +27,8 @@ mod responses;
 use super::Io;
 use crate::database::Ending;
 use crate::protocol::Buffers;
-use crate::protocol::postgres::{Backend, Frontend, Reader, SQL_LIMIT, TransactionStatus};
+pub use crate::protocol::postgres::TransactionStatus;
+use crate::protocol::postgres::{Backend, Frontend, Reader, SQL_LIMIT};
 use names::{Portals, Statements, Texts};
 use ops::Ops;
 
@@ -213,6 +214,8 @@ pub struct PostgresConnection {
     status: Option<TransactionStatus>,
     opaque: bool,
 }
+
+const _: () = assert!(size_of::<PostgresConnection>() <= 480, "an idle connection became expensive");
 
 /// Where a message began.
 #[derive(Clone, Copy, Debug, Default)]
