@@ -9,8 +9,8 @@
 //! at the Parse. So `Begin` comes when Execute is sent (or Parse fails), with the time of the first message.
 //!
 //! What happens when bytes are missing:
-//! * A gap inside a message changes nothing. Where a large Bind is followed by nothing but the Execute (and Close) and
-//!   Sync of sqlx, these are known from their sizes and the record's end.
+//! * A gap inside a message changes nothing. Where a large Bind is followed by nothing but what sqlx,
+//!   tokio-postgres or libpq send to execute it, that is known from its size and the record's end.
 //! * Any other gap over the heads of requests, and lost records, end what is in flight as
 //!   [`Incomplete`](Ending::Incomplete). The next record that reads as messages from end to end begins anew.
 //! * A gap over the heads of answers (rows that were not copied) waits for a record that ends with ReadyForQuery: where
