@@ -105,6 +105,7 @@ pub fn detect(bytes: &[u8], mid_stream: bool) -> Detected {
         http1::Starts::Perhaps if bytes.len() < 24 => return Detected::NeedMore,
         _ => {}
     }
+    let begins = if mid_stream { postgres::begins(bytes) } else { None };
     match bytes {
         [0x16, 0x03, 0..=4, _, _, 1, ..] => Detected::Request(Protocol::Tls),
         [0x16, 0x03, 0..=4, _, _, 2, ..] => Detected::Response(Protocol::Tls),
@@ -113,18 +114,11 @@ pub fn detect(bytes: &[u8], mid_stream: bool) -> Detected {
         [0, 0, _, _, 0, 3, 0, _, ..] | [0, 0, 0, 8 | 16, 0x04, 0xd2, 0x16, 0x2e..=0x30, ..] => {
             Detected::Request(Protocol::Postgres)
         }
-        // Parse, Bind, Query, Execute, Describe, Close, Sync with a sane length.
-        [b'P' | b'B' | b'Q' | b'E' | b'D' | b'C' | b'S', 0, length @ ..] if mid_stream && frontend_length(length) => {
-            Detected::Request(Protocol::Postgres)
-        }
+        _ if begins == Some(true) => Detected::Request(Protocol::Postgres),
+        _ if begins == Some(false) => Detected::Response(Protocol::Postgres),
         [0x16 | 0, ..] if bytes.len() < 8 => Detected::NeedMore,
         _ => Detected::Nothing,
     }
-}
-
-/// The rest of a frontend message's length is there and at least its own four bytes.
-fn frontend_length(rest: &[u8]) -> bool {
-    rest.first_chunk::<3>().is_some_and(|low| *low >= [0, 0, 4])
 }
 
 #[cfg(test)]
@@ -157,6 +151,20 @@ mod tests {
             (b"Q\0\0\0\x0dSELECT 1\0", true, Detected::Request(Protocol::Postgres)),
             (b"B\0\0\0\x20\0sqlx_s_1\0", true, Detected::Request(Protocol::Postgres)),
             (b"Q\0\0\0\x0dSELECT 1\0", false, Detected::Nothing),
+            (b"\0\0\0\x10\x04\xd2\x16\x2e\0\0\0\x01", false, Detected::Request(Protocol::Postgres)),
+            (b"\0\0\0\x29\0\x03\0\x02user\0", false, Detected::Request(Protocol::Postgres)),
+            (b"S\0\0\0\x04", true, Detected::Request(Protocol::Postgres)),
+            (b"X\0\0\0\x04", true, Detected::Request(Protocol::Postgres)),
+            (b"E\0\0\0\x09\0\0\0\0\0S\0\0\0\x04", true, Detected::Request(Protocol::Postgres)),
+            (b"D\0\0\0\x0fSsqlx_s_1\0", true, Detected::Request(Protocol::Postgres)),
+            (b"C\0\0\0\x06P\0S\0\0\0\x04", true, Detected::Request(Protocol::Postgres)),
+            (b"2\0\0\0\x04D\0\0\0\x0e\0\x01", true, Detected::Response(Protocol::Postgres)),
+            (b"Z\0\0\0\x05I", true, Detected::Response(Protocol::Postgres)),
+            (b"D\0\0\0\x0e\0\x01\0\0\0\x04", true, Detected::Response(Protocol::Postgres)),
+            (b"C\0\0\0\x0dSELECT 1\0Z\0\0\0\x05I", true, Detected::Response(Protocol::Postgres)),
+            (b"E\0\0\0\x60SERROR\0VERROR\0C42P01", true, Detected::Response(Protocol::Postgres)),
+            (b"S\0\0\0\x16TimeZone\0", true, Detected::Response(Protocol::Postgres)),
+            (b"Q\x7f\xff\xff\xffSELECT 1\0", true, Detected::Nothing),
             (b"SSH-2.0-OpenSSH_9.2\r\n", false, Detected::Nothing),
             (b"EHLO mail.example\r\n", false, Detected::Nothing),
             (b"*1\r\n$4\r\nPING\r\n", false, Detected::Nothing),

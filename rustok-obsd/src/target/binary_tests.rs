@@ -11,7 +11,7 @@ use crate::target::report::BinaryReport;
 
 fn analyse(bytes: &[u8]) -> Binary {
     let id = content_id(bytes, bytes.len() as u64).unwrap();
-    Binary::inspect(bytes, id, bytes.len() as u64, |_| None)
+    Binary::inspect(bytes, id, bytes.len() as u64, &[], |_| None)
 }
 
 fn absence_of(binary: &Binary, point: ProbePoint) -> Option<Absence> {
@@ -66,7 +66,7 @@ fn a_file_that_cannot_be_read_is_an_error_that_names_it() {
 
 #[test]
 fn this_program_is_rust_with_tokio_and_its_debug_build_asks_for_calibration() {
-    let binary = Binary::analyse(Path::new("/proc/self/exe"), Path::new("/")).unwrap();
+    let binary = Binary::analyse(Path::new("/proc/self/exe"), Path::new("/"), &[]).unwrap();
     assert!(binary.is_rust && !binary.stripped && binary.rustc.is_some());
     assert!(binary.libraries.iter().any(|(library, _)| *library == Library::Tokio));
     assert_eq!(binary.places(ProbePoint::TokioTaskEnter).len(), 1);
@@ -109,7 +109,7 @@ fn a_stripped_copy_takes_its_symbols_from_the_debug_file_beside_it() {
     }
     assert!(objcopy(&["--strip-all".as_ref(), &link, exe.as_os_str(), stripped.as_os_str()]));
     let (whole, split) =
-        (Binary::analyse(&exe, Path::new("/")).unwrap(), Binary::analyse(&stripped, Path::new("/")).unwrap());
+        (Binary::analyse(&exe, Path::new("/"), &[]).unwrap(), Binary::analyse(&stripped, Path::new("/"), &[]).unwrap());
     assert!(split.stripped);
     assert_eq!(split.debug_file.as_deref(), Some(debug.as_path()));
     let code = |binary: &Binary| {
@@ -120,7 +120,7 @@ fn a_stripped_copy_takes_its_symbols_from_the_debug_file_beside_it() {
     };
     assert_eq!(code(&whole), code(&split), "the offset is the stripped file's own");
     std::fs::remove_file(&debug).unwrap();
-    let bare = Binary::analyse(&stripped, Path::new("/")).unwrap();
+    let bare = Binary::analyse(&stripped, Path::new("/"), &[]).unwrap();
     assert_eq!(absence_of(&bare, ProbePoint::TokioTaskEnter), Some(Absence::Stripped));
     assert!(bare.is_rust && bare.libraries.iter().any(|(library, _)| *library == Library::Tokio));
 }

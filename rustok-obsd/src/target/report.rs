@@ -6,7 +6,7 @@ use std::fmt;
 use std::path::{Path, PathBuf};
 
 use super::binary::{Binary, BinaryError, Presence};
-use super::points::ProbePoint;
+use super::points::{Library, ProbePoint};
 use super::tokio_slot::TaskSlot;
 
 /// A binary's probe points, printable.
@@ -66,11 +66,28 @@ impl BinaryReport {
         })
     }
 
-    /// Whether everything that the daemon wants is there: the exit code of the command.
+    /// Whether everything that the daemon wants is there: the exit code of the command. A library that is not linked in
+    /// has no functions to miss, and one function that takes statements is enough.
     #[must_use]
     pub fn is_complete(&self) -> bool {
-        ProbePoint::ALL.iter().all(|&point| !self.binary.places(point).is_empty())
-            && !matches!(self.binary.task_slot, TaskSlot::Absent { .. })
+        let binary = &self.binary;
+        let there = |point: ProbePoint| !binary.places(point).is_empty();
+        let needed = |point: &ProbePoint| match point {
+            ProbePoint::SqlxStatement => false,
+            ProbePoint::SqlxQuery | ProbePoint::SqlxQueryEnd => {
+                binary.has(Library::Sqlx) && !there(ProbePoint::SqlxStatement)
+            }
+            // sqlx serves other databases too, and a mapper may be used without transactions.
+            ProbePoint::SqlxNotice
+            | ProbePoint::SqlxBegin
+            | ProbePoint::SqlxRollback
+            | ProbePoint::SeaOrmBegin
+            | ProbePoint::Custom(_) => false,
+            ProbePoint::SeaOrmCall => binary.has(Library::SeaOrm),
+            ProbePoint::AxumRoute | ProbePoint::TokioTaskEnter | ProbePoint::TokioSpawn => true,
+        };
+        ProbePoint::ALL.iter().filter(|point| needed(point)).all(|&point| there(point))
+            && !matches!(binary.task_slot, TaskSlot::Absent { .. })
     }
 }
 

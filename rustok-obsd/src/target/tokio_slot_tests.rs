@@ -107,7 +107,7 @@ fn thread_pointer() -> u64 {
 #[cfg(target_arch = "x86_64")]
 #[test]
 fn the_slot_of_this_program_holds_the_id_of_its_tasks() {
-    let binary = Binary::analyse(Path::new("/proc/self/exe"), Path::new("/")).unwrap();
+    let binary = Binary::analyse(Path::new("/proc/self/exe"), Path::new("/"), &[]).unwrap();
     let memory = ProcessMemory::new(std::process::id());
     let runtime = tokio::runtime::Builder::new_current_thread().build().unwrap();
     let task = || tokio::task::id().to_string().parse::<u64>().unwrap();

@@ -1,5 +1,6 @@
 //! The ring's entries of a keep-alive connection to an axum server, as the kernel programs write them.
 
+use rustok_obsd::{contract::database::DatabaseRecorder, database::tracker::Drivers};
 use std::{
     collections::HashMap,
     sync::{
@@ -52,11 +53,15 @@ impl Traffic {
         let (commands, obeyed) = mpsc::channel();
         let (noticed, notices) = mpsc::channel();
         let (recorder, metrics) = HttpRecorder::new(Limits::default());
+        let (database, _) = DatabaseRecorder::new(rustok_obsd::contract::database::Settings::default());
         let own = Arc::new(SelfMetrics::new(Build { version: "0", revision: "0", rustc: "0" }));
         let parts = Parts {
             wanted: rustok_obsd::exchange::Wanted::default(),
             most_connections: 1000,
             recorder,
+            database,
+            statement_bytes: 16_383,
+            ports: Vec::new(),
             tracer: None,
             own: Arc::clone(&own),
             verdicts: None,
@@ -67,7 +72,7 @@ impl Traffic {
         let resource = Arc::new(Resources::new(&Config::default()).describe(&Configured::default(), process.pid));
         let labels = TargetLabels { service_name: "shop".into(), ..TargetLabels::default() };
         let namer = RouteNamer::new(Patterns::default(), RouteNamer::DEFAULT_CAP);
-        let added = Added { process, key: TargetKey(1), labels, resource, namer, routes_exact: true };
+        let added = Added { process, key: TargetKey(1), labels, resource, namer, routes_exact: true, drivers: Drivers::default() };
         commands.send(Command::Add(Box::new(added))).expect("the pipeline listens");
         pipeline.obey();
         let mut traffic = Self {

@@ -84,7 +84,9 @@ fn request<'s>(status: u16, spent: Option<&'s Spent<'s>>) -> Exchange<'s> {
         told: false,
         id: 1,
         spent,
-        ids: None,
+        ids: crate::trace::Decision::Undecided,
+        tenant: b"",
+        headers: crate::exchange::Headers::default(),
     }
 }
 

@@ -9,8 +9,8 @@
 //! at the Parse. So `Begin` comes when Execute is sent (or Parse fails), with the time of the first message.
 //!
 //! What happens when bytes are missing:
-//! * A gap inside a message changes nothing. Where a large Bind is followed by nothing but the Execute (and Close) and
-//!   Sync of sqlx, these are known from their sizes and the record's end.
+//! * A gap inside a message changes nothing. Where a large Bind is followed by nothing but what sqlx,
+//!   tokio-postgres or libpq send to execute it, that is known from its size and the record's end.
 //! * Any other gap over the heads of requests, and lost records, end what is in flight as
 //!   [`Incomplete`](Ending::Incomplete). The next record that reads as messages from end to end begins anew.
 //! * A gap over the heads of answers (rows that were not copied) waits for a record that ends with ReadyForQuery: where
@@ -27,7 +27,8 @@ mod responses;
 use super::Io;
 use crate::database::Ending;
 use crate::protocol::Buffers;
-use crate::protocol::postgres::{Backend, Frontend, Reader, SQL_LIMIT, TransactionStatus};
+pub use crate::protocol::postgres::TransactionStatus;
+use crate::protocol::postgres::{Backend, Frontend, Reader, SQL_LIMIT};
 use names::{Portals, Statements, Texts};
 use ops::Ops;
 
@@ -213,6 +214,8 @@ pub struct PostgresConnection {
     status: Option<TransactionStatus>,
     opaque: bool,
 }
+
+const _: () = assert!(size_of::<PostgresConnection>() <= 480, "an idle connection became expensive");
 
 /// Where a message began.
 #[derive(Clone, Copy, Debug, Default)]

@@ -117,20 +117,23 @@ impl Statements {
     }
 }
 
-/// Portals of a connection: which text each runs, `None` inside where the statement is unknown.
+/// What a portal runs; `None` where the statement is unknown.
+type Bound = Option<Arc<Text>>;
+
+/// Portals of a connection.
 #[derive(Debug, Default)]
 pub(super) struct Portals {
-    unnamed: Option<Option<Arc<Text>>>,
-    named: Vec<(Box<[u8]>, Option<Arc<Text>>)>,
+    unnamed: Bound,
+    named: Vec<(Box<[u8]>, Bound)>,
 }
 
 impl Portals {
     /// Named portals of one connection; they end with their transaction.
     pub(super) const NAMES: usize = 64;
 
-    pub(super) fn set(&mut self, name: &[u8], text: Option<Arc<Text>>) {
+    pub(super) fn set(&mut self, name: &[u8], text: Bound) {
         if name.is_empty() {
-            self.unnamed = Some(text);
+            self.unnamed = text;
         } else if let Some((_, place)) = self.named.iter_mut().find(|(known, _)| **known == *name) {
             *place = text;
         } else {
@@ -141,9 +144,9 @@ impl Portals {
         }
     }
 
-    pub(super) fn get(&self, name: &[u8]) -> Option<Arc<Text>> {
+    pub(super) fn get(&self, name: &[u8]) -> Bound {
         if name.is_empty() {
-            return self.unnamed.clone().flatten();
+            return self.unnamed.clone();
         }
         self.named.iter().find(|(known, _)| **known == *name).and_then(|(_, text)| text.clone())
     }

@@ -61,7 +61,7 @@ pub(super) struct Op {
     /// ReadyForQuery after its Parse was read.
     prepared_ns: u64,
     pub(super) rows: Option<u64>,
-    pub(super) counted: u64,
+    counted: u64,
     sqlstate: Option<[u8; 5]>,
     done: Option<Done>,
 }
@@ -117,8 +117,10 @@ impl Ops {
         }
     }
 
+    /// They are in the order of their numbers.
     fn find(&mut self, serial: u64) -> Option<&mut Op> {
-        self.ops.iter_mut().find(|op| op.serial == serial)
+        let at = self.ops.binary_search_by_key(&serial, |op| op.serial).ok()?;
+        self.ops.get_mut(at)
     }
 
     pub(super) fn get(&mut self, serial: u64) -> Option<&mut Op> {
@@ -154,7 +156,7 @@ impl Ops {
 
     /// The operation being put together takes a Bind to this text; `false` where it is another one's.
     pub(super) fn bind_current(&mut self, text: Option<&Arc<Text>>, at: Moment) -> bool {
-        let Some(op) = self.current.and_then(|serial| self.ops.iter_mut().find(|op| op.serial == serial)) else {
+        let Some(op) = self.current.and_then(|serial| self.find(serial)) else {
             return false;
         };
         let same = matches!((&op.text, text), (Some(own), Some(text)) if Arc::ptr_eq(own, text));
@@ -167,8 +169,8 @@ impl Ops {
     }
 
     /// The operation being put together was bound.
-    pub(super) fn current_is_bound(&self) -> bool {
-        self.current.is_some_and(|serial| self.ops.iter().any(|op| op.serial == serial && op.bound))
+    pub(super) fn current_is_bound(&mut self) -> bool {
+        self.current.and_then(|serial| self.find(serial)).is_some_and(|op| op.bound)
     }
 
     /// Forgets the operation being put together; tells whether there was one that was only prepared.
@@ -176,7 +178,9 @@ impl Ops {
         let Some(serial) = self.current.take() else {
             return false;
         };
-        self.ops.retain(|op| op.serial != serial);
+        if let Ok(at) = self.ops.binary_search_by_key(&serial, |op| op.serial) {
+            self.ops.remove(at);
+        }
         true
     }
 
@@ -201,6 +205,22 @@ impl Ops {
         sink(WireEvent::Begin { op: serial, time_ns, task, tid, sql });
     }
 
+    /// Counts a row where the beginning of the answer was told already.
+    pub(super) fn count_row(&mut self, serial: u64) -> bool {
+        let Some(op) = self.find(serial).filter(|op| op.first_told) else {
+            return false;
+        };
+        op.counted += 1;
+        true
+    }
+
+    /// The portal has more rows: those that came are the operation's.
+    pub(super) fn suspend(&mut self, serial: u64) {
+        if let Some(op) = self.find(serial) {
+            op.rows = Some(op.counted);
+        }
+    }
+
     /// An answer to the operation began to be read at this moment.
     pub(super) fn answer(&mut self, serial: u64, at: Moment, shared: &mut Shared, sink: &mut Sink<'_>) {
         if serial == 0 {
@@ -216,7 +236,9 @@ impl Ops {
         }
         if op.told && !op.first_told {
             op.first_told = true;
-            sink(WireEvent::First { op: serial, time_ns: at.time_ns });
+            // Bytes that came before the question are no answer, whatever they look like.
+            let time_ns = at.time_ns.max(op.begin.time_ns);
+            sink(WireEvent::First { op: serial, time_ns });
         }
     }
 
@@ -355,8 +377,8 @@ impl Ops {
         }
     }
 
-    pub(super) fn is_done(&self, serial: u64) -> bool {
-        self.ops.iter().any(|op| op.serial == serial && op.done.is_some())
+    pub(super) fn is_done(&mut self, serial: u64) -> bool {
+        self.find(serial).is_some_and(|op| op.done.is_some())
     }
 
     /// No message was sent behind the one that ends the group.

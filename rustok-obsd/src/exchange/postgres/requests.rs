@@ -41,10 +41,12 @@ impl PostgresConnection {
     }
 
     /// The messages behind a body whose end was not captured, where the bytes left over and the last of them leave one
-    /// reading: Execute and Sync; Execute, Close and Sync (sqlx); or, behind a Parse, Describe and Sync (sqlx).
+    /// reading: Execute and Sync (tokio-postgres); Execute, Close and Sync (sqlx); Describe, Execute and Sync (libpq); or,
+    /// behind a Parse, Describe and Sync (sqlx).
     fn inferred(&self, gap: Piece<'_>, tail: Piece<'_>) -> Option<[&'static [u8]; 3]> {
         const EXECUTE: &[u8] = b"E\0\0\0\x09\0\0\0\0\0";
         const CLOSE: &[u8] = b"C\0\0\0\x06P\0";
+        const DESCRIBE_PORTAL: &[u8] = b"D\0\0\0\x06P\0";
         const DESCRIBE: &[u8] = b"D\0\0\0\x06S\0";
         const SYNC: &[u8] = b"S\0\0\0\x04";
         let Piece::Bytes([a, b, c, b'S', 0, 0, 0, 4]) = tail else {
@@ -59,6 +61,7 @@ impl PostgresConnection {
             // The last bytes of the row limit; or, with the type of a portal, of the Close.
             (None, 15, [_, _, _]) => Some([EXECUTE, b"", SYNC]),
             (None, 22, [6, b'P', 0]) => Some([EXECUTE, CLOSE, SYNC]),
+            (None, 22, [0, 0, _]) => Some([DESCRIBE_PORTAL, EXECUTE, SYNC]),
             (Some(0), 12, [6, b'S', 0]) => Some([DESCRIBE, b"", SYNC]),
             (Some(name), rest, [_, b, 0]) if b != 0 && name > 0 && rest == 12 + name as u64 => {
                 Some([DESCRIBE, b"", SYNC])

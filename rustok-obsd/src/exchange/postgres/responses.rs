@@ -101,6 +101,13 @@ impl PostgresConnection {
         let Some(front) = self.ops.front() else {
             return self.on_unexpected(message, now_ns, shared, sink);
         };
+        // Rows come by the hundred.
+        if message == BackendMessage::DataRow
+            && matches!(front.kind, Kind::Execute | Kind::Query)
+            && self.ops.count_row(front.op)
+        {
+            return;
+        }
         let at = Moment { time_ns: now_ns, ..self.answered };
         if !suits(front.kind, message) {
             shared.stats.mismatches += 1;
@@ -125,11 +132,7 @@ impl PostgresConnection {
             | BackendMessage::CloseComplete
             | BackendMessage::NoData => self.ops.pop(),
             BackendMessage::RowDescription if front.kind == Kind::Describe => self.ops.pop(),
-            BackendMessage::DataRow => {
-                if let Some(op) = self.ops.get(front.op) {
-                    op.counted += 1;
-                }
-            }
+            BackendMessage::DataRow => _ = self.ops.count_row(front.op),
             BackendMessage::CommandComplete(tag) => {
                 if tag.forgets {
                     self.statements.clear();
@@ -144,9 +147,7 @@ impl PostgresConnection {
             }
             BackendMessage::EmptyQueryResponse => self.on_end_of_execute(front, now_ns, shared, sink),
             BackendMessage::PortalSuspended => {
-                if let Some(op) = self.ops.get(front.op) {
-                    op.rows = Some(op.counted);
-                }
+                self.ops.suspend(front.op);
                 self.on_end_of_execute(front, now_ns, shared, sink);
             }
             BackendMessage::CopyResponse(Copy::In) if front.kind == Kind::Execute => self.ops.ignore_syncs(),

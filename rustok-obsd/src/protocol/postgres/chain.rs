@@ -87,7 +87,13 @@ impl Begins for Frontend {
             (_, []) => true,
             (b'D' | b'C', [target, ..]) => matches!(target, b'S' | b'P'),
             // The portal's name, a zero byte, and the row limit fill the message.
-            (b'E', _) => c_string(body).is_none_or(|(name, _)| name.len() as u32 + 9 == length),
+            (b'E', _) => {
+                let own = &body[..body.len().min(length as usize - 4)];
+                match c_string(own) {
+                    Some((name, _)) => name.len() + 9 == length as usize,
+                    None => own.len() + 4 < length as usize,
+                }
+            }
             _ => true,
         }
     }
@@ -132,4 +138,36 @@ pub fn ends_ready(data: &[u8], tail: &[u8], length: usize) -> Option<Transaction
         [.., b'Z', 0, 0, 0, 5, status] => TransactionStatus::from_byte(*status),
         _ => None,
     }
+}
+
+/// Which side's message a record begins with, of a connection whose beginning was not seen: `Some(true)` the client's,
+/// `Some(false)` the server's. Types that both sides have are told apart by their bodies.
+#[must_use]
+pub fn begins(bytes: &[u8]) -> Option<bool> {
+    let [kind, a, b, c, d, body @ ..] = bytes else {
+        return None;
+    };
+    let length = u32::from_be_bytes([*a, *b, *c, *d]);
+    // A first message of more than 16 MiB is more likely none.
+    let client = *a == 0 && Frontend::plausible(*kind, length) && Frontend::sane(*kind, length, body);
+    let server = *a == 0 && Backend::plausible(*kind, length) && Backend::sane(*kind, length, body);
+    let client = match (kind, body) {
+        // CommandComplete's tag may begin as Close does, with S or P: it has a second capital and no zero byte early.
+        (b'C', [b'S' | b'P', second, ..]) => client && !(second.is_ascii_uppercase() && server && is_tag(body)),
+        // Rows of binary zeros are no names.
+        (b'P' | b'B' | b'Q' | b'E' | b'D' | b'C' | b'S' | b'H' | b'X' | b'F', _) => client,
+        // CopyData and the rest come from either side, and never first.
+        _ => false,
+    };
+    let server = server && !matches!(kind, b'd' | b'c');
+    match (client, server) {
+        (true, _) => Some(true),
+        (false, true) => Some(false),
+        (false, false) => None,
+    }
+}
+
+fn is_tag(body: &[u8]) -> bool {
+    const TAGS: [&[u8]; 6] = [b"SELECT", b"SET", b"SAVEPOINT", b"SHOW", b"START", b"PREPARE"];
+    TAGS.iter().any(|tag| body.starts_with(tag))
 }

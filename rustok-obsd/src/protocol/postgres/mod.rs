@@ -13,7 +13,7 @@ mod frontend;
 mod reader;
 
 pub use backend::{Backend, BackendMessage, Copy, Severity, Tag};
-pub use chain::{Chain, ends_ready};
+pub use chain::{Chain, begins, ends_ready};
 pub use frontend::{Frontend, FrontendMessage, Target};
 pub use reader::{Direction, Reader, Step};
 

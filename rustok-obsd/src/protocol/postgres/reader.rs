@@ -246,19 +246,38 @@ impl<D: Direction> Reader<D> {
         let Piece::Bytes(bytes) = *piece else {
             return self.give_up(piece, Step::Missing);
         };
+        // The usual case: a typed head that lies whole in the piece.
+        if known == 0
+            && !self.untyped
+            && let [kind, a, b, c, d, after @ ..] = bytes
+        {
+            return self.start(*kind, u32::from_be_bytes([*a, *b, *c, *d]), after, piece, buffers);
+        }
         let size = if self.untyped { 8 } else { 5 };
         let (known, added) = (usize::from(known), bytes.len().min(size - usize::from(known)));
         self.head[known..known + added].copy_from_slice(&bytes[..added]);
-        let mut bytes = &bytes[added..];
+        let bytes = &bytes[added..];
         *piece = Piece::Bytes(bytes);
-        let [a, b, c, d, e, f, g, h] = self.head;
+        let [a, b, c, d, e, ..] = self.head;
         let (kind, length) = if self.untyped { (UNTYPED, [a, b, c, d]) } else { (a, [b, c, d, e]) };
         if known + added < size {
             self.state = State::Head((known + added) as u8);
             return Step::Partial;
         }
-        let length = u32::from_be_bytes(length);
-        let (wanted, body) = if self.untyped {
+        self.start(kind, u32::from_be_bytes(length), bytes, piece, buffers)
+    }
+
+    /// A head was read; `bytes` follow it in the piece.
+    fn start<'p, 'i: 'p>(
+        &'p mut self,
+        kind: u8,
+        length: u32,
+        bytes: &'i [u8],
+        piece: &mut Piece<'i>,
+        buffers: &mut Buffers,
+    ) -> Step<D::Message<'p>> {
+        *piece = Piece::Bytes(bytes);
+        let (wanted, body) = if kind == UNTYPED {
             if !(8..=10_000).contains(&length) {
                 return self.give_up(piece, Step::Malformed);
             }
@@ -270,7 +289,7 @@ impl<D: Direction> Reader<D> {
             (D::wanted(kind, length - 4, self.limit), length - 4)
         };
         let there = bytes.len().min(wanted as usize);
-        let prefix = &bytes[..there];
+        let (prefix, after) = bytes.split_at(there);
         if there < wanted as usize && !(kind != UNTYPED && D::enough(kind, prefix)) {
             self.buffer = buffers.take();
             self.buffer.extend_from_slice(prefix);
@@ -278,12 +297,12 @@ impl<D: Direction> Reader<D> {
             self.state = State::Gather { kind, wanted, body };
             return Step::Partial;
         }
-        bytes = &bytes[there..];
-        *piece = Piece::Bytes(bytes);
+        *piece = Piece::Bytes(after);
         self.state = rest(body - there as u32);
         if kind == UNTYPED {
-            let code = u32::from_be_bytes([e, f, g, h]);
-            return D::read_untyped(code, prefix).map_or_else(|| self.malformed(), Step::Message);
+            let [.., e, f, g, h] = self.head;
+            return D::read_untyped(u32::from_be_bytes([e, f, g, h]), prefix)
+                .map_or_else(|| self.malformed(), Step::Message);
         }
         Step::Message(D::read(kind, prefix, self.limit))
     }

@@ -80,7 +80,7 @@ fn a_large_bind_hides_nothing() {
     let mut bench = Bench::started();
     bench.send(&prepare("s", "INSERT INTO t VALUES ($1)"));
     bench.receive(&prepared());
-    // sqlx; tokio-postgres, whose Bind is followed by Execute and Sync.
+    // libpq, sqlx, tokio-postgres.
     let bound = bind("", "s", &[b'E'; 5000]);
     for rest in [[run(""), message(b'C', b"P\0"), SYNC.to_vec()].concat(), [run(""), SYNC.to_vec()].concat()] {
         let closes = rest.len() == 22;

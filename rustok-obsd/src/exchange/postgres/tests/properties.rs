@@ -49,14 +49,14 @@ fn check(seen: &[Seen]) {
     let mut last = 0;
     for event in seen {
         match event {
-            Seen::Begin(op, ..) => {
+            Seen::Begin(op, time_ns, ..) => {
                 assert!(*op > last, "{seen:?}");
                 last = *op;
-                open.push(*op);
+                open.push((*op, *time_ns));
             }
-            Seen::First(op, _) => assert!(open.contains(op), "{seen:?}"),
-            Seen::End(op, ..) => {
-                let at = open.iter().position(|known| known == op);
+            Seen::First(op, time_ns) => assert!(open.iter().any(|(known, begin)| known == op && begin <= time_ns)),
+            Seen::End(op, time_ns, ..) => {
+                let at = open.iter().position(|(known, begin)| known == op && begin <= time_ns);
                 open.remove(at.expect("begun"));
             }
             _ => {}
