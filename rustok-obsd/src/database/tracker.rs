@@ -23,7 +23,7 @@ use super::open::{Kind, OpId, Open, OpenOperations, task_key};
 use super::requests::{Known, Requests};
 use super::sockets::Link;
 use super::tasks::{Origin, Tasks};
-use super::{Ending, Operation, Parent, Sight};
+use super::{Ending, Operation, Parent, Sight, System};
 use super::notice::error_code;
 use crate::statement::{Knowledge, Statement, StatementCache};
 
@@ -46,6 +46,8 @@ pub struct Drivers {
     pub tasks: bool,
     /// Tokio is linked in, so that a thread tells nothing.
     pub runtime: bool,
+    /// The database that sqlx was built for, where it is one.
+    pub system: System,
     /// A driver is linked in whose connections are tasks of their own.
     pub shared_connections: bool,
 }
@@ -321,7 +323,11 @@ impl Tracker {
         let Some(open) = self.open.remove(id) else { return };
         let link = if open.conn == 0 { None } else { self.links.get_mut(&open.conn) };
         let (mut addresses, mut namespace) = (None, None);
+        let mut system = self.drivers.get(&open.key.0).map_or(System::Postgresql, |drivers| drivers.system);
         if let Some(link) = link {
+            if link.speaks_postgres {
+                system = System::Postgresql;
+            }
             link.release(id, &open, ending);
             addresses = Some((link.local, link.remote));
             namespace = link.namespace.clone();
@@ -343,6 +349,7 @@ impl Tracker {
         let operation = Operation {
             statement: &open.statement,
             sight: open.sight,
+            system,
             task: open.task,
             tid: open.tid,
             parent,

@@ -27,6 +27,7 @@ fn operation<'a>(statement: &'a Arc<Statement>, namespace: Option<&'a Arc<str>>)
     Operation {
         statement,
         sight: Sight::SeaOrm,
+        system: System::Postgresql,
         task: 77,
         tid: 4242,
         parent: Parent::Request(1),
@@ -106,6 +107,7 @@ fn what_is_not_known_is_not_told() {
     });
     let bare = Operation {
         sight: Sight::Opaque,
+        system: System::Postgresql,
         task: 0,
         call_ns: 0,
         start_ns: 0,
