@@ -2,7 +2,7 @@
 
 use super::*;
 use crate::config::{Endpoint, Sampler, Traces};
-use crate::database::Parent;
+use crate::database::{Parent, System};
 use crate::exchange::TraceParent;
 use crate::trace::span::Conventions;
 use crate::trace::{Decision, TargetKey, Tracer, Tracing};
