@@ -272,11 +272,14 @@ impl Tracker {
     /// sqlx is done with a statement: it read the answer whole, or its future was dropped.
     fn on_end(&mut self, hit: &CallHit, key: (u32, u64), sink: &mut Sink<'_>) {
         let code = if self.notices.is_empty() { None } else { self.notices.remove(&key) };
-        let found = self.open.find_least(key, |open| {
-            (open.kind == Kind::Logged && account::tells(&hit.words, open.text))
-                .then(|| account::distance(&hit.words, open.start_ns))?
-        });
-        let Some(id) = found else {
+        let find = |key| {
+            self.open.find_least(key, |open| {
+                (open.kind == Kind::Logged && account::tells(&hit.words, open.text))
+                    .then(|| account::distance(&hit.words, open.start_ns))?
+            })
+        };
+        // It may have begun before the place of the task's id was found.
+        let Some(id) = find(key).or_else(|| find(task_key(hit.tgid, 0, hit.tid))) else {
             self.stats.unmatched_ends += 1;
             return;
         };
