@@ -14,12 +14,14 @@ use std::{
 };
 
 use rustc_hash::FxHashMap;
-use rustok_obsd_ebpf::{CallHit, Capture, Counter, RouteHit, SocketClose, SocketIo, SocketOpen, TaskProbe};
+use rustok_obsd_ebpf::{
+    CallHit, Capture, Counter, PREFIX, RouteHit, SOUGHT_WORDS, SocketClose, SocketIo, SocketOpen, TaskProbe,
+};
 
 use super::{
     connections::{Connection, Connections},
-    doubts::{Doubt, Doubts},
     databases::{target_key, tell_verdict},
+    doubts::{Doubt, Doubts},
     outputs::{Named, Outputs},
     record::{self, Record},
 };
@@ -109,8 +111,10 @@ pub enum Notice {
 pub struct Sample {
     /// The call.
     pub hit: CallHit,
-    /// What each of its words points at.
-    pub prefixes: [[u8; rustok_obsd_ebpf::PREFIX]; rustok_obsd_ebpf::CALL_WORDS],
+    /// What its argument points at.
+    pub words: [u64; SOUGHT_WORDS],
+    /// What each of those words points at.
+    pub prefixes: [[u8; PREFIX]; SOUGHT_WORDS],
 }
 
 /// A process that ended keeps its entry so long, for the closes of its sockets to arrive.
@@ -201,8 +205,18 @@ impl Pipeline {
     /// A pipeline without targets.
     #[must_use]
     pub fn new(parts: Parts, commands: Receiver<Command>, notices: Sender<Notice>) -> Self {
-        let Parts { most_connections, recorder, database, tracer, wanted, own, verdicts, counts, statement_bytes, ports } =
-            parts;
+        let Parts {
+            most_connections,
+            recorder,
+            database,
+            tracer,
+            wanted,
+            own,
+            verdicts,
+            counts,
+            statement_bytes,
+            ports,
+        } = parts;
         Self {
             targets: FxHashMap::default(),
             children: FxHashMap::default(),
@@ -450,8 +464,7 @@ impl Pipeline {
         let addresses = Addresses { local: connection.local, remote: connection.remote };
         let (named, lossy, tgid) = (&mut target.named, lossy_until.is_some(), connection.tgid);
         let key = named.key;
-        let mut sink =
-            |exchange: &Exchange<'_>| outputs.exchange(named, databases, tgid, addresses, lossy, exchange);
+        let mut sink = |exchange: &Exchange<'_>| outputs.exchange(named, databases, tgid, addresses, lossy, exchange);
         let http = &mut connection.http;
         let io = Io {
             time_ns: record.time_ns,
