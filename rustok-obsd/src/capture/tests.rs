@@ -409,9 +409,9 @@ fn threads_are_none_once_work_was_seen_to_move_or_to_interleave() {
             1 | 2 => {
                 scene.tid = 601;
                 if how == 1 {
-                    scene.send(1, 0, RESPONSE)
+                    scene.send(1, 0, RESPONSE);
                 } else {
-                    scene.receive(1, 0, REQUEST)
+                    scene.receive(1, 0, REQUEST);
                 }
                 scene.tid = 600;
             }
