@@ -31,7 +31,7 @@ use crate::{
         own::{LossReason, Problem, RecordKind, SelfMetrics},
         recorder::{HttpRecorder, TargetKey, TargetLabels},
     },
-    database::{Tracker, tracker::Drivers},
+    database::{Ignorance, Origin, Tracker, tracker::Drivers},
     exchange::{self, Exchange, Io, Side, Stats, Verdict},
     probe::loader::{CaptureMaps, Counts},
     route::RouteNamer,
@@ -257,7 +257,12 @@ impl Pipeline {
                         });
                     }
                 }
-                Command::Drivers { tgid, drivers } => self.databases.add_process(tgid, drivers),
+                Command::Drivers { tgid, drivers } => {
+                    let children = self.children.iter().filter(|(_, child)| child.parent == tgid);
+                    for process in children.map(|(child, _)| *child).chain([tgid]) {
+                        self.databases.add_process(process, drivers);
+                    }
+                }
                 Command::Disown { tgid } => {
                     if let Some(child) = self.children.get_mut(&tgid) {
                         child.ended = Some(Instant::now());
@@ -279,7 +284,7 @@ impl Pipeline {
 
     fn add(&mut self, added: Added) {
         let Added { process, key, labels, resource, namer, routes_exact, drivers } = added;
-        // The pid serves again, or the process replaced its program.
+        // The pid serves again, or the process replaced its program, or it was a child so far.
         self.forget(process.pid);
         self.children.remove(&process.pid);
         self.outputs.add_target(key, labels, resource);
@@ -287,6 +292,17 @@ impl Pipeline {
         let named = Named::new(key, namer);
         self.targets
             .insert(process.pid, Observed { process, named, routes_exact, doubts: Doubts::default(), ended: None });
+    }
+
+    /// The process of a child ended, or runs another program.
+    fn forget_child(&mut self, tgid: u32) {
+        let Self { targets, children, databases, outputs, .. } = self;
+        if children.contains_key(&tgid) {
+            databases.remove_process(tgid, monotonic_ns(), &mut |tgid, operation| {
+                outputs.operation(target_key(targets, children, tgid), operation);
+            });
+            children.remove(&tgid);
+        }
     }
 
     fn forget(&mut self, tgid: u32) {
@@ -314,8 +330,16 @@ impl Pipeline {
         for tgid in ended {
             self.forget(tgid);
         }
-        self.children.retain(|_, child| {
-            child.ended.is_none_or(|ended| ended.elapsed() < AFTERLIFE) && self.targets.contains_key(&child.parent)
+        let gone = |child: &Child| {
+            child.ended.is_some_and(|ended| ended.elapsed() >= AFTERLIFE) || !self.targets.contains_key(&child.parent)
+        };
+        let gone: Vec<u32> = self.children.iter().filter(|(_, child)| gone(child)).map(|(tgid, _)| *tgid).collect();
+        for tgid in gone {
+            self.forget_child(tgid);
+        }
+        let Self { targets, children, databases, outputs, .. } = self;
+        databases.reap(monotonic_ns(), &mut |tgid, operation| {
+            outputs.operation(target_key(targets, children, tgid), operation);
         });
         let excess = self.connections.len().saturating_sub(self.most_connections);
         if excess > 0 {
@@ -360,12 +384,14 @@ impl Pipeline {
                 self.on_route(&hit);
             }
             Record::Exec(event) => {
-                self.children.remove(&event.pid);
+                self.forget_child(event.pid);
                 self.notify(RecordKind::Exec, Notice::Started(event.pid));
             }
             Record::Fork(event) => {
                 let parent = self.owner(event.parent);
+                self.forget_child(event.pid);
                 self.children.insert(event.pid, Child { parent, ended: None });
+                self.databases.add_process(event.pid, self.databases.drivers(parent));
                 self.notify(RecordKind::Fork, Notice::Forked(event.pid));
             }
             Record::Exit(event) => {
@@ -431,23 +457,35 @@ impl Pipeline {
         let used = databases.close_link(connection.conn, time_ns, wire, &mut |tgid, operation| {
             outputs.operation(target_key(targets, children, tgid), operation);
         });
-        let Some(target) = targets.get_mut(&connection.tgid) else { return };
-        if let Some(used) = used {
-            outputs.link_closed(connection.conn, used);
+        if let Some(target) = targets.get_mut(&connection.tgid) {
+            let addresses = Addresses { local: connection.local, remote: connection.remote };
+            let (named, lossy, owner) = (&mut target.named, lossy_until.is_some(), connection.tgid);
+            let reader = connection.reader();
+            let mut sink = |exchange: &Exchange<'_>| {
+                let tgid = reader.map_or(owner, |(tgid, _)| tgid);
+                outputs.exchange(named, databases, tgid, addresses, lossy, exchange);
+            };
+            if closed {
+                connection.http.on_close(time_ns, shared, &mut sink);
+            } else {
+                connection.http.on_abandon(time_ns, shared, &mut sink);
+            }
+            if connection.counted {
+                outputs.recorder.connection_closed(target.named.key);
+            }
         }
-        let addresses = Addresses { local: connection.local, remote: connection.remote };
-        let (named, lossy) = (&mut target.named, lossy_until.is_some());
-        let mut sink = |exchange: &Exchange<'_>| {
-            outputs.exchange(named, databases, connection.tgid, addresses, lossy, exchange);
-        };
-        if closed {
-            connection.http.on_close(time_ns, shared, &mut sink);
-        } else {
-            connection.http.on_abandon(time_ns, shared, &mut sink);
+        // What its task still does is left over from its last request. Its spawn tells another story.
+        if let Some((tgid, task)) = connection.reader() {
+            let origin = match connection.http.last_request() {
+                last if closed && last > self.doubtful => Origin::Request(last),
+                _ => Origin::Unknown(Ignorance::Connection),
+            };
+            if self.connections.of_task(tgid, task).is_none() {
+                self.databases.tasks.spawned(tgid, task, origin);
+            }
         }
-        if connection.counted {
-            outputs.recorder.connection_closed(target.named.key);
-        }
+        self.tell_changes();
+        self.outputs.link_closed(connection.conn, used.unwrap_or(false));
     }
 
     fn on_io(&mut self, record: &SocketIo, data: &[u8], received: bool) {
@@ -462,8 +500,8 @@ impl Pipeline {
             return;
         };
         let addresses = Addresses { local: connection.local, remote: connection.remote };
-        let (named, lossy, tgid) = (&mut target.named, lossy_until.is_some(), connection.tgid);
-        let key = named.key;
+        let (named, lossy, tgid) = (&mut target.named, lossy_until.is_some(), record.tgid);
+        let (key, owner) = (named.key, connection.tgid);
         let mut sink = |exchange: &Exchange<'_>| outputs.exchange(named, databases, tgid, addresses, lossy, exchange);
         let http = &mut connection.http;
         let io = Io {
@@ -476,8 +514,9 @@ impl Pipeline {
             tail: record::tail(record),
             lost,
         };
+        let asked = http.current().filter(|_| !received && record.task == 0 && record.result > 0);
         match record.result {
-            ..0 => http.on_error(-record.result),
+            ..0 => http.on_error(record.result.saturating_neg()),
             0 if received => http.on_end_of_stream(record.time_ns, shared, &mut sink),
             _ if received => http.on_receive(&io, shared, &mut sink),
             _ => http.on_send(&io, shared, &mut sink),
@@ -498,11 +537,14 @@ impl Pipeline {
             }
             _ => {}
         }
-        if received && serves && connection.is_new_reader(record.task) {
-            self.connections.read_by(record.conn, record.task);
+        if received && serves && connection.is_new_reader(record.tgid, record.task) {
+            self.connections.read_by(record.conn, record.tgid, record.task);
         }
         if received && serves && record.task == 0 {
             self.connections.read_on(record.conn, record.tid);
+        }
+        if let Some(request) = asked.filter(|_| serves) {
+            self.connections.answered_on(owner, request.tid, record.tid);
         }
     }
 
@@ -552,6 +594,7 @@ impl Pipeline {
         } else if self.lossy_until.is_some_and(|until| until <= Instant::now()) {
             self.lossy_until = None;
         }
+        self.databases.lossy = self.lossy_until.is_some();
     }
 
     /// Adds what pairing counted since the last time to the daemon's own metrics.
@@ -588,6 +631,12 @@ impl Pipeline {
                     self.end(connection, monotonic_ns(), false);
                 }
             }
+        }
+        for tgid in self.targets.keys().chain(self.children.keys()).copied().collect::<Vec<_>>() {
+            let Self { targets, children, databases, outputs, .. } = self;
+            databases.remove_process(tgid, monotonic_ns(), &mut |tgid, operation| {
+                outputs.operation(target_key(targets, children, tgid), operation);
+            });
         }
         self.publish();
     }
