@@ -4,10 +4,7 @@
 //! a record is filled where it lies in the ring. The kernel wants a constant size for that: hence classes of sizes.
 
 use aya_ebpf::{
-    helpers::{
-        bpf_ktime_get_ns, bpf_probe_read_user,
-        generated::bpf_probe_read_user as probe_read_user,
-    },
+    helpers::{bpf_ktime_get_ns, bpf_probe_read_user, generated::bpf_probe_read_user as probe_read_user},
     programs::ProbeContext,
 };
 use rustok_obsd_ebpf::{

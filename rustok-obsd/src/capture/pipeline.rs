@@ -18,8 +18,8 @@ use rustok_obsd_ebpf::{CallHit, Capture, Counter, RouteHit, SocketClose, SocketI
 
 use super::{
     connections::{Connection, Connections},
-    doubts::{Doubt, Doubts},
     databases::{target_key, tell_verdict},
+    doubts::{Doubt, Doubts},
     outputs::{Named, Outputs},
     record::{self, Record},
 };
@@ -201,8 +201,18 @@ impl Pipeline {
     /// A pipeline without targets.
     #[must_use]
     pub fn new(parts: Parts, commands: Receiver<Command>, notices: Sender<Notice>) -> Self {
-        let Parts { most_connections, recorder, database, tracer, wanted, own, verdicts, counts, statement_bytes, ports } =
-            parts;
+        let Parts {
+            most_connections,
+            recorder,
+            database,
+            tracer,
+            wanted,
+            own,
+            verdicts,
+            counts,
+            statement_bytes,
+            ports,
+        } = parts;
         Self {
             targets: FxHashMap::default(),
             children: FxHashMap::default(),
@@ -450,8 +460,7 @@ impl Pipeline {
         let addresses = Addresses { local: connection.local, remote: connection.remote };
         let (named, lossy, tgid) = (&mut target.named, lossy_until.is_some(), connection.tgid);
         let key = named.key;
-        let mut sink =
-            |exchange: &Exchange<'_>| outputs.exchange(named, databases, tgid, addresses, lossy, exchange);
+        let mut sink = |exchange: &Exchange<'_>| outputs.exchange(named, databases, tgid, addresses, lossy, exchange);
         let http = &mut connection.http;
         let io = Io {
             time_ns: record.time_ns,

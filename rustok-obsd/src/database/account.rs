@@ -43,7 +43,10 @@ fn instant(words: &Words, start_ns: u64) -> Option<(usize, u64)> {
         (secs >= seconds && secs <= seconds + 1 && nanos < 1_000_000_000 && time >= start_ns)
             .then_some((index, time - start_ns))
     };
-    (0..CALL_WORDS - 1).filter_map(at).filter(|(_, distance)| *distance <= NEAR_NS).min_by_key(|(_, distance)| *distance)
+    (0..CALL_WORDS - 1)
+        .filter_map(at)
+        .filter(|(_, distance)| *distance <= NEAR_NS)
+        .min_by_key(|(_, distance)| *distance)
 }
 
 /// What was learned of one binary's account.

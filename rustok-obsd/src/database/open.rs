@@ -7,8 +7,8 @@ use std::sync::Arc;
 
 use rustc_hash::FxHashMap;
 
-use super::tasks::Origin;
 use super::Sight;
+use super::tasks::Origin;
 use crate::statement::Statement;
 
 /// Number of an operation; never given twice.
@@ -181,11 +181,7 @@ impl OpenOperations {
     }
 
     /// The one of the task, newest first, for which `rank` is least; `None` from `rank` leaves one out.
-    pub fn find_least<R: PartialOrd>(
-        &self,
-        key: (u32, u64),
-        mut rank: impl FnMut(&Open) -> Option<R>,
-    ) -> Option<OpId> {
+    pub fn find_least<R: PartialOrd>(&self, key: (u32, u64), mut rank: impl FnMut(&Open) -> Option<R>) -> Option<OpId> {
         let mut best: Option<(R, OpId)> = None;
         let mut at = *self.heads.get(&key)?;
         while let Some(slot) = self.slots.get(at as usize) {

@@ -353,12 +353,7 @@ impl Link {
 }
 
 /// An operation that no call explains.
-fn unseen(
-    traffic: &Traffic<'_, '_>,
-    statement: Arc<crate::statement::Statement>,
-    kind: Kind,
-    sight: Sight,
-) -> Open {
+fn unseen(traffic: &Traffic<'_, '_>, statement: Arc<crate::statement::Statement>, kind: Kind, sight: Sight) -> Open {
     let Traffic { tgid, io, origin, .. } = *traffic;
     Open {
         key: task_key(tgid, io.task, io.tid),
@@ -439,20 +434,11 @@ impl Reader<'_, '_, '_> {
         }
     }
 
-    fn begin(
-        &self,
-        tracker: &mut Tracker,
-        conn: u64,
-        op: u64,
-        time_ns: u64,
-        sql: WireSql<'_>,
-        _sink: &mut Sink<'_>,
-    ) {
+    fn begin(&self, tracker: &mut Tracker, conn: u64, op: u64, time_ns: u64, sql: WireSql<'_>, _sink: &mut Sink<'_>) {
         // What the connection was bound to by the bytes that begin it, unless that has a number already.
         let bound = tracker.links.get(&conn).and_then(|link| link.bound);
-        let called = bound.filter(|id| {
-            tracker.open.get(*id).is_some_and(|open| open.wire.is_none() && open.kind != Kind::Wire)
-        });
+        let called =
+            bound.filter(|id| tracker.open.get(*id).is_some_and(|open| open.wire.is_none() && open.kind != Kind::Wire));
         let id = match (called, self.traffic) {
             (Some(id), _) => id,
             (None, Some(traffic)) => {

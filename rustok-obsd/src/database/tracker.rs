@@ -19,12 +19,12 @@ use rustok_obsd_ebpf::{CALL_WORDS, CallHit, IO_UNREADABLE, Point};
 
 use super::account::{self, AccountLayout};
 use super::aging::Aging;
+use super::notice::error_code;
 use super::open::{Kind, OpId, Open, OpenOperations, task_key};
 use super::requests::{Known, Requests};
 use super::sockets::Link;
 use super::tasks::{Origin, Tasks};
 use super::{Ending, Operation, Parent, Sight};
-use super::notice::error_code;
 use crate::statement::{Knowledge, Statement, StatementCache};
 
 /// Tasks whose calls of the mapper are remembered at least.
@@ -132,7 +132,8 @@ pub struct Tracker {
 impl Default for Tracker {
     fn default() -> Self {
         let mut statements = StatementCache::default();
-        let [begin, commit, rollback] = ["BEGIN", "COMMIT", "ROLLBACK"].map(|sql| statements.get(sql.as_bytes(), false));
+        let [begin, commit, rollback] =
+            ["BEGIN", "COMMIT", "ROLLBACK"].map(|sql| statements.get(sql.as_bytes(), false));
         Self {
             tasks: Tasks::default(),
             requests: Requests::default(),
@@ -392,9 +393,8 @@ impl Tracker {
 
     /// The connection on which this task has a transaction, where it is one.
     fn link_in_transaction(&self, tgid: u32, task: u64) -> Option<u64> {
-        let mut links = self.links.iter().filter(|(_, link)| {
-            link.tgid == tgid && task != 0 && link.transaction_task == task
-        });
+        let mut links =
+            self.links.iter().filter(|(_, link)| link.tgid == tgid && task != 0 && link.transaction_task == task);
         let (conn, _) = links.next()?;
         links.next().is_none().then_some(*conn)
     }

@@ -83,7 +83,14 @@ pub struct Settings {
 
 impl Default for Settings {
     fn default() -> Self {
-        Self { ring_bytes: 4 << 20, sockets: 16_384, receive_limit: 8191, send_limit: 2048, statement_limit: 16_383, run_stats: true }
+        Self {
+            ring_bytes: 4 << 20,
+            sockets: 16_384,
+            receive_limit: 8191,
+            send_limit: 2048,
+            statement_limit: 16_383,
+            run_stats: true,
+        }
     }
 }
 

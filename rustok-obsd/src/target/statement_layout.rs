@@ -19,9 +19,36 @@ const BESIDE: [isize; 4] = [1, 2, -1, -2];
 
 /// What SQL begins with.
 const KEYWORDS: [&[u8]; 30] = [
-    b"SELECT", b"INSERT", b"UPDATE", b"DELETE", b"WITH", b"BEGIN", b"COMMIT", b"ROLLBACK", b"SET", b"CREATE", b"ALTER",
-    b"DROP", b"TRUNCATE", b"CALL", b"VALUES", b"SHOW", b"EXPLAIN", b"LOCK", b"COPY", b"MERGE", b"SAVEPOINT", b"RELEASE",
-    b"START", b"LISTEN", b"NOTIFY", b"UNLISTEN", b"ANALYZE", b"VACUUM", b"REFRESH", b"GRANT",
+    b"SELECT",
+    b"INSERT",
+    b"UPDATE",
+    b"DELETE",
+    b"WITH",
+    b"BEGIN",
+    b"COMMIT",
+    b"ROLLBACK",
+    b"SET",
+    b"CREATE",
+    b"ALTER",
+    b"DROP",
+    b"TRUNCATE",
+    b"CALL",
+    b"VALUES",
+    b"SHOW",
+    b"EXPLAIN",
+    b"LOCK",
+    b"COPY",
+    b"MERGE",
+    b"SAVEPOINT",
+    b"RELEASE",
+    b"START",
+    b"LISTEN",
+    b"NOTIFY",
+    b"UNLISTEN",
+    b"ANALYZE",
+    b"VACUUM",
+    b"REFRESH",
+    b"GRANT",
 ];
 
 /// How far the search is.
@@ -94,7 +121,9 @@ impl Seeker {
             return Found::Searching;
         }
         let most = self.explained.iter().flatten().chain([&self.direct]).max().copied().unwrap_or(0);
-        Found::Nowhere { reason: format!("no place held a statement at each of {} calls; the best one at {most}", self.calls) }
+        Found::Nowhere {
+            reason: format!("no place held a statement at each of {} calls; the best one at {most}", self.calls),
+        }
     }
 }
 

@@ -72,7 +72,15 @@ impl Traffic {
         let resource = Arc::new(Resources::new(&Config::default()).describe(&Configured::default(), process.pid));
         let labels = TargetLabels { service_name: "shop".into(), ..TargetLabels::default() };
         let namer = RouteNamer::new(Patterns::default(), RouteNamer::DEFAULT_CAP);
-        let added = Added { process, key: TargetKey(1), labels, resource, namer, routes_exact: true, drivers: Drivers::default() };
+        let added = Added {
+            process,
+            key: TargetKey(1),
+            labels,
+            resource,
+            namer,
+            routes_exact: true,
+            drivers: Drivers::default(),
+        };
         commands.send(Command::Add(Box::new(added))).expect("the pipeline listens");
         pipeline.obey();
         let mut traffic = Self {
