@@ -394,7 +394,7 @@ mod tests {
 
     #[test]
     fn each_variant_of_the_database_adds_to_the_one_before() {
-        let sets = |variant: Variant| variant.daemon().map(|flags| flags.concat());
+        let sets = |variant: Variant| variant.daemon().map(|flags| flags.join(" "));
         let told: Vec<String> = Part::Database.variants().iter().filter_map(|variant| sets(*variant)).collect();
         assert_eq!(told.len(), 7);
         for (fewer, more) in told[1..4].iter().zip(&told[2..5]) {
