@@ -1,16 +1,16 @@
 //! `cargo xtask bench`: what watching costs.
 //!
 //! Reads: the criterion benches, then the shop under load. Yields: two tables; asserts nothing. Costs: the benches, and
-//! `rounds` × 12 × (`seconds` + 5 s).
+//! `rounds` × 13 × (`seconds` + 5 s).
 //!
 //! In the first part the shop answers `/hello` (or `--mix`), which makes the least work per request and the watcher's share
 //! the largest; in the second `/api/commerce/products/{id}`, two queries over TLS. It runs with nothing beside it, with the
 //! daemon (metrics alone, in the second part with each set of uprobes in turn; then with spans to a real Jaeger), and with
 //! tracing-opentelemetry inside (the same spans to the same Jaeger, unless its queue is full: it counts no drops). They
-//! take turns in one run, each on a fresh shop, so that a machine that slows down slows all of them; the median of the
-//! rounds counts, and the median of the differences within each round (with `--twin`: to another shop that nobody watches, in
-//! the same seconds). Shop, load, daemon, Jaeger and database share the
-//! machine: without `--rate` the ratio of throughput is the cost to the whole of it.
+//! take turns in one run, each on a fresh shop, so that a machine that slows down slows all of them. What counts is the
+//! median of the rounds and, for differences, the median of the differences within each round; with `--twin`, to another
+//! shop that nobody watches, in the same seconds. Shop, load, daemon, Jaeger and database share the machine: without
+//! `--rate` the ratio of throughput is the cost to the whole of it.
 
 pub mod report;
 
