@@ -203,7 +203,10 @@ pub fn table(part: Part, runs: &[Run]) -> Vec<String> {
             "{variant:<34}{rate:>8.0}{:>7}{:>8.2}{shop:>9.2}{:>7}",
             ratio(rate, |run| run.per_second),
             p99 * 1e3,
-            ratio(shop, |run| run.shop_us),
+            match median(beside_twins(runs, variant, |shop, twin| shop / twin)) {
+                Some(ratio) => format!("{ratio:.3}"),
+                None => ratio(shop, |run| run.shop_us),
+            },
         );
         let more = above_nothing(runs, variant);
         let number = |value: Option<f64>| value.map_or_else(|| "-".to_owned(), |value| format!("{value:.2}"));
@@ -230,9 +233,14 @@ pub fn table(part: Part, runs: &[Run]) -> Vec<String> {
 /// What a variant costs the shop, µs of its CPU per request, in each round: above its twin at the same time, else above
 /// the shop alone in the same round.
 fn above_nothing(runs: &[Run], variant: Variant) -> Vec<f64> {
-    let twins: Vec<f64> =
-        runs.iter().filter(|run| run.variant == variant).filter_map(|run| Some(run.shop_us - run.twin_us?)).collect();
+    let twins = beside_twins(runs, variant, |shop, twin| shop - twin);
     if twins.is_empty() && variant != Variant::Off { differences(runs, variant, Variant::Off) } else { twins }
+}
+
+/// The shop's µs and its twin's, in each round of a variant that has both.
+fn beside_twins(runs: &[Run], variant: Variant, compare: fn(f64, f64) -> f64) -> Vec<f64> {
+    let runs = runs.iter().filter(|run| run.variant == variant);
+    runs.filter_map(|run| Some(compare(run.shop_us, run.twin_us?))).collect()
 }
 
 /// What a variant costs the shop above another, µs of its CPU per request, in each round that has both.
@@ -382,6 +390,8 @@ mod tests {
         ];
         assert_eq!(above_nothing(&runs, Variant::Off), [1.0, -1.0], "the error of the method");
         assert_eq!(above_nothing(&runs, Variant::Metrics), [10.0, 12.0]);
+        assert_eq!(beside_twins(&runs, Variant::Http, |shop, twin| shop / twin), [1.04, 1.08]);
+        assert!(table(Part::Database, &runs)[2].contains(" 1.060 "), "{:?}", table(Part::Database, &runs));
         assert_eq!(differences(&runs, Variant::Metrics, Variant::Http), [6.0, 8.0]);
     }
 
