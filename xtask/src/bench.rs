@@ -31,7 +31,7 @@ use report::{Cost, Part, Program, Run, Variant};
 /// `cargo xtask bench`.
 #[derive(Debug, clap::Args)]
 pub struct Args {
-    /// One part alone: a request without queries, or one with two.
+    /// One part alone.
     #[arg(long, value_enum)]
     only: Option<Part>,
     /// Rounds; the median counts.
@@ -50,7 +50,7 @@ pub struct Args {
     /// CPU a request takes in the first: for a machine with other work. The socket programs' runs are those for both.
     #[arg(long)]
     twin: bool,
-    /// Other traffic of the part without queries: `crud` or `all`.
+    /// Other traffic of the part `hello`: `crud` or `all`.
     #[arg(long, default_value = "hello")]
     mix: String,
     /// Leave the criterion benches out.

@@ -7,7 +7,7 @@ use std::fmt;
 /// What the shop is asked for.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, clap::ValueEnum)]
 pub enum Part {
-    /// Requests without queries.
+    /// Requests without queries, or those of `--mix`.
     Hello,
     /// Requests with two queries each, over TLS.
     Database,
