@@ -14,8 +14,9 @@ fuzz_target!(|sql: &[u8]| {
             assert_eq!(*cache.get(sql, truncated), statement);
         }
     }
-    // A literal in the middle of anything that does not open a quote or comment before it.
-    if !sql.iter().any(|byte| b"'\"`$\\/-".contains(byte)) {
+    // A literal in the middle of anything that does not open a quote or comment before it, nor has it in a name.
+    let holds = |part: &[u8]| sql.windows(part.len()).any(|window| window == part);
+    if !sql.iter().any(|byte| b"'\"`$\\/-".contains(byte)) && !holds(b"zqz") && !holds(b"2718") {
         let marked = [sql, b" 'zqzqzq' 271828182 ", sql].concat();
         let statement = Statement::analyse(&marked, false);
         for told in [&statement.text, &statement.summary] {

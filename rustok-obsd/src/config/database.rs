@@ -277,16 +277,3 @@ pub struct Errors {
     /// Name of a module by the prefix of its routes: `module` of `rustok_errors_total`. The longest prefix counts.
     pub modules: Pairs,
 }
-
-impl Errors {
-    /// The module of a route; `None` where no prefix is one of whole segments of it.
-    #[must_use]
-    pub fn module(&self, route: &str) -> Option<&str> {
-        let under = |prefix: &str| {
-            let prefix = prefix.trim_end_matches('/');
-            route.strip_prefix(prefix).is_some_and(|rest| rest.is_empty() || rest.starts_with('/'))
-        };
-        let found = self.modules.0.iter().filter(|(prefix, _)| under(prefix));
-        found.max_by_key(|(prefix, _)| prefix.trim_end_matches('/').len()).map(|(_, module)| module.as_str())
-    }
-}

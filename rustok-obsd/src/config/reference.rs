@@ -264,7 +264,7 @@ fn the_sample_is_the_default_and_stays_valid_with_every_line_in_use() {
     assert!(target.service_version.is_some() && target.deployment_environment.is_some());
     let probe = &config.database.probe[0];
     assert_eq!((config.database.probe.len(), probe.argument), (1, 1));
-    assert_eq!(config.errors.module("/api/orders/{id}"), Some("commerce"));
+    assert!(config.errors.modules.0.contains(&("/api/orders".into(), "commerce".into())));
     assert_eq!(config.traces.headers.get("authorization"), Some("Bearer TOKEN"));
     assert_eq!(config.traces.endpoint.as_ref().unwrap().url, "http://localhost:4317");
     assert_eq!((&config.web, &config.capture, &config.path), (&expected.web, &expected.capture, &expected.path));

@@ -7,11 +7,11 @@ use std::fmt;
 
 use serde::Serialize;
 
-use super::{DaemonError, rules::rules, settings};
+use super::{DaemonError, drivers::functions, rules::rules, settings};
 use crate::{
     config::Config,
     probe::{Kernel, ProbeBoard, Programs, State, kernel::Need, loader},
-    target::{BinaryCache, ProbePoint, Scanner, Selector, Target, TaskSlot},
+    target::{BinaryCache, CustomPoint, ProbePoint, Scanner, Selector, Target, TaskSlot},
 };
 
 /// One line of the diagnosis.
@@ -68,12 +68,12 @@ pub fn diagnose(config: &Config) -> Result<Diagnosis, DaemonError> {
     let mut host = host_checks(&kernel);
     host.extend(load_checks(config, &kernel));
     let scan = scanner.scan()?;
-    let mut cache = BinaryCache::default();
+    let mut cache = BinaryCache::with_functions(functions(config));
     let mut targets = Vec::new();
     for process in scan.targets {
         let (pid, exe, service_name) = (process.key.pid, process.exe.display().to_string(), process.service_name());
         let checks = match Target::new(process, &mut cache) {
-            Ok(target) => target_checks(&target),
+            Ok(target) => target_checks(&target, cache.functions()),
             Err(error) => vec![required("executable", Err(error.to_string()))],
         };
         targets.push(TargetDiagnosis { pid, exe, service_name, checks });
@@ -159,12 +159,23 @@ fn load_checks(config: &Config, kernel: &Kernel) -> Vec<Check> {
     }
 }
 
-fn target_checks(target: &Target) -> Vec<Check> {
-    let mut checks: Vec<Check> = [ProbePoint::AxumRoute]
-        .into_iter()
+fn target_checks(target: &Target, functions: &[CustomPoint]) -> Vec<Check> {
+    // A library that is not there is no news; calibration's own probe is told with the task id below.
+    let told = |point: &ProbePoint| match point {
+        ProbePoint::TokioTaskEnter => false,
+        ProbePoint::SqlxStatement => target.binary.places(ProbePoint::SqlxQuery).is_empty(),
+        _ => true,
+    };
+    let points = target.binary.probes.iter().map(|(point, _)| *point);
+    let mut checks: Vec<Check> = points
+        .filter(|point| told(point) && (target.binary.has(point.library()) || matches!(point, ProbePoint::Custom(_))))
         .map(|point| {
             let presence = target.binary.presence_of(point);
-            optional(point.path(), if target.binary.places(point).is_empty() { Err(presence) } else { Ok(presence) })
+            let name = match point {
+                ProbePoint::Custom(index) => functions.get(usize::from(index)).map_or(point.path(), |own| own.path),
+                built_in => built_in.path(),
+            };
+            optional(name, if target.binary.places(point).is_empty() { Err(presence) } else { Ok(presence) })
         })
         .collect();
     checks.push(optional(

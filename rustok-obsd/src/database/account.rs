@@ -41,7 +41,7 @@ fn instant(words: &Words, start_ns: u64) -> Option<(usize, u64)> {
         let (secs, nanos) = (words[index], words[index + 1] & 0xffff_ffff);
         let time = secs.checked_mul(1_000_000_000)?.checked_add(nanos)?;
         (secs >= seconds && secs <= seconds + 1 && nanos < 1_000_000_000 && time >= start_ns)
-            .then_some((index, time - start_ns))
+            .then(|| (index, time - start_ns))
     };
     (0..CALL_WORDS - 1).filter_map(at).filter(|(_, distance)| *distance <= NEAR_NS).min_by_key(|(_, distance)| *distance)
 }

@@ -43,6 +43,8 @@ pub struct Link {
     /// The task that has a transaction open on it, 0 for none.
     pub(super) transaction_task: u64,
     status: Option<TransactionStatus>,
+    /// Its first bytes were PostgreSQL's.
+    pub(super) speaks_postgres: bool,
     /// `db.namespace`.
     pub(super) namespace: Option<Arc<str>>,
     /// Told as used.
@@ -92,6 +94,7 @@ impl Link {
 
     const fn new(tgid: u32, local: SocketAddr, remote: SocketAddr, reading: Reading) -> Self {
         Self {
+            speaks_postgres: matches!(reading, Reading::Clear(_)),
             tgid,
             local,
             remote,

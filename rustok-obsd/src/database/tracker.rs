@@ -23,7 +23,7 @@ use super::open::{Kind, OpId, Open, OpenOperations, task_key};
 use super::requests::{Known, Requests};
 use super::sockets::Link;
 use super::tasks::{Origin, Tasks};
-use super::{Ending, Operation, Parent, Sight};
+use super::{Ending, Operation, Parent, Sight, System};
 use super::notice::error_code;
 use crate::statement::{Knowledge, Statement, StatementCache};
 
@@ -46,6 +46,8 @@ pub struct Drivers {
     pub tasks: bool,
     /// Tokio is linked in, so that a thread tells nothing.
     pub runtime: bool,
+    /// The database that sqlx was built for, where it is one.
+    pub system: System,
     /// A driver is linked in whose connections are tasks of their own.
     pub shared_connections: bool,
 }
@@ -270,11 +272,14 @@ impl Tracker {
     /// sqlx is done with a statement: it read the answer whole, or its future was dropped.
     fn on_end(&mut self, hit: &CallHit, key: (u32, u64), sink: &mut Sink<'_>) {
         let code = if self.notices.is_empty() { None } else { self.notices.remove(&key) };
-        let found = self.open.find_least(key, |open| {
-            (open.kind == Kind::Logged && account::tells(&hit.words, open.text))
-                .then(|| account::distance(&hit.words, open.start_ns))?
-        });
-        let Some(id) = found else {
+        let find = |key| {
+            self.open.find_least(key, |open| {
+                (open.kind == Kind::Logged && account::tells(&hit.words, open.text))
+                    .then(|| account::distance(&hit.words, open.start_ns))?
+            })
+        };
+        // It may have begun before the place of the task's id was found.
+        let Some(id) = find(key).or_else(|| find(task_key(hit.tgid, 0, hit.tid))) else {
             self.stats.unmatched_ends += 1;
             return;
         };
@@ -321,7 +326,11 @@ impl Tracker {
         let Some(open) = self.open.remove(id) else { return };
         let link = if open.conn == 0 { None } else { self.links.get_mut(&open.conn) };
         let (mut addresses, mut namespace) = (None, None);
+        let mut system = self.drivers.get(&open.key.0).map_or(System::Postgresql, |drivers| drivers.system);
         if let Some(link) = link {
+            if link.speaks_postgres {
+                system = System::Postgresql;
+            }
             link.release(id, &open, ending);
             addresses = Some((link.local, link.remote));
             namespace = link.namespace.clone();
@@ -343,6 +352,7 @@ impl Tracker {
         let operation = Operation {
             statement: &open.statement,
             sight: open.sight,
+            system,
             task: open.task,
             tid: open.tid,
             parent,

@@ -61,7 +61,7 @@ fn bad_input_of_the_file_is_told_by_line_key_and_what_is_allowed() {
             "test.toml:2: capture.ring_bytes",
             ["`100000`", "a power of two from 65536"],
         ),
-        ("[capture]\npayload_bytes = 8193", "test.toml:2: capture.payload_bytes", ["`8193`", "from 256 to 8192"]),
+        ("[capture]\npayload_bytes = 16385", "test.toml:2: capture.payload_bytes", ["`16385`", "from 256 to 16384"]),
         ("[ebpf]\nbackend = 'kprobe'", "configuration: ebpf.backend", ["not built yet", "allowed: `auto`, `sock`"]),
         ("[path]\nprocfs = 'proc'", "test.toml:2: path.procfs", ["`proc`", "allowed: an absolute path"]),
         ("[log]\nlevel = 'INFO'", "test.toml:2: log.level", ["`INFO`", "`info`"]),
