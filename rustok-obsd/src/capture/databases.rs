@@ -110,6 +110,8 @@ impl Pipeline {
             // What a task does between two requests is left over from the one before.
             return match connection.http.last_request() {
                 0 => Origin::Unknown(Ignorance::Connection),
+                // The next one's begin may be among what was lost.
+                last if last <= *doubtful => Origin::Unknown(Ignorance::Lossy),
                 last => Origin::Request(last),
             };
         };

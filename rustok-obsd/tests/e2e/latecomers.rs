@@ -2,6 +2,7 @@
 
 use std::time::Duration;
 
+use rustok_obsd::statement::Statement;
 use test_support::{Child, Skip, Tls, skip};
 
 use super::{
@@ -9,12 +10,14 @@ use super::{
     running::{Metrics, PATIENCE},
     scorecard::{Run, Score, report, score},
     serial,
-    stage::{RING, Stage, WIRE_ALONE, calls, counted, differing, noted, ours, since, told},
+    stage::{RING, Stage, WIRE_ALONE, calls, counted, differing, ours, since, told},
     truth::Request,
 };
 
 const OPERATIONS: &str = "rustok_obsd_database_operations_total";
 const PROBLEMS: &str = "rustok_obsd_database_problems_total";
+/// The pool's, and the narrow one's.
+const CONNECTIONS: f64 = 6.0;
 /// The load that the daemon comes into, and the one after it.
 const BEFORE: u32 = 7;
 const AFTER: u32 = 17;
@@ -93,7 +96,8 @@ fn a_daemon_that_comes_under_load_tells_nothing_wrong_in_clear_text() {
 
 /// Calls of statements whose text nobody saw.
 fn unknown_calls(metrics: &Metrics) -> f64 {
-    metrics.sum("rustok_obsd_statement_calls_total", &[("statement", "")])
+    let fingerprint = format!("{:016x}", Statement::unknown().fingerprint);
+    metrics.sum("rustok_obsd_statement_calls_total", &[("fingerprint", &fingerprint)])
 }
 
 #[test]
@@ -187,7 +191,9 @@ fn without_symbols(name: &'static str, variable: &str, tls: Tls) -> Result<(), S
         }
         Tls::On => {
             assert!(all > 0.0 && metrics.sum(OPERATIONS, &[("sight", "opaque")]) == all, "{text}");
-            assert_eq!(metrics.sum(PROBLEMS, &[("problem", "opaque_round_trip")]), all, "{text}");
+            // Of the last one of each connection nobody knows that it ended.
+            let trips = metrics.sum(PROBLEMS, &[("problem", "opaque_round_trip")]);
+            assert!((all..=all + CONNECTIONS).contains(&trips), "{text}");
             // Pings of the pool and preparations are round trips as well.
             let statements = calls(&database).values().sum::<u64>() as f64;
             assert!((statements..3.0 * statements).contains(&all), "{all} round trips, {statements} statements");
@@ -240,7 +246,8 @@ fn a_daemon_that_loses_records_tells_nothing_wrong_and_is_itself_again() {
         let whole = score(&run);
         report(&format!("{name} {tls:?}"), &whole);
         eprintln!("{}\n-- later\n{}", told(&before), told(&metrics));
-        assert_eq!(whole.wrong, 0, "{:?}", examples(&whole));
+        let wrong = whole.examples.iter().filter(|example| example.starts_with("wrong")).take(30).collect::<Vec<_>>();
+        assert_eq!(whole.wrong, 0, "{wrong:#?}");
         assert_eq!(metrics.sum("rustok_obsd_records_lost_total", &[("reason", "ring_full")]), lost);
         let after = score(&of(&run, AFTER));
         report(&format!("{name} {tls:?}, after"), &after);
@@ -250,8 +257,7 @@ fn a_daemon_that_loses_records_tells_nothing_wrong_and_is_itself_again() {
         // Requests: as many as the server answered, once nothing is lost.
         let requests = |metrics: &Metrics| metrics.sum("rustok_http_requests_total", &[]);
         assert_eq!(requests(&metrics) - requests(&before), 300.0);
-        let by_path = noted(run.truth.iter().flat_map(Request::all_queries));
-        assert!(requests(&before) < run.truth.len() as f64, "{by_path:?}");
+        assert!(requests(&before) < run.truth.len() as f64, "{} by the server", run.truth.len());
     }
 }
 

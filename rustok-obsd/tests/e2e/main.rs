@@ -18,6 +18,7 @@ mod records;
 mod running;
 mod scene;
 mod scorecard;
+mod shown;
 mod stage;
 mod truth;
 
