@@ -119,6 +119,7 @@ impl Pipeline {
             // What a task does between two requests is left over from the one before. What a thread does is not.
             return match connection.http.last_request() {
                 0 => Origin::Unknown(Ignorance::Connection),
+                // The next one's begin may be among what was lost.
                 last if last <= *doubtful => Origin::Unknown(Ignorance::Lossy),
                 _ if task == 0 => Origin::Unknown(Ignorance::NoTask),
                 last => Origin::Request(last),

@@ -161,8 +161,10 @@ pub struct Pipeline {
     /// Records that the full ring had refused at the last look, and how long that may still be felt.
     refused: u64,
     lossy_until: Option<Instant>,
-    /// Requests up to this number began before records were lost: whether they are under way is not certain.
+    /// Requests up to this number began before records were lost: whether they are under way is not certain. All of them
+    /// while the place of the loss lies ahead.
     pub(super) doubtful: u64,
+    gap_ahead: bool,
     commands: Receiver<Command>,
     pub(super) notices: Sender<Notice>,
     swept: Instant,
@@ -237,6 +239,7 @@ impl Pipeline {
             refused: 0,
             lossy_until: None,
             doubtful: 0,
+            gap_ahead: false,
             commands,
             notices,
             swept: Instant::now(),
@@ -589,12 +592,20 @@ impl Pipeline {
         let refused = counts.get(Counter::RingFull);
         if refused != self.refused {
             self.refused = refused;
-            self.doubtful = self.shared.last_id();
+            self.doubtful = u64::MAX;
+            self.gap_ahead = true;
             self.lossy_until = Some(Instant::now() + LOSSY);
         } else if self.lossy_until.is_some_and(|until| until <= Instant::now()) {
             self.lossy_until = None;
         }
         self.databases.lossy = self.lossy_until.is_some();
+    }
+
+    /// The ring is empty: what it refused until the last look lies behind, and new requests are certain again.
+    pub fn caught_up(&mut self) {
+        if std::mem::take(&mut self.gap_ahead) {
+            self.doubtful = self.shared.last_id();
+        }
     }
 
     /// Adds what pairing counted since the last time to the daemon's own metrics.

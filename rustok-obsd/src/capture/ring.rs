@@ -13,6 +13,9 @@ const SHORTEST: Duration = Duration::from_millis(5);
 /// Longest pause, on an idle host.
 const LONGEST: Duration = Duration::from_millis(80);
 
+/// Bytes between two looks at what the ring refused, see [`Ring::drain_part`].
+const PART: usize = 24 << 10;
+
 /// The reading end of the ring.
 pub struct Ring {
     ring: RingBuf<MapData>,
@@ -36,6 +39,25 @@ impl Ring {
         }
         self.pause = if taken > 0 { SHORTEST } else { (self.pause * 2).min(LONGEST) };
         taken
+    }
+
+    /// Hands waiting entries to `take`, but so few that no gap is passed that arises meanwhile: a ring that refuses a
+    /// record is full of others, to be read before the gap. The smallest ring has 64 KiB, the largest record not 17 KiB,
+    /// and at most one of these comes on top of a part. Returns whether the ring is empty now.
+    pub fn drain_part(&mut self, mut take: impl FnMut(&[u8])) -> bool {
+        let (mut bytes, mut taken) = (0, false);
+        let empty = loop {
+            if bytes >= PART {
+                break false;
+            }
+            let Some(entry) = self.ring.next() else { break true };
+            take(&entry);
+            // A header stands before each, and its length is rounded up.
+            bytes += entry.len() + 15;
+            taken = true;
+        };
+        self.pause = if taken { SHORTEST } else { (self.pause * 2).min(LONGEST) };
+        empty
     }
 
     /// Waits until the programs wake us or the pause is over.

@@ -9,8 +9,6 @@ use std::{
 
 use crate::capture::{Pipeline, ring::Ring};
 
-/// Entries between two looks at the commands.
-const BATCH: usize = 4096;
 /// At the end, the ring is drained for at most this long: a busy target never lets it run empty.
 const LAST_LOOK: Duration = Duration::from_millis(300);
 /// Without programs there is no ring, but there are commands.
@@ -27,12 +25,15 @@ pub(super) fn run(ring: Option<Ring>, mut pipeline: Pipeline, stop: &AtomicBool)
     };
     while !stop.load(Ordering::Relaxed) {
         pipeline.obey();
-        if ring.drain(BATCH, |entry| pipeline.take(entry)) < BATCH {
+        if ring.drain_part(|entry| pipeline.take(entry)) {
+            pipeline.caught_up();
             ring.wait();
         }
     }
     let end = Instant::now() + LAST_LOOK;
     pipeline.obey();
-    while ring.drain(BATCH, |entry| pipeline.take(entry)) == BATCH && Instant::now() < end {}
+    while !ring.drain_part(|entry| pipeline.take(entry)) && Instant::now() < end {
+        pipeline.obey();
+    }
     pipeline.finish();
 }

@@ -187,7 +187,7 @@ fn run(name: &str) -> Result<(), Skip> {
         let p99 =
             prometheus.query("histogram_quantile(0.99, sum by (le) (rustok_http_request_duration_seconds_bucket))");
         assert!(number(&p99).is_some_and(|p99| p99 > 0.0 && p99 < 10.0), "{p99}");
-        assert_dashboard_has_data(&prometheus, &daemon.metrics());
+        assert_dashboard_has_data(&prometheus, &daemon.metrics(), false);
     }
     if let Some(jaeger) = jaeger {
         assert_traced(&daemon, &jaeger, service, &ours);
@@ -198,8 +198,10 @@ fn run(name: &str) -> Result<(), Skip> {
 }
 
 /// Every expression of the shipped dashboard returns data, if the daemon exports what it names: an error that never
-/// happened has no series.
-fn assert_dashboard_has_data(prometheus: &Prometheus, metrics: &str) {
+/// happened has no series. With `databases`, every one that names a family of databases does.
+pub fn assert_dashboard_has_data(prometheus: &Prometheus, metrics: &str, databases: bool) {
+    let families = ["rustok_database_", "db_client_", "rustok_obsd_statement_", "rustok_obsd_database_",
+        "rustok_obsd_http_request_", "rustok_obsd_repeated_", "rustok_errors_"];
     let is_word = |c: char| c.is_ascii_alphanumeric() || c == '_';
     // Each selector begins with the label `job`.
     let exported = |expression: &str| {
@@ -212,20 +214,23 @@ fn assert_dashboard_has_data(prometheus: &Prometheus, metrics: &str) {
         serde_json::from_str(include_str!("../../../grafana/dashboards/rustok-overview.json")).expect("JSON");
     let panels = board["panels"].as_array().expect("panels");
     let targets = panels.iter().flat_map(|panel| panel["targets"].as_array().into_iter().flatten());
-    let mut expressions = 0;
+    let (mut expressions, mut of_databases) = (0, 0);
     for target in targets {
         let expression = target["expr"].as_str().expect("an expression");
         // What Grafana puts in: the test's Prometheus scrapes each second.
         let filled = expression.replace("$job", "test").replace("$__rate_interval", "1m").replace("$__range", "5m");
         assert!(!filled.contains('$'), "{filled}");
+        let is_of_databases = families.iter().any(|family| expression.contains(family));
         if !exported(expression) {
+            assert!(!(databases && is_of_databases), "not exported: {filled}\n{metrics}");
             continue;
         }
         let data = || prometheus.query(&filled).as_array().is_some_and(|result| !result.is_empty()).then_some(());
         assert!(wait_until(Duration::from_secs(20), data).is_some(), "no data: {filled}");
         expressions += 1;
+        of_databases += usize::from(is_of_databases);
     }
-    assert!(expressions > 10, "{expressions}");
+    assert!(expressions > 10 && (!databases || of_databases > 15), "{expressions}, {of_databases} of databases");
 }
 
 fn number(result: &Value) -> Option<f64> {

@@ -8,14 +8,18 @@ use std::sync::{Mutex, MutexGuard, PoisonError};
 
 mod calls;
 mod daemon;
+mod databases;
 mod faults;
 mod field;
+mod latecomers;
 mod observe;
 mod overload;
 mod records;
 mod running;
 mod scene;
 mod scorecard;
+mod shown;
+mod stage;
 mod truth;
 
 /// The tests share the machine, its processes and its processors: one at a time.

@@ -53,7 +53,7 @@ pub struct Run {
     pub offset_ns: i128,
 }
 
-fn offset_ns() -> i128 {
+pub fn offset_ns() -> i128 {
     let read = |clock| {
         let mut time = libc::timespec { tv_sec: 0, tv_nsec: 0 };
         // SAFETY: writes one timespec that lives here.
@@ -184,7 +184,7 @@ pub fn score(run: &Run) -> Score {
     score
 }
 
-fn report(name: &str, score: &Score) {
+pub fn report(name: &str, score: &Score) {
     eprintln!(
         "{name}: {} queries, {:.3} % right, {:.3} % unknown, {:.3} % wrong; {} missing, {} never sent, {} others",
         score.queries,

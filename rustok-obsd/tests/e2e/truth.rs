@@ -35,6 +35,8 @@ pub struct Query {
     #[serde(default)]
     pub error: bool,
     #[serde(default)]
+    pub sqlstate: Option<String>,
+    #[serde(default)]
     pub cancelled: bool,
     /// The pool's own task sent it later; nobody called it.
     #[serde(default)]
