@@ -94,6 +94,7 @@ fn operation(statement: &Arc<Statement>, i: u64) -> Operation<'_> {
     Operation {
         statement,
         sight: Sight::Sqlx,
+        system: rustok_obsd::database::System::Postgresql,
         task: 1,
         tid: 1,
         parent: Parent::Request(i),

@@ -88,6 +88,7 @@ fn record_database(
         let operation = Operation {
             statement,
             sight: Sight::Sqlx,
+            system: rustok_obsd::database::System::Postgresql,
             task: 1,
             tid: 1,
             parent: Parent::Request(i),

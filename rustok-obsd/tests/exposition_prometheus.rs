@@ -86,6 +86,7 @@ fn exposition() -> Arc<Exposition> {
         let operation = Operation {
             statement: &statement,
             sight: Sight::Wire,
+            system: rustok_obsd::database::System::Postgresql,
             task: 0,
             tid: 0,
             parent: Parent::Unknown,

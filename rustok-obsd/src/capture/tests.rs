@@ -14,7 +14,7 @@ use crate::{
         own::{Build, SelfMetrics},
         recorder::{HttpRecorder, Limits, TargetKey, TargetLabels},
     },
-    database::tracker::Drivers,
+    database::{System, tracker::Drivers},
     exposition::{Format, to_text},
     route::{Patterns, RouteNamer},
     target::ProcessKey,
@@ -28,9 +28,23 @@ const RESPONSE: &[u8] = b"HTTP/1.1 200 OK\r\ncontent-length: 0\r\n\r\n";
 const TLS: &[u8] = b"\x17\x03\x03\0\x10................";
 /// The connection to the database.
 const LINK: u64 = 1000;
-const TOKIO: Drivers = Drivers { calls: true, ends: true, tasks: true, runtime: true, shared_connections: false };
+const TOKIO: Drivers = Drivers {
+    calls: true,
+    ends: true,
+    tasks: true,
+    runtime: true,
+    shared_connections: false,
+    system: System::Postgresql,
+};
 /// No driver and no runtime is known: the wire and threads are all there is.
-const BARE: Drivers = Drivers { calls: false, ends: false, tasks: false, runtime: false, shared_connections: false };
+const BARE: Drivers = Drivers {
+    calls: false,
+    ends: false,
+    tasks: false,
+    runtime: false,
+    shared_connections: false,
+    system: System::Postgresql,
+};
 
 struct Scene {
     pipeline: Pipeline,

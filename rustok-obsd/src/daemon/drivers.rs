@@ -11,7 +11,7 @@ use super::manager::Manager;
 use crate::{
     capture::pipeline::{Command, Sample},
     config::{ProbeKind, ProbeSets},
-    database::tracker::Drivers,
+    database::{System, tracker::Drivers},
     probe::State,
     target::{
         CustomPoint, Library, ProbePoint, ProbeSet, Target, TaskSlot, maps,
@@ -49,6 +49,17 @@ const fn is_on(sets: ProbeSets, set: ProbeSet) -> bool {
     }
 }
 
+/// The one database that the target's sqlx was built for.
+fn system(target: &Target) -> System {
+    let has = |library| target.binary.has(library);
+    match (has(Library::SqlxPostgres), has(Library::SqlxMysql), has(Library::SqlxSqlite)) {
+        (_, false, false) => System::Postgresql,
+        (false, true, false) => System::Mysql,
+        (false, false, true) => System::Sqlite,
+        _ => System::Other,
+    }
+}
+
 impl Manager {
     /// Attaches what is there and switched on.
     pub(super) fn attach_drivers(&mut self, target: &Target) -> Drivers {
@@ -56,6 +67,7 @@ impl Manager {
             tasks: matches!(target.binary.task_slot, TaskSlot::Known(_)),
             runtime: target.binary.has(Library::Tokio),
             shared_connections: target.binary.has(Library::TokioPostgres),
+            system: system(target),
             ..Drivers::default()
         };
         if !self.config.database.enabled {

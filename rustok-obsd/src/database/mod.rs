@@ -50,6 +50,33 @@ pub enum Sight {
     Opaque,
 }
 
+/// Which database was asked: `db.system.name` of the semantic conventions.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
+pub enum System {
+    /// PostgreSQL.
+    #[default]
+    Postgresql,
+    /// MySQL or MariaDB.
+    Mysql,
+    /// SQLite.
+    Sqlite,
+    /// One of several that the program can speak to; which one is not known.
+    Other,
+}
+
+impl System {
+    /// The value of `db.system.name`.
+    #[must_use]
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::Postgresql => "postgresql",
+            Self::Mysql => "mysql",
+            Self::Sqlite => "sqlite",
+            Self::Other => "other_sql",
+        }
+    }
+}
+
 /// On whose behalf an operation ran.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Parent {
@@ -70,6 +97,8 @@ pub struct Operation<'a> {
     pub statement: &'a Arc<Statement>,
     /// Where its text came from.
     pub sight: Sight,
+    /// Which database was asked.
+    pub system: System,
     /// Tokio task that asked, 0 where unknown.
     pub task: u64,
     /// Thread that asked.

@@ -92,6 +92,8 @@ pub struct Peer {
     pub addresses: (SocketAddr, SocketAddr),
     /// Name of the database.
     pub namespace: Option<Arc<str>>,
+    /// Its first bytes were PostgreSQL's.
+    pub speaks_postgres: bool,
 }
 
 #[derive(Debug)]

@@ -57,6 +57,8 @@ pub struct Link {
     pub(super) transaction: Option<(u32, u64)>,
     pub(super) depth: u32,
     status: Option<TransactionStatus>,
+    /// Its first bytes were PostgreSQL's.
+    pub(super) speaks_postgres: bool,
     /// `db.namespace`.
     pub(super) namespace: Option<Arc<str>>,
     /// What was told: nothing yet, or whether it is used.
@@ -103,6 +105,7 @@ impl Link {
 
     const fn new(tgid: u32, local: SocketAddr, remote: SocketAddr, mid_stream: bool, reading: Reading) -> Self {
         Self {
+            speaks_postgres: matches!(reading, Reading::Clear(_)),
             tgid,
             local,
             remote,
@@ -231,7 +234,8 @@ impl Tracker {
             link.reading = Reading::Taken;
             let held = link.bound.or(link.deferred).or_else(|| link.suspended.pop());
             let Some(id) = held.or_else(|| link.in_flight.pop_back().map(|(_, id)| id)) else { break };
-            let peer = Peer { addresses: link.addresses(), namespace: link.namespace.clone() };
+            let speaks_postgres = link.speaks_postgres;
+            let peer = Peer { addresses: link.addresses(), namespace: link.namespace.clone(), speaks_postgres };
             link.forget(id, None);
             let Some(open) = self.open.get(id) else { continue };
             match open.kind {

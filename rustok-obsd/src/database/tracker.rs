@@ -25,7 +25,7 @@ use super::open::{Kind, OpId, Open, OpenOperations, task_key};
 use super::requests::{Known, Requests};
 use super::sockets::{Change, Link};
 use super::tasks::{Origin, Tasks};
-use super::{Ending, Operation, Parent, Sight};
+use super::{Ending, Operation, Parent, Sight, System};
 use crate::statement::{Knowledge, Statement, StatementCache};
 
 /// Tasks whose last error is remembered at least.
@@ -54,6 +54,8 @@ pub struct Drivers {
     pub tasks: bool,
     /// Tokio is linked in, so that a thread tells nothing.
     pub runtime: bool,
+    /// The database that sqlx was built for, where it is one.
+    pub system: System,
     /// A driver is linked in whose connections are tasks of their own.
     pub shared_connections: bool,
 }
@@ -339,6 +341,10 @@ impl Tracker {
                 .then(|| account::distance(&hit.words, open.start_ns))?
         };
         let mut found = self.open.find_least(key, rank);
+        if found.is_none() && hit.task != 0 {
+            // It may have begun before the place of the task's id was found.
+            found = self.open.find_least(task_key(hit.tgid, 0, hit.tid), rank);
+        }
         if found.is_none() && hit.task == 0 {
             // Where tasks are not known, it may end on another thread than it began on.
             found =
@@ -399,13 +405,20 @@ impl Tracker {
     /// Tells an operation, once.
     pub(super) fn finish(&mut self, id: OpId, end_ns: u64, ending: Ending, sink: &mut Sink<'_>) {
         let Some(open) = self.open.remove(id) else { return };
+        let mut system = self.drivers(open.key.0).system;
         let link = if open.conn == 0 { None } else { self.links.get_mut(&open.conn) };
         let (mut addresses, mut namespace) = (None, None);
         if let Some(link) = link {
+            if link.speaks_postgres {
+                system = System::Postgresql;
+            }
             link.release(id, &open, ending);
             addresses = Some(link.addresses());
             namespace = link.namespace.clone();
         } else if let Some(peer) = &open.peer {
+            if peer.speaks_postgres {
+                system = System::Postgresql;
+            }
             addresses = Some(peer.addresses);
             namespace.clone_from(&peer.namespace);
         } else if open.kind == Kind::Logged {
@@ -426,6 +439,7 @@ impl Tracker {
         let operation = Operation {
             statement: &open.statement,
             sight: open.sight,
+            system,
             task: open.task,
             tid: open.tid,
             parent,

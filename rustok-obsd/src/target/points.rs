@@ -67,13 +67,28 @@ pub enum Library {
     Sqlx,
     /// The object-relational mapper.
     SeaOrm,
+    /// The database driver's part for PostgreSQL.
+    SqlxPostgres,
+    /// The same for MySQL.
+    SqlxMysql,
+    /// The same for SQLite.
+    SqlxSqlite,
     /// Another driver, whose connections are tasks of their own.
     TokioPostgres,
 }
 
 impl Library {
     /// All of them.
-    pub const ALL: [Self; 5] = [Self::Tokio, Self::Axum, Self::Sqlx, Self::SeaOrm, Self::TokioPostgres];
+    pub const ALL: [Self; 8] = [
+        Self::Tokio,
+        Self::Axum,
+        Self::Sqlx,
+        Self::SeaOrm,
+        Self::SqlxPostgres,
+        Self::SqlxMysql,
+        Self::SqlxSqlite,
+        Self::TokioPostgres,
+    ];
 
     /// The crate's name.
     #[must_use]
@@ -83,6 +98,9 @@ impl Library {
             Self::Axum => "axum",
             Self::Sqlx => "sqlx-core",
             Self::SeaOrm => "sea-orm",
+            Self::SqlxPostgres => "sqlx-postgres",
+            Self::SqlxMysql => "sqlx-mysql",
+            Self::SqlxSqlite => "sqlx-sqlite",
             Self::TokioPostgres => "tokio-postgres",
         }
     }
@@ -94,6 +112,9 @@ impl Library {
             Self::Axum => "4axum7routing",
             Self::Sqlx => "9sqlx_core",
             Self::SeaOrm => "7sea_orm",
+            Self::SqlxPostgres => "13sqlx_postgres",
+            Self::SqlxMysql => "10sqlx_mysql",
+            Self::SqlxSqlite => "11sqlx_sqlite",
             Self::TokioPostgres => "14tokio_postgres",
         }
     }

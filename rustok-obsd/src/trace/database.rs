@@ -12,7 +12,7 @@ use super::{
     AFFECTED_ROWS, Clock, DATABASE_OUTCOME, FINGERPRINT, KNOWLEDGE, POOL_WAIT, SIGHT, TASK_ID, TIME_TO_FIRST_BYTE,
     TargetResource, TraceIds,
 };
-use crate::database::{Ending, Operation, Sight};
+use crate::database::{Ending, Operation, Sight, System};
 use crate::statement::{Knowledge, Statement};
 use opentelemetry::trace::{Link, SpanId, SpanKind, Status};
 use opentelemetry::{InstrumentationScope, KeyValue, Value};
@@ -21,8 +21,6 @@ use std::borrow::Cow;
 use std::net::SocketAddr;
 use std::sync::Arc;
 
-/// The value of `db.system.name`.
-const SYSTEM: &str = "postgresql";
 /// Name of the span of a wait; there is no convention for it. By the metric `db.client.connection.wait_time`.
 const WAIT: &str = "pool wait";
 
@@ -44,6 +42,7 @@ pub(super) struct QueryRecord {
     pub relation: Relation,
     pub resource: Arc<TargetResource>,
     statement: Arc<Statement>,
+    system: System,
     namespace: Option<Arc<str>>,
     addresses: Option<(SocketAddr, SocketAddr)>,
     start_ns: u64,
@@ -74,6 +73,7 @@ impl QueryRecord {
             resource,
             statement: Arc::clone(operation.statement),
             namespace: operation.namespace.cloned(),
+            system: operation.system,
             addresses: operation.addresses,
             // A span without a start would begin with the machine.
             start_ns: [operation.start_ns, sent_ns, operation.first_ns]
@@ -125,7 +125,7 @@ impl QueryRecord {
             None => match (&self.namespace, self.addresses) {
                 (Some(namespace), _) => Cow::Owned(namespace.to_string()),
                 (None, Some((_, server))) => Cow::Owned(server.to_string()),
-                (None, None) => Cow::Borrowed(SYSTEM),
+                (None, None) => Cow::Borrowed(self.system.as_str()),
             },
         }
     }
@@ -134,7 +134,7 @@ impl QueryRecord {
         let mut list = Vec::with_capacity(24);
         let mut add = |key: &'static str, value: Value| list.push(KeyValue::new(key, value));
         let statement = &*self.statement;
-        add("db.system.name", SYSTEM.into());
+        add("db.system.name", self.system.as_str().into());
         if matches!(statement.knowledge, Knowledge::Whole | Knowledge::Truncated) {
             let texts = [("db.query.text", &statement.text), ("db.query.summary", &statement.summary)];
             for (key, text) in texts.into_iter().filter(|(_, text)| !text.is_empty()) {
@@ -224,6 +224,7 @@ pub(super) struct WaitRecord {
     /// Span of the request.
     pub parent: TraceIds,
     pub resource: Arc<TargetResource>,
+    system: System,
     addresses: Option<(SocketAddr, SocketAddr)>,
     start_ns: u64,
     end_ns: u64,
@@ -242,6 +243,7 @@ impl WaitRecord {
             ids,
             parent,
             resource,
+            system: operation.system,
             addresses: operation.addresses,
             start_ns: operation.call_ns,
             end_ns: operation.start_ns,
@@ -251,7 +253,7 @@ impl WaitRecord {
     }
 
     pub(super) fn span(&self, clock: &Clock, scope: &InstrumentationScope) -> SpanData {
-        let mut attributes = vec![KeyValue::new("db.system.name", SYSTEM)];
+        let mut attributes = vec![KeyValue::new("db.system.name", self.system.as_str())];
         if let Some((_, server)) = self.addresses {
             attributes.push(KeyValue::new("server.address", ip(server)));
             attributes.push(KeyValue::new("server.port", i64::from(server.port())));

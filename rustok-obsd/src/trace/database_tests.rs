@@ -2,7 +2,7 @@
 
 use super::*;
 use crate::config::{Endpoint, Sampler, Traces};
-use crate::database::Parent;
+use crate::database::{Parent, System};
 use crate::exchange::TraceParent;
 use crate::trace::span::Conventions;
 use crate::trace::{Decision, TargetKey, Tracer, Tracing};
@@ -27,6 +27,7 @@ fn operation<'a>(statement: &'a Arc<Statement>, namespace: Option<&'a Arc<str>>)
     Operation {
         statement,
         sight: Sight::SeaOrm,
+        system: System::Postgresql,
         task: 77,
         tid: 4242,
         parent: Parent::Request(1),
@@ -106,6 +107,7 @@ fn what_is_not_known_is_not_told() {
     });
     let bare = Operation {
         sight: Sight::Opaque,
+        system: System::Postgresql,
         task: 0,
         call_ns: 0,
         start_ns: 0,

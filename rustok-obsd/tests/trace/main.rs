@@ -66,6 +66,7 @@ fn operation(statement: &Arc<Statement>) -> Operation<'_> {
     Operation {
         statement,
         sight: Sight::SeaOrm,
+        system: rustok_obsd::database::System::Postgresql,
         task: 77,
         tid: 4242,
         parent: Parent::Request(1),

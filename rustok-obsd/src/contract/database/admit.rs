@@ -7,7 +7,7 @@ use super::recorder::{
     DatabaseRecorder, OperationEntry, OperationKey, Pool, PoolSlot, RequestEntry, RequestKey, Settings, code,
 };
 use super::series::{
-    ENDINGS, ErrorSeries, Mishap, OperationSeries, PHASES, PoolSeries, RequestSeries, SIGHTS, SYSTEM, Service,
+    ENDINGS, ErrorSeries, Mishap, OperationSeries, PHASES, PoolSeries, RequestSeries, SIGHTS,  Service,
     StatementSeries, TRANSACTION_OUTCOMES, query_type, reads, transaction,
 };
 use super::sqlstate::{self, NAMES};
@@ -15,7 +15,7 @@ use crate::contract::histogram::{Histogram, bump};
 use crate::contract::list::List;
 use crate::contract::recorder::TargetKey;
 use crate::contract::series::{OTHER, Timed};
-use crate::database::{Ending, Operation};
+use crate::database::{Ending, Operation, System};
 use crate::exchange::Method;
 use crate::exposition::LabelSet;
 use crate::route::{Route, Source};
@@ -30,6 +30,7 @@ pub(super) struct Database {
     address: Arc<str>,
     port: Arc<str>,
     namespace: Arc<str>,
+    system: System,
 }
 
 /// Number of the database of which nothing is known.
@@ -51,9 +52,14 @@ impl DatabaseRecorder {
     pub(super) fn begin(&mut self) {
         let (empty, other) = (&self.empty, &self.other);
         let none =
-            |of: &Arc<str>| Database { address: Arc::clone(of), port: Arc::clone(empty), namespace: Arc::clone(empty) };
+            |of: &Arc<str>| Database {
+                address: Arc::clone(of),
+                port: Arc::clone(empty),
+                namespace: Arc::clone(empty),
+                system: System::default(),
+            };
         self.database_labels = vec![none(empty), none(other)];
-        self.databases.insert((None, NO_NAMESPACE), NO_DATABASE);
+        self.databases.insert((None, NO_NAMESPACE, System::default()), NO_DATABASE);
         self.module_names = vec![Arc::from(UNKNOWN), Arc::clone(other)];
         self.module_numbers.insert(Arc::from(UNKNOWN), Self::UNKNOWN_MODULE);
     }
@@ -94,7 +100,12 @@ impl DatabaseRecorder {
     }
 
     /// Number of the database at this address and of this name. Not only for the rare path: two look-ups.
-    pub(super) fn database(&mut self, server: Option<SocketAddr>, namespace: Option<&Arc<str>>) -> u32 {
+    pub(super) fn database(
+        &mut self,
+        server: Option<SocketAddr>,
+        namespace: Option<&Arc<str>>,
+        system: System,
+    ) -> u32 {
         let name = match namespace {
             None => NO_NAMESPACE,
             Some(name) => match self.namespaces.get(name) {
@@ -107,7 +118,7 @@ impl DatabaseRecorder {
                 None => return OTHER_DATABASE,
             },
         };
-        if let Some(number) = self.databases.get(&(server, name)) {
+        if let Some(number) = self.databases.get(&(server, name, system)) {
             return *number;
         }
         if self.databases.len() > self.settings.databases {
@@ -118,9 +129,10 @@ impl DatabaseRecorder {
             address: server.map_or_else(empty, |server| server.ip().to_canonical().to_string().into()),
             port: server.map_or_else(empty, |server| server.port().to_string().into()),
             namespace: namespace.map_or_else(empty, Arc::clone),
+            system,
         });
         let number = self.database_labels.len() as u32 - 1;
-        self.databases.insert((server, name), number);
+        self.databases.insert((server, name, system), number);
         number
     }
 
@@ -130,7 +142,7 @@ impl DatabaseRecorder {
         if !self.targets.contains_key(&key.0) {
             return None;
         }
-        let database = self.database(server, namespace);
+        let database = self.database(server, namespace, System::default());
         let slot = match self.slot_of.get(&(key.0, database)) {
             Some(slot) => *slot,
             None => self.new_slot(key, database),
@@ -280,7 +292,7 @@ impl DatabaseRecorder {
         };
         let values = [
             &state.name,
-            SYSTEM,
+            database.system.as_str(),
             &key.operation,
             key.collection.as_deref().unwrap_or(""),
             &database.namespace,

@@ -16,7 +16,7 @@ use super::series::{
 use super::sqlstate::{UNKNOWN, class, severity};
 use crate::contract::histogram::{Histogram, bump};
 use crate::contract::recorder::{Exemplar, TargetKey};
-use crate::database::{Ending, Operation, Parent, Spent};
+use crate::database::{Ending, Operation, Parent, Spent, System};
 use crate::exchange::{Exchange, Method, Outcome, Side};
 use crate::route::{Route, Source};
 use crate::statement::Statement;
@@ -182,7 +182,7 @@ pub struct DatabaseRecorder {
     pub(super) slot_of: FxHashMap<(u32, u32), u32>,
     /// Numbers of names of databases, and of address and name.
     pub(super) namespaces: FxHashMap<Arc<str>, u32>,
-    pub(super) databases: FxHashMap<(Option<SocketAddr>, u32), u32>,
+    pub(super) databases: FxHashMap<(Option<SocketAddr>, u32, System), u32>,
     pub(super) database_labels: Vec<super::admit::Database>,
     pub(super) module_numbers: FxHashMap<Arc<str>, u32>,
     pub(super) module_names: Vec<Arc<str>>,
@@ -295,7 +295,11 @@ impl DatabaseRecorder {
     /// Records an operation that ended. Its statement should be interned, for its address finds the series. A target that
     /// is not registered counts as `unknown_service`.
     pub fn observe(&mut self, key: TargetKey, operation: &Operation<'_>, exemplar: Option<Exemplar>) {
-        let database = self.database(operation.addresses.map(|(_, server)| server), operation.namespace);
+        let database = self.database(
+            operation.addresses.map(|(_, server)| server),
+            operation.namespace,
+            operation.system,
+        );
         let packed = u64::from(key.0) << 32 | u64::from(database) << 8 | operation.ending as u64;
         let fast = (Arc::as_ptr(operation.statement).addr(), packed, code(operation));
         if let Some(entry) = self.operations_fast.get(&fast) {

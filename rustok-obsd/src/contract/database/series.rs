@@ -25,7 +25,6 @@ pub(super) const QUERIES_BOUNDS: [u64; QUERIES.values.len()] = scale(QUERIES.val
 pub(super) const QUERIES_BUCKETS: usize = QUERIES_BOUNDS.len() + 1;
 
 /// `db.system.name`.
-pub(super) const SYSTEM: &str = "postgresql";
 
 /// `phase` of [`super::REQUEST_PHASE`], in the order of time.
 pub(super) const PHASES: [&str; 7] =

@@ -36,6 +36,7 @@ fn operation(statement: &Arc<Statement>) -> Operation<'_> {
     Operation {
         statement,
         sight: Sight::Sqlx,
+        system: crate::database::System::Postgresql,
         task: 1,
         tid: 1,
         parent: Parent::Request(1),

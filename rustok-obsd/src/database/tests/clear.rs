@@ -5,13 +5,20 @@ use rustok_obsd_ebpf::Point;
 use super::world::*;
 use crate::database::sockets::Change;
 use crate::database::tracker::Drivers;
-use crate::database::{Ending, Origin, Parent, Sight};
+use crate::database::{Ending, Origin, Parent, Sight, System};
 
 const SQL: &str = "SELECT a FROM b WHERE c = $1";
 const INNER: &str = "SELECT oid FROM pg_type WHERE typname = $1";
 
 /// Without any symbol of a driver.
-const WIRE: Drivers = Drivers { calls: false, ends: false, tasks: true, runtime: true, shared_connections: false };
+const WIRE: Drivers = Drivers {
+    calls: false,
+    ends: false,
+    tasks: true,
+    runtime: true,
+    shared_connections: false,
+    system: System::Postgresql,
+};
 
 fn clear(drivers: Drivers) -> World {
     let mut world = World::new(drivers);

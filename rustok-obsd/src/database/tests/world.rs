@@ -6,7 +6,7 @@ use rustok_obsd_ebpf::{CALL_WORDS, CallHit, Kind as RecordKind, Point};
 
 use crate::database::sockets::{Change, Link, Traffic};
 use crate::database::tracker::Drivers;
-use crate::database::{Ending, Operation, Origin, Parent, Sight, Tracker};
+use crate::database::{Ending, Operation, Origin, Parent, Sight, System, Tracker};
 use crate::exchange::Io;
 use crate::exchange::postgres::Shared;
 use crate::trace::Decision;
@@ -45,7 +45,14 @@ pub struct World {
     pub tid: u32,
 }
 
-pub const ALL: Drivers = Drivers { calls: true, ends: true, tasks: true, runtime: true, shared_connections: false };
+pub const ALL: Drivers = Drivers {
+    calls: true,
+    ends: true,
+    tasks: true,
+    runtime: true,
+    shared_connections: false,
+    system: System::Postgresql,
+};
 
 impl World {
     pub fn new(drivers: Drivers) -> Self {
