@@ -484,6 +484,46 @@ fn gauges_follow_connections_to_their_end() {
 }
 
 #[test]
+fn a_failed_connection_makes_its_statement_incomplete_and_an_interrupted_call_does_not() {
+    for (result, received, ending) in [
+        (0, true, "incomplete"),
+        (-libc::ECONNRESET, true, "incomplete"),
+        (-libc::EINTR, true, "complete"),
+        (0, false, "complete"),
+        (i32::MIN, true, "complete"),
+    ] {
+        let mut scene = tokio();
+        let start = scene.call(71);
+        scene.send(LINK, 71, TLS);
+        scene.receive(LINK, 71, TLS);
+        let kind = if received { Kind::Receive } else { Kind::Send } as u8;
+        let (tgid, tid, time_ns) = (PID, PID, scene.tick());
+        let offset = TLS.len() as u64;
+        let io = SocketIo {
+            kind,
+            flags: 0,
+            captured: 0,
+            result,
+            tgid,
+            tid,
+            conn: LINK,
+            time_ns,
+            ready_ns: 0,
+            offset,
+            task: 71,
+            tail: [0; 8],
+        };
+        scene.pipeline.take(io.as_bytes());
+        scene.done(71, start);
+        let text = to_text(scene.metrics.as_ref(), Format::Text);
+        let wanted = format!(
+            "rustok_obsd_database_operations_total{{service_name=\"shop\",sight=\"sqlx\",ending=\"{ending}\"}} 1"
+        );
+        assert!(text.contains(&wanted), "{result} {received}: {text}");
+    }
+}
+
+#[test]
 fn pools_are_named_by_their_database_where_it_is_told() {
     let mut scene = bare();
     assert!(to_text(scene.metrics.as_ref(), Format::Text).contains("pool_name=\"127.127.127.127:5432/shop\""));
