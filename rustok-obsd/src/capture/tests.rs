@@ -530,3 +530,46 @@ fn pools_are_named_by_their_database_where_it_is_told() {
     scene.close(LINK);
     assert_eq!(scene.gauges(), ["0", "0"]);
 }
+
+proptest::proptest! {
+    #![proptest_config(proptest::prelude::ProptestConfig { cases: 300, ..Default::default() })]
+
+    /// Anything of the right length is a record to the pipeline.
+    #[test]
+    fn garbage_never_panics(
+        entries in proptest::collection::vec(
+            (1..12u8, proptest::prelude::any::<[u8; 160]>(), 0..4u64, 0..3u64, proptest::prelude::any::<u8>()), 0..80,
+        ),
+    ) {
+        let mut scene = tokio();
+        for (kind, mut bytes, conn, task, how) in entries {
+            bytes[0] = kind;
+            let conn = if conn == 0 { LINK } else { conn };
+            match kind {
+                2 | 3 => {
+                    // Process, connection, task, and what was captured.
+                    bytes[2..4].copy_from_slice(&(u16::from(how) % 90).to_le_bytes());
+                    bytes[8..12].copy_from_slice(&PID.to_le_bytes());
+                    bytes[16..24].copy_from_slice(&conn.to_le_bytes());
+                    bytes[48..56].copy_from_slice(&task.to_le_bytes());
+                }
+                10 => {
+                    bytes[1] = how % 12;
+                    bytes[4..8].copy_from_slice(&(u32::from(how) % 9).to_le_bytes());
+                    bytes[8..12].copy_from_slice(&PID.to_le_bytes());
+                    bytes[24..32].copy_from_slice(&task.to_le_bytes());
+                }
+                4 => bytes[8..16].copy_from_slice(&conn.to_le_bytes()),
+                1 => {
+                    bytes[4..8].copy_from_slice(&PID.to_le_bytes());
+                    bytes[8..16].copy_from_slice(&conn.to_le_bytes());
+                }
+                _ => bytes[4..8].copy_from_slice(&PID.to_le_bytes()),
+            }
+            scene.pipeline.take(&bytes);
+        }
+        scene.pipeline.obey();
+        scene.pipeline.finish();
+        assert_eq!(scene.pipeline.databases.under_way(), 0);
+    }
+}
