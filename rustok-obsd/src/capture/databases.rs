@@ -4,7 +4,7 @@
 //! [`crate::database`].
 
 use rustc_hash::FxHashMap;
-use rustok_obsd_ebpf::{CALL_WORDS, CallHit, Capture, PREFIX, Point, SocketIo, SpawnHit};
+use rustok_obsd_ebpf::{CallHit, Capture, PREFIX, Point, SOUGHT_WORDS, SocketIo, SpawnHit};
 
 use super::pipeline::{Child, Notice, Observed, Pipeline, Sample, Verdicts};
 use crate::{
@@ -68,12 +68,16 @@ impl Pipeline {
     }
 
     fn tell_sample(&self, hit: &CallHit, text: &[u8]) {
-        let mut prefixes = [[0; PREFIX]; CALL_WORDS];
-        for (prefix, bytes) in prefixes.iter_mut().zip(text.chunks_exact(PREFIX)) {
+        let mut sample = Sample { hit: *hit, words: [0; SOUGHT_WORDS], prefixes: [[0; PREFIX]; SOUGHT_WORDS] };
+        let (words, prefixes) = text.split_at(text.len().min(8 * SOUGHT_WORDS));
+        for (word, bytes) in sample.words.iter_mut().zip(words.chunks_exact(8)) {
+            *word = bytes.iter().rev().fold(0, |word, byte| word << 8 | u64::from(*byte));
+        }
+        for (prefix, bytes) in sample.prefixes.iter_mut().zip(prefixes.chunks_exact(PREFIX)) {
             prefix.copy_from_slice(bytes);
         }
         // The receiver goes only when the daemon ends.
-        let _ = self.notices.send(Notice::Sought(Box::new(Sample { hit: *hit, prefixes })));
+        let _ = self.notices.send(Notice::Sought(Box::new(sample)));
     }
 
     /// A task was spawned: it works for whatever its parent works for now.

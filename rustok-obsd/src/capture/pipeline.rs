@@ -14,7 +14,9 @@ use std::{
 };
 
 use rustc_hash::FxHashMap;
-use rustok_obsd_ebpf::{CallHit, Capture, Counter, RouteHit, SocketClose, SocketIo, SocketOpen, TaskProbe};
+use rustok_obsd_ebpf::{
+    CallHit, Capture, Counter, PREFIX, RouteHit, SOUGHT_WORDS, SocketClose, SocketIo, SocketOpen, TaskProbe,
+};
 
 use super::{
     connections::{Connection, Connections},
@@ -109,8 +111,10 @@ pub enum Notice {
 pub struct Sample {
     /// The call.
     pub hit: CallHit,
-    /// What each of its words points at.
-    pub prefixes: [[u8; rustok_obsd_ebpf::PREFIX]; rustok_obsd_ebpf::CALL_WORDS],
+    /// What its argument points at.
+    pub words: [u64; SOUGHT_WORDS],
+    /// What each of those words points at.
+    pub prefixes: [[u8; PREFIX]; SOUGHT_WORDS],
 }
 
 /// A process that ended keeps its entry so long, for the closes of its sockets to arrive.

@@ -344,14 +344,9 @@ impl Tracker {
                 .then(|| account::distance(&hit.words, open.start_ns))?
         };
         let mut found = self.open.find_least(key, rank);
-        if found.is_none() && hit.task != 0 {
-            // It may have begun before the place of the task's id was found.
-            found = self.open.find_least(task_key(hit.tgid, 0, hit.tid), rank);
-        }
-        if found.is_none() && hit.task == 0 {
-            // Where tasks are not known, it may end on another thread than it began on.
-            found =
-                self.open.least_of_all(|open| if open.key.0 == hit.tgid && open.task == 0 { rank(open) } else { None });
+        if found.is_none() {
+            // Where tasks are not known, or were not when it began, it may end on another thread than it began on.
+            found = self.open.least_without_task(|open| if open.key.0 == hit.tgid { rank(open) } else { None });
         }
         let Some(id) = found else {
             self.stats.unmatched_ends += 1;
