@@ -183,6 +183,9 @@ impl Pipeline {
             outputs.operation(target_key(targets, children, tgid), operation);
         };
         if record.result <= 0 {
+            if !is_over(record.result, received) {
+                return;
+            }
             databases.on_broken(record.conn, record.time_ns, wire, &mut sink);
         } else if sends {
             databases.on_send(&traffic, wire, &mut sink);
@@ -286,6 +289,16 @@ impl Pipeline {
         if now != told {
             self.own.database_problems.add(DatabaseProblem::LostSync, now.lost_sync - told.lost_sync);
             self.own.lost_bytes.fetch_add(now.lost_bytes - told.lost_bytes, std::sync::atomic::Ordering::Relaxed);
+        }
+    }
+}
+
+/// The stream ended, or the connection failed; other errors come and go.
+const fn is_over(result: i32, received: bool) -> bool {
+    match result.saturating_neg() {
+        0 => received,
+        errno => {
+            matches!(errno, libc::ECONNRESET | libc::EPIPE | libc::ETIMEDOUT | libc::ECONNABORTED | libc::EHOSTUNREACH)
         }
     }
 }

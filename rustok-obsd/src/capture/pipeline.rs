@@ -394,7 +394,10 @@ impl Pipeline {
                 let parent = self.owner(event.parent);
                 self.forget_child(event.pid);
                 self.children.insert(event.pid, Child { parent, ended: None });
-                self.databases.add_process(event.pid, self.databases.drivers(parent));
+                // It may be a target by now.
+                if !self.targets.contains_key(&event.pid) {
+                    self.databases.add_process(event.pid, self.databases.drivers(parent));
+                }
                 self.notify(RecordKind::Fork, Notice::Forked(event.pid));
             }
             Record::Exit(event) => {

@@ -484,9 +484,92 @@ fn gauges_follow_connections_to_their_end() {
 }
 
 #[test]
+fn a_failed_connection_makes_its_statement_incomplete_and_an_interrupted_call_does_not() {
+    for (result, received, ending) in [
+        (0, true, "incomplete"),
+        (-libc::ECONNRESET, true, "incomplete"),
+        (-libc::EINTR, true, "complete"),
+        (0, false, "complete"),
+        (i32::MIN, true, "complete"),
+    ] {
+        let mut scene = tokio();
+        let start = scene.call(71);
+        scene.send(LINK, 71, TLS);
+        scene.receive(LINK, 71, TLS);
+        let kind = if received { Kind::Receive } else { Kind::Send } as u8;
+        let (tgid, tid, time_ns) = (PID, PID, scene.tick());
+        let offset = TLS.len() as u64;
+        let io = SocketIo {
+            kind,
+            flags: 0,
+            captured: 0,
+            result,
+            tgid,
+            tid,
+            conn: LINK,
+            time_ns,
+            ready_ns: 0,
+            offset,
+            task: 71,
+            tail: [0; 8],
+        };
+        scene.pipeline.take(io.as_bytes());
+        scene.done(71, start);
+        let text = to_text(scene.metrics.as_ref(), Format::Text);
+        let wanted = format!(
+            "rustok_obsd_database_operations_total{{service_name=\"shop\",sight=\"sqlx\",ending=\"{ending}\"}} 1"
+        );
+        assert!(text.contains(&wanted), "{result} {received}: {text}");
+    }
+}
+
+#[test]
 fn pools_are_named_by_their_database_where_it_is_told() {
     let mut scene = bare();
     assert!(to_text(scene.metrics.as_ref(), Format::Text).contains("pool_name=\"127.127.127.127:5432/shop\""));
     scene.close(LINK);
     assert_eq!(scene.gauges(), ["0", "0"]);
+}
+
+proptest::proptest! {
+    #![proptest_config(proptest::prelude::ProptestConfig { cases: 300, ..Default::default() })]
+
+    /// Anything of the right length is a record to the pipeline.
+    #[test]
+    fn garbage_never_panics(
+        entries in proptest::collection::vec(
+            (1..12u8, proptest::prelude::any::<[u8; 160]>(), 0..4u64, 0..3u64, proptest::prelude::any::<u8>()), 0..80,
+        ),
+    ) {
+        let mut scene = tokio();
+        for (kind, mut bytes, conn, task, how) in entries {
+            bytes[0] = kind;
+            let conn = if conn == 0 { LINK } else { conn };
+            match kind {
+                2 | 3 => {
+                    // Process, connection, task, and what was captured.
+                    bytes[2..4].copy_from_slice(&(u16::from(how) % 90).to_le_bytes());
+                    bytes[8..12].copy_from_slice(&PID.to_le_bytes());
+                    bytes[16..24].copy_from_slice(&conn.to_le_bytes());
+                    bytes[48..56].copy_from_slice(&task.to_le_bytes());
+                }
+                10 => {
+                    bytes[1] = how % 12;
+                    bytes[4..8].copy_from_slice(&(u32::from(how) % 9).to_le_bytes());
+                    bytes[8..12].copy_from_slice(&PID.to_le_bytes());
+                    bytes[24..32].copy_from_slice(&task.to_le_bytes());
+                }
+                4 => bytes[8..16].copy_from_slice(&conn.to_le_bytes()),
+                1 => {
+                    bytes[4..8].copy_from_slice(&PID.to_le_bytes());
+                    bytes[8..16].copy_from_slice(&conn.to_le_bytes());
+                }
+                _ => bytes[4..8].copy_from_slice(&PID.to_le_bytes()),
+            }
+            scene.pipeline.take(&bytes);
+        }
+        scene.pipeline.obey();
+        scene.pipeline.finish();
+        assert_eq!(scene.pipeline.databases.under_way(), 0);
+    }
 }

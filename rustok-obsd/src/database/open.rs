@@ -92,6 +92,8 @@ pub struct Peer {
     pub addresses: (SocketAddr, SocketAddr),
     /// Name of the database.
     pub namespace: Option<Arc<str>>,
+    /// Its first bytes were PostgreSQL's.
+    pub speaks_postgres: bool,
 }
 
 #[derive(Debug)]
@@ -118,11 +120,13 @@ pub struct OpenOperations {
     free: u32,
     heads: FxHashMap<(u32, u64), u32>,
     len: usize,
+    /// Those that were asked for outside of any task.
+    without_task: usize,
 }
 
 impl Default for OpenOperations {
     fn default() -> Self {
-        Self { slots: Vec::new(), free: NONE, heads: FxHashMap::default(), len: 0 }
+        Self { slots: Vec::new(), free: NONE, heads: FxHashMap::default(), len: 0, without_task: 0 }
     }
 }
 
@@ -148,6 +152,7 @@ impl OpenOperations {
             self.free = slot.next;
         }
         slot.next = head;
+        self.without_task += usize::from(open.task == 0);
         slot.open = Some(open);
         self.len += 1;
         Some(OpId { index: number, generation: slot.generation })
@@ -167,6 +172,7 @@ impl OpenOperations {
         slot.next = self.free;
         self.free = id.index;
         self.len -= 1;
+        self.without_task -= usize::from(open.task == 0);
         // Out of the task's list.
         match self.heads.get(&open.key).copied() {
             Some(head) if head == id.index => {
@@ -226,11 +232,15 @@ impl OpenOperations {
         numbered.filter(|(id, open)| wanted(*id, open)).map(|(id, _)| id).collect()
     }
 
-    /// The one of all tasks for which `rank` is least.
-    pub fn least_of_all<R: PartialOrd>(&self, mut rank: impl FnMut(&Open) -> Option<R>) -> Option<OpId> {
+    /// The one for which `rank` is least, of those that were asked for outside of any task. Looks at all operations, if
+    /// there are such.
+    pub fn least_without_task<R: PartialOrd>(&self, mut rank: impl FnMut(&Open) -> Option<R>) -> Option<OpId> {
+        if self.without_task == 0 {
+            return None;
+        }
         let mut best: Option<(R, OpId)> = None;
         for (index, slot) in (0u32..).zip(&self.slots) {
-            if let Some(rank) = slot.open.as_ref().and_then(&mut rank)
+            if let Some(rank) = slot.open.as_ref().filter(|open| open.task == 0).and_then(&mut rank)
                 && best.as_ref().is_none_or(|(least, _)| rank < *least)
             {
                 best = Some((rank, OpId { index, generation: slot.generation }));

@@ -84,7 +84,6 @@ impl Requests {
             return false;
         }
         let mut account = self.spare.pop().unwrap_or_default();
-        account.reset();
         account.decision = decide();
         account.touched_ns = time_ns;
         self.under_way.insert(id, account);

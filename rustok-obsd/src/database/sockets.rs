@@ -1,8 +1,12 @@
 //! What the sockets tell of operations: the bytes of each connection to a database.
 //!
 //! Reads: sends and receives of the target's connections that are no HTTP. Yields: times, rows and errors of operations,
-//! and operations by themselves where no call explains the bytes. Costs: a look-up a record; see [`super::tracker`] for the
-//! rule.
+//! and operations by themselves where no call explains the bytes. Costs: some look-ups a record, no allocation once warm;
+//! see [`super::tracker`] for the rule.
+//!
+//! A connection belongs to one operation at a time. A newer call of the same task suspends it, for sqlx looks up types
+//! while it prepares a statement, and it goes on when that has ended. Bytes of another task mean that it is over: a
+//! connection is handed on only then.
 
 use std::collections::VecDeque;
 use std::net::SocketAddr;
@@ -155,6 +159,7 @@ impl Link {
         if ending != Ending::Complete {
             return;
         }
+        // In clear text the protocol says that a transaction ended, too; nobody says how deep it is.
         match &*open.statement.operation {
             "BEGIN" | "START TRANSACTION" => (self.transaction, self.depth) = (Some(open.key), 1),
             "SAVEPOINT" => self.depth += 1,
@@ -234,7 +239,8 @@ impl Tracker {
             link.reading = Reading::Taken;
             let held = link.bound.or(link.deferred).or_else(|| link.suspended.pop());
             let Some(id) = held.or_else(|| link.in_flight.pop_back().map(|(_, id)| id)) else { break };
-            let peer = Peer { addresses: link.addresses(), namespace: link.namespace.clone() };
+            let speaks_postgres = link.speaks_postgres;
+            let peer = Peer { addresses: link.addresses(), namespace: link.namespace.clone(), speaks_postgres };
             link.forget(id, None);
             let Some(open) = self.open.get(id) else { continue };
             match open.kind {

@@ -5,12 +5,15 @@
 //!
 //! One rule says which source gives what:
 //! * Where sqlx' functions are observed, each of its calls is one operation, exactly; text, task, begin and, by the drop of
-//!   its logger, the end come from there. What the task then sends belongs to its newest call that has sent nothing.
+//!   its logger, the end come from there. What the task then sends belongs to its newest call that has sent nothing, unless
+//!   a newer one holds the connection; in clear text, to its call with the same text.
 //! * The connection's bytes give the times of sending, of the first and of the last byte of the answer. In clear text they
 //!   also give rows and errors, else the driver's functions do.
 //! * Bytes in clear text that no call explains are operations by themselves.
 //! * Encrypted bytes that no call explains are round trips of unknown content where nothing of the driver is observed;
 //!   elsewhere they are none, for the driver's own traffic (pings, start-up) is not called a query.
+//! * An operation whose end was not seen is told as Incomplete when its connection serves another task, or after
+//!   ten minutes of silence where it holds none; one that holds a connection ends with it at the latest.
 
 use std::sync::Arc;
 
@@ -343,8 +346,7 @@ impl Tracker {
         let mut found = self.open.find_least(key, rank);
         if found.is_none() {
             // Where tasks are not known, or were not when it began, it may end on another thread than it began on.
-            found =
-                self.open.least_of_all(|open| if open.key.0 == hit.tgid && open.task == 0 { rank(open) } else { None });
+            found = self.open.least_without_task(|open| if open.key.0 == hit.tgid { rank(open) } else { None });
         }
         let Some(id) = found else {
             self.stats.unmatched_ends += 1;
@@ -412,6 +414,9 @@ impl Tracker {
             addresses = Some(link.addresses());
             namespace = link.namespace.clone();
         } else if let Some(peer) = &open.peer {
+            if peer.speaks_postgres {
+                system = System::Postgresql;
+            }
             addresses = Some(peer.addresses);
             namespace.clone_from(&peer.namespace);
         } else if open.kind == Kind::Logged {

@@ -369,6 +369,17 @@ fn where_tasks_are_not_known_a_statement_may_go_on_and_end_on_another_thread() {
 }
 
 #[test]
+fn a_statement_may_end_after_the_place_of_the_tasks_id_was_found() {
+    let mut world = tls(ALL);
+    let start = world.call(0, SQL);
+    world.send(1, 0, TLS);
+    let answer = world.receive(1, TASK, TLS);
+    world.done(TASK, SQL, start);
+    let told = world.one();
+    assert_eq!((told.ending, told.times[4]), (Ending::Complete, answer));
+}
+
+#[test]
 fn arguments_that_hold_no_statement_are_counted_and_still_one_operation() {
     let mut world = tls(ALL);
     let start = world.call(TASK, "\u{1}\u{2}");
