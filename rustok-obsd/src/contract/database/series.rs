@@ -24,8 +24,6 @@ pub(super) const PHASE_BUCKETS: usize = PHASE_BOUNDS.len() + 1;
 pub(super) const QUERIES_BOUNDS: [u64; QUERIES.values.len()] = scale(QUERIES.values, 1.0);
 pub(super) const QUERIES_BUCKETS: usize = QUERIES_BOUNDS.len() + 1;
 
-/// `db.system.name`.
-
 /// `phase` of [`super::REQUEST_PHASE`], in the order of time.
 pub(super) const PHASES: [&str; 7] =
     ["socket_wait", "receive", "handler", "pool_wait", "database_first_byte", "database", "write"];
