@@ -151,7 +151,9 @@ impl Pipeline {
             (connection.tgid, connection.local, connection.remote, connection.http.side());
         let (muted, mid_stream) = (connection.muted, connection.mid_stream);
         if !self.databases.is_link(record.conn) {
-            let link = if protocol == Protocol::Postgres {
+            let link = if !self.observes_databases {
+                None
+            } else if protocol == Protocol::Postgres {
                 Some(Link::clear(record.tgid, local, remote, mid_stream, &self.wire))
             } else if self.may_be_database(record, received, protocol, side, mid_stream, remote.port()) {
                 Some(Link::encrypted(record.tgid, local, remote))
@@ -160,7 +162,9 @@ impl Pipeline {
             };
             let Some(link) = link else {
                 if !muted {
-                    self.set_capture(record.conn, Capture::Counts);
+                    // One that was there before may still turn out to be a database's, by a call that sends on it.
+                    let may_yet = mid_stream && self.databases.drivers(record.tgid).calls;
+                    self.set_capture(record.conn, if may_yet { Capture::Counts } else { Capture::Off });
                 }
                 return;
             };

@@ -152,6 +152,7 @@ pub struct Pipeline {
     pub(super) databases: Tracker,
     pub(super) told_databases: crate::database::tracker::Stats,
     pub(super) told_wire: exchange::postgres::Stats,
+    pub(super) observes_databases: bool,
     pub(super) ports: Vec<u16>,
     pub(super) wire: exchange::postgres::Shared,
     pub(super) outputs: Outputs,
@@ -190,6 +191,8 @@ pub struct Parts {
     pub counts: Option<Arc<Counts>>,
     /// Bound of a statement's text.
     pub statement_bytes: u32,
+    /// Connections to databases are followed.
+    pub databases: bool,
     /// Ports that are a database's where nothing else tells.
     pub ports: Vec<u16>,
 }
@@ -217,6 +220,7 @@ impl Pipeline {
             verdicts,
             counts,
             statement_bytes,
+            databases,
             ports,
         } = parts;
         Self {
@@ -230,6 +234,7 @@ impl Pipeline {
             databases: Tracker::default(),
             told_databases: crate::database::tracker::Stats::default(),
             told_wire: exchange::postgres::Stats::default(),
+            observes_databases: databases,
             ports,
             wire: exchange::postgres::Shared::new(statement_bytes),
             outputs: Outputs { recorder, database, tracer, pools: FxHashMap::default() },

@@ -71,6 +71,7 @@ impl Scene {
             recorder,
             database,
             statement_bytes: 16_383,
+            databases: true,
             ports: vec![5432],
             tracer: None,
             own: Arc::clone(&own),

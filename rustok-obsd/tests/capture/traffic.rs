@@ -105,6 +105,7 @@ impl Traffic {
             recorder,
             database: recorder_of_database,
             statement_bytes: 16_383,
+            databases: true,
             ports: vec![5432],
             tracer: None,
             own: Arc::clone(&own),

@@ -120,8 +120,8 @@ fn statements_that_were_prepared_before_are_reported_as_unknown_and_counted() {
     or_skip!(name, stage.load("database", 1500, 16, 11));
     let still = stage.metrics();
     // All of them are calls, whether known or not.
-    let all = still.sum("rustok_obsd_statement_calls_total", &[])
-        - before.sum("rustok_obsd_statement_calls_total", &[]);
+    let all =
+        still.sum("rustok_obsd_statement_calls_total", &[]) - before.sum("rustok_obsd_statement_calls_total", &[]);
     let database = calls(&counted(&stage.scene)).values().sum::<u64>();
     assert_eq!(all, database as f64, "{}", told(&still));
     // The database ends the connections; the pool opens others, and prepares again.
@@ -260,4 +260,3 @@ fn a_daemon_that_loses_records_tells_nothing_wrong_and_is_itself_again() {
         assert!(requests(&before) < run.truth.len() as f64, "{} by the server", run.truth.len());
     }
 }
-

@@ -454,10 +454,59 @@ fn method_of(key: &RequestKey) -> &'static str {
     key.method.as_str()
 }
 
-/// At most [`TEXT`] characters.
+/// The text as the label holds it. Of a text that is too long the list of columns goes first: what follows tells one
+/// statement from another, and mappers name every column.
 fn cut(text: &str) -> String {
+    if text.char_indices().nth(TEXT).is_none() {
+        return text.to_owned();
+    }
+    let elided = columns(text).map(|(head, rest)| format!("{head} …{rest}"));
+    let text = elided.as_deref().unwrap_or(text);
     match text.char_indices().nth(TEXT) {
         None => text.to_owned(),
         Some(_) => text.chars().take(TEXT - 1).chain(['…']).collect(),
+    }
+}
+
+/// `SELECT`, and what follows its list of columns: from the `FROM` outside of parentheses and quotes on.
+fn columns(text: &str) -> Option<(&str, &str)> {
+    const SELECT: usize = "SELECT".len();
+    let head = text.get(..SELECT).filter(|head| head.eq_ignore_ascii_case("SELECT"))?;
+    let (mut depth, mut quoted) = (0_u32, false);
+    for (index, byte) in text.bytes().enumerate() {
+        match byte {
+            b'"' => quoted = !quoted,
+            b'(' if !quoted => depth += 1,
+            b')' if !quoted => depth = depth.saturating_sub(1),
+            b' ' if depth == 0 && !quoted => {
+                let rest = text.get(index..)?;
+                if rest.get(..6).is_some_and(|word| word.eq_ignore_ascii_case(" FROM ")) {
+                    return Some((head, rest));
+                }
+            }
+            _ => {}
+        }
+    }
+    None
+}
+
+#[cfg(test)]
+mod cut_tests {
+    use super::{TEXT, cut};
+
+    #[test]
+    fn a_long_list_of_columns_goes_before_what_tells_statements_apart() {
+        let list = (0..40).map(|n| format!("\"t\".\"c{n}\"")).collect::<Vec<_>>().join(", ");
+        let rest = "FROM \"shop\".\"t\" WHERE \"t\".\"id\" = $1";
+        assert_eq!(cut(&format!("SELECT {list} {rest}")), format!("SELECT … {rest}"));
+        assert_eq!(
+            cut(&format!("select (SELECT a FROM b), \" FROM \", {list} from t")),
+            "select … from t",
+            "neither a parenthesis nor a quoted name ends the list"
+        );
+        let short = format!("SELECT a {rest}");
+        assert_eq!(cut(&short), short);
+        let long = cut(&format!("INSERT INTO t ({list}) VALUES (?)"));
+        assert!(long.chars().count() == TEXT && long.ends_with('…'), "{long}");
     }
 }
