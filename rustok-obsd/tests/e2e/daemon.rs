@@ -200,8 +200,15 @@ fn run(name: &str) -> Result<(), Skip> {
 /// Every expression of the shipped dashboard returns data, if the daemon exports what it names: an error that never
 /// happened has no series. With `databases`, every one that names a family of databases does.
 pub fn assert_dashboard_has_data(prometheus: &Prometheus, metrics: &str, databases: bool) {
-    let families = ["rustok_database_", "db_client_", "rustok_obsd_statement_", "rustok_obsd_database_",
-        "rustok_obsd_http_request_", "rustok_obsd_repeated_", "rustok_errors_"];
+    let families = [
+        "rustok_database_",
+        "db_client_",
+        "rustok_obsd_statement_",
+        "rustok_obsd_database_",
+        "rustok_obsd_http_request_",
+        "rustok_obsd_repeated_",
+        "rustok_errors_",
+    ];
     let is_word = |c: char| c.is_ascii_alphanumeric() || c == '_';
     // Each selector begins with the label `job`.
     let exported = |expression: &str| {

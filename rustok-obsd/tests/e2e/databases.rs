@@ -51,9 +51,10 @@ impl Account {
     /// The requests of a phase.
     fn of(&self, seed: u32) -> impl Iterator<Item = &Request> {
         let prefix = format!("{seed:x}-");
-        self.run.truth.iter().filter(move |request| {
-            request.client_id.as_ref().is_some_and(|id| id.starts_with(&prefix))
-        })
+        self.run
+            .truth
+            .iter()
+            .filter(move |request| request.client_id.as_ref().is_some_and(|id| id.starts_with(&prefix)))
     }
 
     fn ours(&self, phase: usize) -> Table {
@@ -85,7 +86,13 @@ fn four_times_the_daemon_the_database_and_the_server_count_the_same() {
             assert_errors(&account);
             let score = score(&account.run);
             report(&account.what, &score);
-            assert_eq!(score.wrong, 0, "{}: {:?}", account.message(), score.examples.iter().take(9).collect::<Vec<_>>());
+            assert_eq!(
+                score.wrong,
+                0,
+                "{}: {:?}",
+                account.message(),
+                score.examples.iter().take(9).collect::<Vec<_>>()
+            );
             tables.push((account.what.clone(), account.lone()));
         }
     }
@@ -106,8 +113,7 @@ fn assert_counted(account: &Account) {
     for (phase, seeds) in [(0, &[BUSY][..]), (1, &[BUSY, LONE])] {
         let theirs = noted(seeds.iter().flat_map(|seed| account.of(*seed)).flat_map(Request::all_queries));
         let ours = account.ours(phase);
-        let (database, server) =
-            (differing(&ours, &account.counted[phase]), differing(&ours, &theirs));
+        let (database, server) = (differing(&ours, &account.counted[phase]), differing(&ours, &theirs));
         assert!(database.is_empty(), "pg_stat_statements: {database:#?}\n{}", account.message());
         assert!(server.is_empty(), "the server: {server:#?}\n{}", account.message());
         let commits = account.metrics[phase].sum("rustok_obsd_database_transactions_total", &[("outcome", "commit")]);
@@ -221,12 +227,13 @@ fn assert_requests(account: &Account) {
 /// Errors by SQLSTATE.
 fn assert_errors(account: &Account) {
     let metrics = &account.metrics[2];
-    for (state, class) in [("23505", "integrity_constraint_violation"), ("42601", "syntax_error_or_access_rule_violation")] {
+    for (state, class) in
+        [("23505", "integrity_constraint_violation"), ("42601", "syntax_error_or_access_rule_violation")]
+    {
         let queries = account.of(TROUBLED).flat_map(Request::all_queries);
         let expected = queries.filter(|query| query.sqlstate.as_deref() == Some(state)).count() as f64;
         assert!(expected > 10.0, "{expected} times {state}");
-        let told =
-            metrics.sum("db_client_operation_duration_seconds_count", &[("db_response_status_code", state)]);
+        let told = metrics.sum("db_client_operation_duration_seconds_count", &[("db_response_status_code", state)]);
         assert_eq!(told, expected, "{state}: {}", account.message());
         assert_eq!(metrics.sum("rustok_database_query_errors_total", &[("error_type", class)]), expected, "{class}");
     }

@@ -115,7 +115,8 @@ fn run(name: &str) -> Result<(), Skip> {
     let mut stage = Stage::set("RUSTOK_OBSD_SHOP", Tls::On)?;
     stage.export_to(jaeger.otlp_http());
     stage.watch(&RING)?;
-    let prometheus = Prometheus::start(stage.daemon().addr).map_err(|reason| skip(&format!("{name} (Prometheus)"), reason));
+    let prometheus =
+        Prometheus::start(stage.daemon().addr).map_err(|reason| skip(&format!("{name} (Prometheus)"), reason));
     stage.load("causal", 3000, 64, 17)?;
     // Scraped at least twice.
     std::thread::sleep(Duration::from_secs(3));

@@ -88,8 +88,7 @@ impl Stage {
     /// A load, to its end; yields what the client says of it.
     pub fn load(&self, mix: &str, requests: u32, concurrency: u32, seed: u32) -> Result<serde_json::Value, Skip> {
         let [requests, concurrency, seed] = [requests, concurrency, seed].map(|number| number.to_string());
-        let arguments =
-            ["--mix", mix, "--requests", &requests, "--concurrency", &concurrency, "--seed", &seed];
+        let arguments = ["--mix", mix, "--requests", &requests, "--concurrency", &concurrency, "--seed", &seed];
         let summary = self.scene.load(&arguments)?;
         assert_eq!(summary["errors"], 0, "{summary}");
         Ok(summary)
@@ -255,4 +254,3 @@ pub fn differing(ours: &Table, theirs: &Table) -> Vec<String> {
 pub fn told(metrics: &Metrics) -> String {
     metrics.matching(&["database_problems", "database_parents", "database_operations", "records_lost"])
 }
-
