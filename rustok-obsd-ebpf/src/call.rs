@@ -4,14 +4,12 @@
 //! a record is filled where it lies in the ring. The kernel wants a constant size for that: hence classes of sizes.
 
 use aya_ebpf::{
-    helpers::{
-        bpf_ktime_get_ns, bpf_probe_read_user,
-        generated::bpf_probe_read_user as probe_read_user,
-    },
+    helpers::{bpf_ktime_get_ns, bpf_probe_read_user, generated::bpf_probe_read_user as probe_read_user},
     programs::ProbeContext,
 };
 use rustok_obsd_ebpf::{
-    CALL_WORDS, CallHit, Counter, IO_TRUNCATED, IO_UNREADABLE, Kind, Layout, MAX_STATEMENT, PREFIX, PlaceKey, Point,
+    CALL_WORDS, CallHit, Counter, IO_TRUNCATED, IO_UNREADABLE, Kind, MAX_STATEMENT, PREFIX, PlaceKey, Point,
+    SOUGHT_WORDS,
 };
 
 use crate::{
@@ -194,14 +192,14 @@ pub fn on_statement(ctx: &ProbeContext) {
     let key = PlaceKey { place: place(ctx), tgid: current.tgid, pad: 0 };
     // SAFETY: the value is only read; the map is not preallocated (see `Current::followed`).
     let Some(layout) = (unsafe { LAYOUTS.get(&key) }).copied() else { return };
-    let Some(argument) = argument(ctx, layout.argument) else { return };
+    let Some(arguments) = Arguments::of(ctx) else { return };
+    let argument = arguments.get(layout.argument);
     if layout.known == 0 {
-        return seek(ctx, &current, layout, argument);
+        return seek(ctx, &current, argument, arguments.get(layout.argument + 1));
     }
     let mut head = head(Point::Statement, ctx, &current);
     if layout.direct != 0 {
-        let Some(len) = self::argument(ctx, layout.argument + 1) else { return };
-        return tell_text(&mut head, argument, len);
+        return tell_text(&mut head, argument, arguments.get(layout.argument + 1));
     }
     // SAFETY: the helper checks each address and fails on a bad one.
     let words = unsafe {
@@ -219,43 +217,67 @@ pub fn on_statement(ctx: &ProbeContext) {
     }
 }
 
-#[inline(always)]
-fn argument(ctx: &ProbeContext, index: u8) -> Option<u64> {
-    match index {
-        0 => ctx.arg(0),
-        1 => ctx.arg(1),
-        2 => ctx.arg(2),
-        3 => ctx.arg(3),
-        4 => ctx.arg(4),
-        _ => ctx.arg(5),
+/// The first six arguments. Each is read at a constant offset of the context, which the verifier wants; they are taken out
+/// of memory as volatile values, so that the compiler does not turn a choice among them into a computed offset.
+struct Arguments([u64; 6]);
+
+impl Arguments {
+    #[inline(always)]
+    fn of(ctx: &ProbeContext) -> Option<Self> {
+        Some(Self([ctx.arg(0)?, ctx.arg(1)?, ctx.arg(2)?, ctx.arg(3)?, ctx.arg(4)?, ctx.arg(5)?]))
+    }
+
+    #[inline(always)]
+    fn get(&self, index: u8) -> u64 {
+        let [a, b, c, d, e, f] = &self.0;
+        // SAFETY: each is a live reference.
+        unsafe {
+            let (a, b, c) = (core::ptr::read_volatile(a), core::ptr::read_volatile(b), core::ptr::read_volatile(c));
+            let (d, e, f) = (core::ptr::read_volatile(d), core::ptr::read_volatile(e), core::ptr::read_volatile(f));
+            match index {
+                0 => a,
+                1 => b,
+                2 => c,
+                3 => d,
+                4 => e,
+                _ => f,
+            }
+        }
     }
 }
 
 /// Tells what the argument points at and what that points at, for the daemon to find the text.
 #[inline(always)]
-fn seek(ctx: &ProbeContext, current: &Current, layout: Layout, argument: u64) {
-    const LEN: usize = CALL_WORDS * PREFIX;
+fn seek(ctx: &ProbeContext, current: &Current, argument: u64, next: u64) {
+    const WORDS: usize = SOUGHT_WORDS * size_of::<u64>();
     let mut head = head(Point::Sought, ctx, current);
-    read_words(&mut head, argument);
     // The argument itself may be the text's address, and the next one its length.
     head.text = argument;
-    head.text_len = self::argument(ctx, layout.argument + 1).unwrap_or(0);
-    let Some(mut entry) = EVENTS.reserve::<Room<256>>(0) else {
+    head.text_len = next;
+    let Some(mut entry) = EVENTS.reserve::<Room<1024>>(0) else {
         count(Counter::RingFull, 1);
         return;
     };
     let room = entry.as_mut_ptr();
+    // SAFETY: the pointer is to the reserved room; the helper writes exactly the words and checks the source. What cannot be
+    // read is zeroed by it.
+    let text = unsafe { (&raw mut (*room).text).cast::<u8>() };
+    // SAFETY: as above.
+    if unsafe { probe_read_user(text.cast(), WORDS as u32, argument as *const _) } != 0 {
+        head.flags |= IO_UNREADABLE;
+    }
     let mut index = 0;
-    while index < CALL_WORDS {
-        // SAFETY: the part lies in the room's text (12 times 16 bytes of 256); the helper checks the source. What cannot
-        // be read is zeroed by it.
+    while index < SOUGHT_WORDS {
+        // SAFETY: the word and the part lie in the room's text (24 times 8 and 16 bytes of 1024); the helper checks the
+        // source.
         unsafe {
-            let part = (&raw mut (*room).text).cast::<u8>().add(index * PREFIX);
-            let _ = probe_read_user(part.cast(), PREFIX as u32, head.words[index] as *const _);
+            let word = text.cast::<u64>().add(index).read();
+            let part = text.add(WORDS + index * PREFIX);
+            let _ = probe_read_user(part.cast(), PREFIX as u32, word as *const _);
         }
         index += 1;
     }
-    head.captured = LEN as u32;
+    head.captured = (WORDS + SOUGHT_WORDS * PREFIX) as u32;
     // SAFETY: the pointer is to the reserved room.
     unsafe { (&raw mut (*room).head).write(head) };
     entry.submit(wake_flags());

@@ -19,7 +19,11 @@ pub const MAX_STATEMENT: usize = 16_384;
 /// Words of a call's arguments that come along.
 pub const CALL_WORDS: usize = 12;
 
-/// Bytes at each of those words that come along while a layout is sought.
+/// Words behind an argument that come along while a layout is sought; a prepared query of sqlx keeps its text in the
+/// fourteenth.
+pub const SOUGHT_WORDS: usize = 24;
+
+/// Bytes at each of those words that come along.
 pub const PREFIX: usize = 16;
 
 /// Bytes of the end of a send or receive that come along when the payload was cut.
@@ -74,7 +78,8 @@ pub enum Point {
     OrmBegin = 7,
     /// A function that takes a statement whose place in the arguments is known: its text follows.
     Statement = 8,
-    /// The same, not known yet: `words` are what the argument points at, and [`PREFIX`] bytes at each of them follow.
+    /// The same, not known yet: [`SOUGHT_WORDS`] words that the argument points at follow, then [`PREFIX`] bytes at each
+    /// of them. `text` and `text_len` are the argument itself and the next one.
     Sought = 9,
     /// A function that the configuration names commits a transaction.
     Commit = 10,

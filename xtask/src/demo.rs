@@ -99,7 +99,7 @@ pub fn demo(workspace: &Workspace, args: &Args) -> Result<()> {
         }
     };
     let sees = programs.doctor()?;
-    let daemon = programs.daemon(jaeger.as_ref().map(Jaeger::otlp_grpc).as_deref())?;
+    let daemon = programs.daemon(jaeger.as_ref().map(Jaeger::otlp_grpc).as_deref(), &[])?;
     let taken =
         if daemon.address.port() == scene::PORT { String::new() } else { format!(" (port {} is taken)", scene::PORT) };
     addresses.insert(0, ("metrics", format!("http://{}/metrics{taken}", daemon.address)));
@@ -196,7 +196,7 @@ impl Look {
     fn cost_since(&self, old: &Self) -> String {
         let grown = |name: &str| metrics::sum(&self.samples, name) - metrics::sum(&old.samples, name);
         let seconds = self.at.duration_since(old.at).as_secs_f64().max(1e-3);
-        let cpu = 100.0 * (self.usage.cpu() - old.usage.cpu()) / seconds;
+        let cpu = 100.0 * (self.usage.cpu - old.usage.cpu) / seconds;
         let kernel = 100.0 * grown("rustok_obsd_ebpf_program_run_seconds_total") / seconds;
         format!(
             "rustok-obsd: {cpu:.1}% of a core, kernel programs {kernel:.2}%, {:.1} MB resident, {:.0} records/s, {:.0} lost",

@@ -5,7 +5,7 @@
 
 use std::net::SocketAddr;
 
-use rustc_hash::{FxHashMap, FxHashSet};
+use rustc_hash::FxHashMap;
 use rustok_obsd_ebpf::{OPEN_MID_STREAM, Role, SocketIo, SocketOpen};
 
 use super::address;
@@ -32,8 +32,10 @@ pub struct Connection {
     sock: u64,
     /// Where the next record of each direction begins: sent, received.
     next: [u64; 2],
-    /// Task that last read from it.
-    task: u64,
+    /// Process and task that last read from it, 0 for none. A forked child may read what counts for its parent.
+    reader: (u32, u64),
+    /// Thread without a task that last read from it, 0 for none.
+    thread: u32,
     last_ns: u64,
 }
 
@@ -42,15 +44,21 @@ impl Connection {
     pub fn lost_before(&mut self, io: &SocketIo, received: bool) -> u64 {
         let next = &mut self.next[usize::from(received)];
         let lost = io.offset.saturating_sub(*next);
-        *next = io.offset + u64::try_from(io.result).unwrap_or(0);
+        *next = io.offset.saturating_add(u64::try_from(io.result).unwrap_or(0));
         self.last_ns = io.time_ns;
         lost
     }
 
     /// The task has not read from it just before.
     #[must_use]
-    pub const fn is_new_reader(&self, task: u64) -> bool {
-        task != 0 && task != self.task
+    pub const fn is_new_reader(&self, tgid: u32, task: u64) -> bool {
+        task != 0 && (task != self.reader.1 || tgid != self.reader.0)
+    }
+
+    /// Process and task that last read from it, where there is one.
+    #[must_use]
+    pub fn reader(&self) -> Option<(u32, u64)> {
+        Some(self.reader).filter(|(_, task)| *task != 0)
     }
 }
 
@@ -62,8 +70,22 @@ pub struct Connections {
     by_task: FxHashMap<(u32, u64), u64>,
     /// The connection that each thread read from last, for processes without tasks.
     by_thread: FxHashMap<(u32, u32), u64>,
-    /// Processes of which one thread serves several requests at once, or several threads one.
-    interleaved: FxHashSet<u32>,
+    /// What threads without tasks show of each process.
+    threads: FxHashMap<u32, Threads>,
+}
+
+/// Whether a process gives each request a thread of its own.
+#[derive(Clone, Copy, Debug, Default)]
+struct Threads {
+    /// Answers that were sent by the thread that read the request, up to [`Threads::ENOUGH`].
+    clean: u32,
+    /// One thread served several requests at once, or several threads one.
+    interleaved: bool,
+}
+
+impl Threads {
+    /// So much evidence before any thread's work is taken for its request's.
+    const ENOUGH: u32 = 64;
 }
 
 impl Connections {
@@ -99,7 +121,8 @@ impl Connections {
             muted: false,
             sock: open.sock,
             next: [0; 2],
-            task: 0,
+            reader: (open.tgid, 0),
+            thread: 0,
             last_ns: open.time_ns,
         };
         let gone = self.by_sock.insert(open.sock, open.conn).filter(|old| *old != open.conn);
@@ -113,15 +136,14 @@ impl Connections {
     }
 
     /// A task read from the connection; the next route that it matches belongs there.
-    pub fn read_by(&mut self, conn: u64, task: u64) {
+    pub fn read_by(&mut self, conn: u64, tgid: u32, task: u64) {
         let Some(connection) = self.by_id.get_mut(&conn) else { return };
-        if !connection.is_new_reader(task) {
+        if !connection.is_new_reader(tgid, task) {
             return;
         }
-        let before = std::mem::replace(&mut connection.task, task);
-        let tgid = connection.tgid;
-        if before != 0 && self.by_task.get(&(tgid, before)) == Some(&conn) {
-            self.by_task.remove(&(tgid, before));
+        let before = std::mem::replace(&mut connection.reader, (tgid, task));
+        if self.by_task.get(&before) == Some(&conn) {
+            self.by_task.remove(&before);
         }
         self.by_task.insert((tgid, task), conn);
     }
@@ -135,20 +157,36 @@ impl Connections {
     /// A thread without a task read from the connection; what it does next is for that, if each thread serves one request
     /// at a time and each request has one thread.
     pub fn read_on(&mut self, conn: u64, tid: u32) {
-        let Some(connection) = self.by_id.get(&conn) else { return };
+        let Some(connection) = self.by_id.get_mut(&conn) else { return };
         let tgid = connection.tgid;
-        if connection.http.current().is_some_and(|request| request.tid != tid) {
-            self.interleaved.insert(tgid);
+        let mut interleaved = connection.http.current().is_some_and(|request| request.tid != tid);
+        let last = std::mem::replace(&mut connection.thread, tid);
+        if last != tid && self.by_thread.get(&(tgid, last)) == Some(&conn) {
+            self.by_thread.remove(&(tgid, last));
         }
         let before = self.by_thread.insert((tgid, tid), conn).filter(|before| *before != conn);
-        if before.and_then(|conn| self.by_id.get(&conn)).is_some_and(|other| other.http.current().is_some()) {
-            self.interleaved.insert(tgid);
+        interleaved |=
+            before.and_then(|conn| self.by_id.get(&conn)).is_some_and(|other| other.http.current().is_some());
+        if interleaved {
+            self.interleave(tgid);
         }
     }
 
-    /// The server connection that a thread serves, where its process gives each request a thread.
+    /// A thread without a task sent on the connection while the request of the other thread was under way there.
+    pub fn answered_on(&mut self, tgid: u32, asked: u32, tid: u32) {
+        let threads = self.threads.entry(tgid).or_default();
+        threads.interleaved |= asked != tid;
+        threads.clean = threads.clean.saturating_add(1);
+    }
+
+    /// The process does not give each request a thread of its own.
+    pub fn interleave(&mut self, tgid: u32) {
+        self.threads.entry(tgid).or_default().interleaved = true;
+    }
+
+    /// The server connection that a thread serves, where its process has shown that it gives each request a thread.
     pub fn of_thread(&mut self, tgid: u32, tid: u32) -> Option<&mut Connection> {
-        if self.interleaved.contains(&tgid) {
+        if self.threads.get(&tgid).is_none_or(|threads| threads.interleaved || threads.clean < Threads::ENOUGH) {
             return None;
         }
         let conn = *self.by_thread.get(&(tgid, tid))?;
@@ -158,7 +196,7 @@ impl Connections {
     /// The process ended.
     pub fn forget_process(&mut self, tgid: u32) {
         self.by_thread.retain(|key, _| key.0 != tgid);
-        self.interleaved.remove(&tgid);
+        self.threads.remove(&tgid);
     }
 
     /// Ends following.
@@ -172,10 +210,13 @@ impl Connections {
     }
 
     fn forget_task(&mut self, connection: &Connection) {
-        let key = (connection.tgid, connection.task);
-        // The task may serve another connection by now, whose entry stays.
-        if self.by_task.get(&key).is_some_and(|conn| !self.by_id.contains_key(conn)) {
-            self.by_task.remove(&key);
+        // The task or thread may serve another connection by now, whose entry stays.
+        if self.by_task.get(&connection.reader).is_some_and(|conn| !self.by_id.contains_key(conn)) {
+            self.by_task.remove(&connection.reader);
+        }
+        let key = (connection.tgid, connection.thread);
+        if connection.thread != 0 && self.by_thread.get(&key).is_some_and(|conn| !self.by_id.contains_key(conn)) {
+            self.by_thread.remove(&key);
         }
     }
 
@@ -231,7 +272,7 @@ mod tests {
     fn a_socket_whose_memory_serves_again_replaces_the_connection_before() {
         let mut connections = Connections::default();
         assert!(connections.open(&open(1, 100), false).is_none());
-        connections.read_by(1, 55);
+        connections.read_by(1, 7, 55);
         assert!(connections.open(&open(2, 100), false).is_some(), "the first one is handed out to be ended");
         assert_eq!(connections.len(), 1);
         assert!(connections.of_task(7, 55).is_none(), "its task points nowhere");
@@ -243,8 +284,8 @@ mod tests {
         let mut connections = Connections::default();
         connections.open(&open(1, 100), false);
         connections.open(&open(2, 200), false);
-        connections.read_by(1, 55);
-        connections.read_by(2, 55);
+        connections.read_by(1, 7, 55);
+        connections.read_by(2, 7, 55);
         connections.close(1);
         assert!(connections.of_task(7, 55).is_some());
         connections.close(2);

@@ -4,7 +4,7 @@
 //! [`crate::database`].
 
 use rustc_hash::FxHashMap;
-use rustok_obsd_ebpf::{CALL_WORDS, CallHit, Capture, PREFIX, Point, SocketIo, SpawnHit};
+use rustok_obsd_ebpf::{CallHit, Capture, PREFIX, Point, SOUGHT_WORDS, SocketIo, SpawnHit};
 
 use super::pipeline::{Child, Notice, Observed, Pipeline, Sample, Verdicts};
 use crate::{
@@ -14,11 +14,10 @@ use crate::{
     },
     database::{
         Ignorance, Origin,
-        sockets::{Link, Traffic},
+        sockets::{Change, Link, Traffic},
     },
     exchange::{Io, Side, Verdict},
     protocol::Protocol,
-    trace::Addresses,
 };
 
 /// The target that a process' operations count for.
@@ -31,10 +30,13 @@ pub(super) fn target_key(
     targets.get(&owner).map(|target| target.named.key)
 }
 
-/// Who asks: process, task and thread.
+/// Who asks: process, task and thread. `owner` is the target that the process counts for: itself, or what forked it. Tasks
+/// are numbered by each process for itself.
 #[derive(Clone, Copy)]
 struct Caller {
     owner: u32,
+    tgid: u32,
+    time_ns: u64,
     task: u64,
     tid: u32,
 }
@@ -54,7 +56,7 @@ impl Pipeline {
         let begins = !matches!(hit.point, p if p == Point::QueryEnd as u8 || p == Point::Notice as u8
             || p == Point::Orm as u8 || p == Point::OrmBegin as u8);
         let origin = if begins {
-            self.origin(Caller { owner, task: hit.task, tid: hit.tid })
+            self.origin(Caller { owner, tgid: hit.tgid, time_ns: hit.time_ns, task: hit.task, tid: hit.tid })
         } else {
             Origin::Unknown(Ignorance::NoTask)
         };
@@ -62,39 +64,46 @@ impl Pipeline {
         databases.on_call(hit, text, origin, &mut |tgid, operation| {
             outputs.operation(target_key(targets, children, tgid), operation);
         });
+        self.tell_changes();
     }
 
     fn tell_sample(&self, hit: &CallHit, text: &[u8]) {
-        let mut prefixes = [[0; PREFIX]; CALL_WORDS];
-        for (prefix, bytes) in prefixes.iter_mut().zip(text.chunks_exact(PREFIX)) {
+        let mut sample = Sample { hit: *hit, words: [0; SOUGHT_WORDS], prefixes: [[0; PREFIX]; SOUGHT_WORDS] };
+        let (words, prefixes) = text.split_at(text.len().min(8 * SOUGHT_WORDS));
+        for (word, bytes) in sample.words.iter_mut().zip(words.chunks_exact(8)) {
+            *word = bytes.iter().rev().fold(0, |word, byte| word << 8 | u64::from(*byte));
+        }
+        for (prefix, bytes) in sample.prefixes.iter_mut().zip(prefixes.chunks_exact(PREFIX)) {
             prefix.copy_from_slice(bytes);
         }
         // The receiver goes only when the daemon ends.
-        let _ = self.notices.send(Notice::Sought(Box::new(Sample { hit: *hit, prefixes })));
+        let _ = self.notices.send(Notice::Sought(Box::new(sample)));
     }
 
     /// A task was spawned: it works for whatever its parent works for now.
     pub(super) fn on_spawn(&mut self, hit: &SpawnHit) {
         let owner = self.owner(hit.tgid);
+        let caller = Caller { owner, tgid: hit.tgid, time_ns: hit.time_ns, task: hit.parent, tid: hit.tid };
         if self.targets.contains_key(&owner) {
-            let origin = self.origin(Caller { owner, task: hit.parent, tid: hit.tid });
-            self.databases.tasks.spawned(owner, hit.child, origin);
+            let Caller { tgid, .. } = caller;
+            let origin = self.origin(caller);
+            self.databases.tasks.spawned(tgid, hit.child, origin);
         }
     }
 
     /// Whose work a caller is. There is evidence, or it is unknown.
     fn origin(&mut self, caller: Caller) -> Origin {
-        let Caller { owner, task, tid } = caller;
+        let Caller { owner, tgid, time_ns, task, tid } = caller;
         let Self { connections, databases, outputs, targets, doubtful, .. } = self;
         let drivers = databases.drivers(owner);
         let connection = if task != 0 {
-            let Some(connection) = connections.of_task(owner, task) else {
-                return databases.tasks.origin(owner, task);
+            let Some(connection) = connections.of_task(tgid, task) else {
+                return databases.tasks.origin(tgid, task);
             };
             connection
         } else if drivers.tasks {
             // Outside of any task: the runtime's own entry on the main thread serves no request, any other thread may.
-            return if tid == owner { Origin::Background } else { Origin::Unknown(Ignorance::NoTask) };
+            return if tid == tgid { Origin::Background } else { Origin::Unknown(Ignorance::NoTask) };
         } else if drivers.runtime {
             return Origin::Unknown(Ignorance::NoTask);
         } else {
@@ -107,11 +116,12 @@ impl Pipeline {
             return Origin::Unknown(Ignorance::Connection);
         }
         let Some(request) = connection.http.current() else {
-            // What a task does between two requests is left over from the one before.
+            // What a task does between two requests is left over from the one before. What a thread does is not.
             return match connection.http.last_request() {
                 0 => Origin::Unknown(Ignorance::Connection),
                 // The next one's begin may be among what was lost.
                 last if last <= *doubtful => Origin::Unknown(Ignorance::Lossy),
+                _ if task == 0 => Origin::Unknown(Ignorance::NoTask),
                 last => Origin::Request(last),
             };
         };
@@ -122,24 +132,29 @@ impl Pipeline {
             return Origin::Unknown(Ignorance::NoTask);
         }
         let key = targets.get(&owner).map(|target| target.named.key);
-        databases.requests.open(request.id, || {
+        let has_account = databases.requests.open(request.id, time_ns, || {
             let (Some(key), Some(tracer)) = (key, &mut outputs.tracer) else { return Default::default() };
             tracer.begin(key, request.traceparent.as_ref()).into()
         });
-        Origin::Request(request.id)
+        if has_account {
+            Origin::Request(request.id)
+        } else {
+            databases.stats.overflow += 1;
+            Origin::Unknown(Ignorance::Lossy)
+        }
     }
 
     /// Traffic of a connection that is no HTTP and on which the target does not serve.
     pub(super) fn on_other(&mut self, record: &SocketIo, io: &Io<'_>, received: bool, protocol: Protocol) {
         let Some(connection) = self.connections.get(record.conn) else { return };
-        let (tgid, local, remote, side) =
+        let (owner, local, remote, side) =
             (connection.tgid, connection.local, connection.remote, connection.http.side());
         let (muted, mid_stream) = (connection.muted, connection.mid_stream);
         if !self.databases.is_link(record.conn) {
             let link = if protocol == Protocol::Postgres {
-                Some(Link::clear(tgid, local, remote, mid_stream, &self.wire))
+                Some(Link::clear(record.tgid, local, remote, mid_stream, &self.wire))
             } else if self.may_be_database(record, received, protocol, side, mid_stream, remote.port()) {
-                Some(Link::encrypted(tgid, local, remote))
+                Some(Link::encrypted(record.tgid, local, remote))
             } else {
                 None
             };
@@ -149,50 +164,64 @@ impl Pipeline {
                 }
                 return;
             };
-            let Self { databases, outputs, targets, .. } = self;
-            let key = targets.get(&tgid).map(|target| target.named.key);
-            databases.open_link(record.conn, link, &mut |change| {
-                if let Some(key) = key {
-                    outputs.link_changed(key, record.conn, Addresses { local, remote }, change);
-                }
-            });
-        }
-        if record.result <= 0 {
-            return;
+            self.databases.open_link(record.conn, link);
         }
         let sends = !received;
-        let origin = if sends && !self.databases.has_unsent_call(tgid, io.task, io.tid) {
-            self.origin_of_bytes(Caller { owner: tgid, task: io.task, tid: io.tid })
+        let origin = if sends && record.result > 0 && !self.databases.has_unsent_call(record.tgid, io.task, io.tid) {
+            let (time_ns, tgid, task, tid) = (io.time_ns, record.tgid, io.task, io.tid);
+            self.origin_of_bytes(Caller { owner, tgid, time_ns, task, tid })
         } else {
             Origin::Unknown(Ignorance::NoTask)
         };
-        let traffic = Traffic { conn: record.conn, tgid, local, remote, io, origin };
+        if received && io.task == 0 && self.databases.asking_thread(record.conn).is_some_and(|tid| tid != io.tid) {
+            // One thread asked and another one reads the answer: work moves between threads.
+            self.connections.interleave(owner);
+        }
+        let traffic = Traffic { conn: record.conn, tgid: record.tgid, io, origin };
         let Self { targets, children, databases, outputs, wire, .. } = self;
-        let key = targets.get(&tgid).map(|target| target.named.key);
-        let mut changes = Vec::new();
         let mut sink = |tgid: u32, operation: &crate::database::Operation<'_>| {
             outputs.operation(target_key(targets, children, tgid), operation);
         };
-        if sends {
-            databases.on_send(&traffic, wire, &mut |change| changes.push(change), &mut sink);
-        } else {
-            databases.on_receive(&traffic, wire, &mut |change| changes.push(change), &mut sink);
-        }
-        if let Some(key) = key {
-            for change in changes {
-                outputs.link_changed(key, record.conn, Addresses { local, remote }, change);
+        if record.result <= 0 {
+            if !is_over(record.result, received) {
+                return;
             }
+            databases.on_broken(record.conn, record.time_ns, wire, &mut sink);
+        } else if sends {
+            databases.on_send(&traffic, wire, &mut sink);
+        } else {
+            databases.on_receive(&traffic, wire, &mut sink);
         }
+        self.tell_changes();
         if !muted && self.databases.is_encrypted(record.conn) {
             self.set_capture(record.conn, Capture::Counts);
         }
+    }
+
+    /// Tells the gauges of connections what changed.
+    pub(super) fn tell_changes(&mut self) {
+        let Self { connections, databases, outputs, targets, .. } = self;
+        if databases.changes.is_empty() {
+            return;
+        }
+        let mut changes = std::mem::take(&mut databases.changes);
+        for (conn, change) in changes.drain(..) {
+            if change != Change::Opened {
+                outputs.link_changed(conn, change);
+            } else if let Some(connection) = connections.get(conn)
+                && let Some(target) = targets.get(&connection.tgid)
+            {
+                outputs.link_opened(target.named.key, conn, connection.remote, databases.namespace(conn));
+            }
+        }
+        databases.changes = changes;
     }
 
     /// Whose work bytes are that no call explains. A driver whose connections are tasks of their own sends for anybody:
     /// only what the task of a request sends itself is that request's.
     fn origin_of_bytes(&mut self, caller: Caller) -> Origin {
         if self.databases.drivers(caller.owner).shared_connections
-            && (caller.task == 0 || self.connections.of_task(caller.owner, caller.task).is_none())
+            && (caller.task == 0 || self.connections.of_task(caller.tgid, caller.task).is_none())
         {
             return Origin::Unknown(Ignorance::SharedConnection);
         }
@@ -238,6 +267,7 @@ impl Pipeline {
         problems.add(P::LayoutDoubt, now.layout_doubts - told.layout_doubts);
         problems.add(P::TruncatedStatement, now.truncated_statements - told.truncated_statements);
         problems.add(P::UnmatchedEnd, now.unmatched_ends - told.unmatched_ends);
+        problems.add(P::LostEnd, now.lost_ends - told.lost_ends);
         problems.add(P::UnknownStatement, now.unknown_statements - told.unknown_statements);
         problems.add(P::OpaqueRoundTrip, now.opaque_round_trips - told.opaque_round_trips);
         problems.add(P::OtherMessageStartup, now.others.startup - told.others.startup);
@@ -259,6 +289,16 @@ impl Pipeline {
         if now != told {
             self.own.database_problems.add(DatabaseProblem::LostSync, now.lost_sync - told.lost_sync);
             self.own.lost_bytes.fetch_add(now.lost_bytes - told.lost_bytes, std::sync::atomic::Ordering::Relaxed);
+        }
+    }
+}
+
+/// The stream ended, or the connection failed; other errors come and go.
+const fn is_over(result: i32, received: bool) -> bool {
+    match result.saturating_neg() {
+        0 => received,
+        errno => {
+            matches!(errno, libc::ECONNRESET | libc::EPIPE | libc::ETIMEDOUT | libc::ECONNABORTED | libc::EHOSTUNREACH)
         }
     }
 }

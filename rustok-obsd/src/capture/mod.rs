@@ -14,3 +14,6 @@ pub mod ring;
 
 pub use pipeline::{Command, Pipeline};
 pub use record::Record;
+
+#[cfg(test)]
+mod tests;

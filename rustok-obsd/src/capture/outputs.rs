@@ -3,7 +3,7 @@
 //! Reads: exchanges and operations that ended. Yields: observations in the recorders, spans to the tracer. Costs: see
 //! [`crate::contract::recorder`] and [`crate::trace`].
 
-use std::sync::Arc;
+use std::{net::SocketAddr, sync::Arc};
 
 use rustc_hash::FxHashMap;
 
@@ -66,14 +66,17 @@ impl Outputs {
         self.database.observe(key, operation, exemplar);
     }
 
-    /// Something about a connection to a database changed.
-    pub(super) fn link_changed(&mut self, key: TargetKey, conn: u64, addresses: Addresses, change: Change) {
-        if change == Change::Opened
-            && let Some(pool) = self.database.pool(key, Some(addresses.remote), None)
-        {
+    /// A connection turned out to be one to a database.
+    pub(super) fn link_opened(&mut self, key: TargetKey, conn: u64, remote: SocketAddr, namespace: Option<&Arc<str>>) {
+        if let Some(pool) = self.database.pool(key, Some(remote), namespace) {
+            self.link_closed(conn, false);
             self.pools.insert(conn, pool);
-            return self.database.connection_opened(pool);
+            self.database.connection_opened(pool);
         }
+    }
+
+    /// A connection to a database is used, or not any more.
+    pub(super) fn link_changed(&mut self, conn: u64, change: Change) {
         let Some(&pool) = self.pools.get(&conn) else { return };
         match change {
             Change::Opened => {}
@@ -114,6 +117,9 @@ impl Outputs {
         databases.settle(task_key(tgid, exchange.task, exchange.tid), exchange.end_ns, &mut |_, operation| {
             self.operation(Some(key), operation);
         });
+        if lossy {
+            databases.requests.doubt(exchange.id);
+        }
         databases.requests.end(exchange.id, exchange.end_ns, |account| match account {
             Some((spent, ids)) => {
                 self.record(key, &Exchange { spent: Some(spent), ids, ..*exchange }, &route, addresses);

@@ -14,12 +14,14 @@ use std::{
 };
 
 use rustc_hash::FxHashMap;
-use rustok_obsd_ebpf::{CallHit, Capture, Counter, RouteHit, SocketClose, SocketIo, SocketOpen, TaskProbe};
+use rustok_obsd_ebpf::{
+    CallHit, Capture, Counter, PREFIX, RouteHit, SOUGHT_WORDS, SocketClose, SocketIo, SocketOpen, TaskProbe,
+};
 
 use super::{
     connections::{Connection, Connections},
-    doubts::{Doubt, Doubts},
     databases::{target_key, tell_verdict},
+    doubts::{Doubt, Doubts},
     outputs::{Named, Outputs},
     record::{self, Record},
 };
@@ -29,7 +31,7 @@ use crate::{
         own::{LossReason, Problem, RecordKind, SelfMetrics},
         recorder::{HttpRecorder, TargetKey, TargetLabels},
     },
-    database::{Tracker, tracker::Drivers},
+    database::{Ignorance, Origin, Tracker, tracker::Drivers},
     exchange::{self, Exchange, Io, Side, Stats, Verdict},
     probe::loader::{CaptureMaps, Counts},
     route::RouteNamer,
@@ -109,8 +111,10 @@ pub enum Notice {
 pub struct Sample {
     /// The call.
     pub hit: CallHit,
-    /// What each of its words points at.
-    pub prefixes: [[u8; rustok_obsd_ebpf::PREFIX]; rustok_obsd_ebpf::CALL_WORDS],
+    /// What its argument points at.
+    pub words: [u64; SOUGHT_WORDS],
+    /// What each of those words points at.
+    pub prefixes: [[u8; PREFIX]; SOUGHT_WORDS],
 }
 
 /// A process that ended keeps its entry so long, for the closes of its sockets to arrive.
@@ -203,8 +207,18 @@ impl Pipeline {
     /// A pipeline without targets.
     #[must_use]
     pub fn new(parts: Parts, commands: Receiver<Command>, notices: Sender<Notice>) -> Self {
-        let Parts { most_connections, recorder, database, tracer, wanted, own, verdicts, counts, statement_bytes, ports } =
-            parts;
+        let Parts {
+            most_connections,
+            recorder,
+            database,
+            tracer,
+            wanted,
+            own,
+            verdicts,
+            counts,
+            statement_bytes,
+            ports,
+        } = parts;
         Self {
             targets: FxHashMap::default(),
             children: FxHashMap::default(),
@@ -246,7 +260,12 @@ impl Pipeline {
                         });
                     }
                 }
-                Command::Drivers { tgid, drivers } => self.databases.add_process(tgid, drivers),
+                Command::Drivers { tgid, drivers } => {
+                    let children = self.children.iter().filter(|(_, child)| child.parent == tgid);
+                    for process in children.map(|(child, _)| *child).chain([tgid]) {
+                        self.databases.add_process(process, drivers);
+                    }
+                }
                 Command::Disown { tgid } => {
                     if let Some(child) = self.children.get_mut(&tgid) {
                         child.ended = Some(Instant::now());
@@ -268,7 +287,7 @@ impl Pipeline {
 
     fn add(&mut self, added: Added) {
         let Added { process, key, labels, resource, namer, routes_exact, drivers } = added;
-        // The pid serves again, or the process replaced its program.
+        // The pid serves again, or the process replaced its program, or it was a child so far.
         self.forget(process.pid);
         self.children.remove(&process.pid);
         self.outputs.add_target(key, labels, resource);
@@ -276,6 +295,17 @@ impl Pipeline {
         let named = Named::new(key, namer);
         self.targets
             .insert(process.pid, Observed { process, named, routes_exact, doubts: Doubts::default(), ended: None });
+    }
+
+    /// The process of a child ended, or runs another program.
+    fn forget_child(&mut self, tgid: u32) {
+        let Self { targets, children, databases, outputs, .. } = self;
+        if children.contains_key(&tgid) {
+            databases.remove_process(tgid, monotonic_ns(), &mut |tgid, operation| {
+                outputs.operation(target_key(targets, children, tgid), operation);
+            });
+            children.remove(&tgid);
+        }
     }
 
     fn forget(&mut self, tgid: u32) {
@@ -303,8 +333,16 @@ impl Pipeline {
         for tgid in ended {
             self.forget(tgid);
         }
-        self.children.retain(|_, child| {
-            child.ended.is_none_or(|ended| ended.elapsed() < AFTERLIFE) && self.targets.contains_key(&child.parent)
+        let gone = |child: &Child| {
+            child.ended.is_some_and(|ended| ended.elapsed() >= AFTERLIFE) || !self.targets.contains_key(&child.parent)
+        };
+        let gone: Vec<u32> = self.children.iter().filter(|(_, child)| gone(child)).map(|(tgid, _)| *tgid).collect();
+        for tgid in gone {
+            self.forget_child(tgid);
+        }
+        let Self { targets, children, databases, outputs, .. } = self;
+        databases.reap(monotonic_ns(), &mut |tgid, operation| {
+            outputs.operation(target_key(targets, children, tgid), operation);
         });
         let excess = self.connections.len().saturating_sub(self.most_connections);
         if excess > 0 {
@@ -349,12 +387,17 @@ impl Pipeline {
                 self.on_route(&hit);
             }
             Record::Exec(event) => {
-                self.children.remove(&event.pid);
+                self.forget_child(event.pid);
                 self.notify(RecordKind::Exec, Notice::Started(event.pid));
             }
             Record::Fork(event) => {
                 let parent = self.owner(event.parent);
+                self.forget_child(event.pid);
                 self.children.insert(event.pid, Child { parent, ended: None });
+                // It may be a target by now.
+                if !self.targets.contains_key(&event.pid) {
+                    self.databases.add_process(event.pid, self.databases.drivers(parent));
+                }
                 self.notify(RecordKind::Fork, Notice::Forked(event.pid));
             }
             Record::Exit(event) => {
@@ -420,23 +463,35 @@ impl Pipeline {
         let used = databases.close_link(connection.conn, time_ns, wire, &mut |tgid, operation| {
             outputs.operation(target_key(targets, children, tgid), operation);
         });
-        let Some(target) = targets.get_mut(&connection.tgid) else { return };
-        if let Some(used) = used {
-            outputs.link_closed(connection.conn, used);
+        if let Some(target) = targets.get_mut(&connection.tgid) {
+            let addresses = Addresses { local: connection.local, remote: connection.remote };
+            let (named, lossy, owner) = (&mut target.named, lossy_until.is_some(), connection.tgid);
+            let reader = connection.reader();
+            let mut sink = |exchange: &Exchange<'_>| {
+                let tgid = reader.map_or(owner, |(tgid, _)| tgid);
+                outputs.exchange(named, databases, tgid, addresses, lossy, exchange);
+            };
+            if closed {
+                connection.http.on_close(time_ns, shared, &mut sink);
+            } else {
+                connection.http.on_abandon(time_ns, shared, &mut sink);
+            }
+            if connection.counted {
+                outputs.recorder.connection_closed(target.named.key);
+            }
         }
-        let addresses = Addresses { local: connection.local, remote: connection.remote };
-        let (named, lossy) = (&mut target.named, lossy_until.is_some());
-        let mut sink = |exchange: &Exchange<'_>| {
-            outputs.exchange(named, databases, connection.tgid, addresses, lossy, exchange);
-        };
-        if closed {
-            connection.http.on_close(time_ns, shared, &mut sink);
-        } else {
-            connection.http.on_abandon(time_ns, shared, &mut sink);
+        // What its task still does is left over from its last request. Its spawn tells another story.
+        if let Some((tgid, task)) = connection.reader() {
+            let origin = match connection.http.last_request() {
+                last if closed && last > self.doubtful => Origin::Request(last),
+                _ => Origin::Unknown(Ignorance::Connection),
+            };
+            if self.connections.of_task(tgid, task).is_none() {
+                self.databases.tasks.spawned(tgid, task, origin);
+            }
         }
-        if connection.counted {
-            outputs.recorder.connection_closed(target.named.key);
-        }
+        self.tell_changes();
+        self.outputs.link_closed(connection.conn, used.unwrap_or(false));
     }
 
     fn on_io(&mut self, record: &SocketIo, data: &[u8], received: bool) {
@@ -451,10 +506,9 @@ impl Pipeline {
             return;
         };
         let addresses = Addresses { local: connection.local, remote: connection.remote };
-        let (named, lossy, tgid) = (&mut target.named, lossy_until.is_some(), connection.tgid);
-        let key = named.key;
-        let mut sink =
-            |exchange: &Exchange<'_>| outputs.exchange(named, databases, tgid, addresses, lossy, exchange);
+        let (named, lossy, tgid) = (&mut target.named, lossy_until.is_some(), record.tgid);
+        let (key, owner) = (named.key, connection.tgid);
+        let mut sink = |exchange: &Exchange<'_>| outputs.exchange(named, databases, tgid, addresses, lossy, exchange);
         let http = &mut connection.http;
         let io = Io {
             time_ns: record.time_ns,
@@ -466,8 +520,9 @@ impl Pipeline {
             tail: record::tail(record),
             lost,
         };
+        let asked = http.current().filter(|_| !received && record.task == 0 && record.result > 0);
         match record.result {
-            ..0 => http.on_error(-record.result),
+            ..0 => http.on_error(record.result.saturating_neg()),
             0 if received => http.on_end_of_stream(record.time_ns, shared, &mut sink),
             _ if received => http.on_receive(&io, shared, &mut sink),
             _ => http.on_send(&io, shared, &mut sink),
@@ -488,11 +543,14 @@ impl Pipeline {
             }
             _ => {}
         }
-        if received && serves && connection.is_new_reader(record.task) {
-            self.connections.read_by(record.conn, record.task);
+        if received && serves && connection.is_new_reader(record.tgid, record.task) {
+            self.connections.read_by(record.conn, record.tgid, record.task);
         }
         if received && serves && record.task == 0 {
             self.connections.read_on(record.conn, record.tid);
+        }
+        if let Some(request) = asked.filter(|_| serves) {
+            self.connections.answered_on(owner, request.tid, record.tid);
         }
     }
 
@@ -543,6 +601,7 @@ impl Pipeline {
         } else if self.lossy_until.is_some_and(|until| until <= Instant::now()) {
             self.lossy_until = None;
         }
+        self.databases.lossy = self.lossy_until.is_some();
     }
 
     /// The ring is empty: what it refused until the last look lies behind, and new requests are certain again.
@@ -586,6 +645,12 @@ impl Pipeline {
                     self.end(connection, monotonic_ns(), false);
                 }
             }
+        }
+        for tgid in self.targets.keys().chain(self.children.keys()).copied().collect::<Vec<_>>() {
+            let Self { targets, children, databases, outputs, .. } = self;
+            databases.remove_process(tgid, monotonic_ns(), &mut |tgid, operation| {
+                outputs.operation(target_key(targets, children, tgid), operation);
+            });
         }
         self.publish();
     }

@@ -341,6 +341,8 @@ label_values! {
         Unbound = "unbound",
         /// The end of a statement whose begin was not seen.
         UnmatchedEnd = "unmatched_end",
+        /// An operation whose end was not seen.
+        LostEnd = "lost_end",
         /// More operations were under way than are followed.
         TooMany = "too_many",
         /// An argument that should hold SQL held none.

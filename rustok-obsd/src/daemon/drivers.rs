@@ -159,7 +159,9 @@ impl Manager {
         }
         let value = u64::from_ne_bytes(layout.as_bytes().try_into().unwrap_or_default());
         if let Err(error) = programs.layouts.insert(words, value, 0) {
-            tracing::warn!("process {tgid}: statements at {place:#x} are not read: the programs' map of layouts: {error}");
+            tracing::warn!(
+                "process {tgid}: statements at {place:#x} are not read: the programs' map of layouts: {error}"
+            );
         }
     }
 
@@ -167,14 +169,16 @@ impl Manager {
     pub(super) fn seek(&mut self, sample: &Sample) {
         let (tgid, place) = (sample.hit.tgid, sample.hit.place);
         let Some(seeker) = self.seekers.get_mut(&(tgid, place)) else { return };
-        match seeker.sample(&sample.hit.words, &sample.prefixes, sample.hit.text_len) {
+        match seeker.sample(&sample.words, &sample.prefixes, sample.hit.text_len) {
             Found::Searching => {}
             Found::At(layout) => {
                 self.seekers.remove(&(tgid, place));
                 self.set_layout(tgid, place, layout);
                 if let Some(live) = self.live.get_mut(&tgid) {
                     let name = live.target.process.exe.display().to_string();
-                    tracing::info!("{name}: the place of statements in the arguments of {place:#x} is known: {layout:?}");
+                    tracing::info!(
+                        "{name}: the place of statements in the arguments of {place:#x} is known: {layout:?}"
+                    );
                     live.drivers.calls = true;
                     let drivers = live.drivers;
                     let _ = self.commands.send(Command::Drivers { tgid, drivers });

@@ -35,15 +35,17 @@ pub fn distance(words: &Words, start_ns: u64) -> Option<u64> {
 
 /// Which words are the `Instant`, and how far behind the call.
 fn instant(words: &Words, start_ns: u64) -> Option<(usize, u64)> {
-    let seconds = start_ns / 1_000_000_000;
     let at = |index: usize| {
         // The nanoseconds are a u32; its padding may hold anything.
         let (secs, nanos) = (words[index], words[index + 1] & 0xffff_ffff);
         let time = secs.checked_mul(1_000_000_000)?.checked_add(nanos)?;
-        (secs >= seconds && secs <= seconds + 1 && nanos < 1_000_000_000 && time >= start_ns)
-            .then(|| (index, time - start_ns))
+        let distance = time.checked_sub(start_ns)?;
+        (nanos < 1_000_000_000).then_some((index, distance))
     };
-    (0..CALL_WORDS - 1).filter_map(at).filter(|(_, distance)| *distance <= NEAR_NS).min_by_key(|(_, distance)| *distance)
+    (0..CALL_WORDS - 1)
+        .filter_map(at)
+        .filter(|(_, distance)| *distance <= NEAR_NS)
+        .min_by_key(|(_, distance)| *distance)
 }
 
 /// What was learned of one binary's account.

@@ -44,6 +44,16 @@ impl<K: Copy + Eq + Hash, V> Aging<K, V> {
         self.young.insert(key, value).or(older)
     }
 
+    /// Takes a value out.
+    pub fn remove(&mut self, key: K) -> Option<V> {
+        self.young.remove(&key).or_else(|| self.old.remove(&key))
+    }
+
+    /// Whether there is nothing.
+    pub fn is_empty(&self) -> bool {
+        self.young.is_empty() && self.old.is_empty()
+    }
+
     /// Keeps what `keep` wants.
     pub fn retain(&mut self, mut keep: impl FnMut(&K, &V) -> bool) {
         self.young.retain(|key, value| keep(key, value));

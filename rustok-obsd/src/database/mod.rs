@@ -5,6 +5,8 @@
 
 mod account;
 mod aging;
+mod busy;
+mod marks;
 mod notice;
 mod open;
 mod requests;
@@ -161,3 +163,6 @@ pub struct Spent<'a> {
     /// Another operation of the request may have gone unseen, or was not known to be its own.
     pub partial: bool,
 }
+
+#[cfg(test)]
+mod tests;

@@ -3,12 +3,13 @@
 //! Reads: what calls and sockets tell of them. Yields: an operation by its number, or those of a task, newest first.
 //! Costs: about 200 bytes an operation, from a pool; a map entry for a task that has some.
 
+use std::net::SocketAddr;
 use std::sync::Arc;
 
 use rustc_hash::FxHashMap;
 
-use super::tasks::Origin;
 use super::Sight;
+use super::tasks::Origin;
 use crate::statement::Statement;
 
 /// Number of an operation; never given twice.
@@ -23,7 +24,7 @@ pub struct OpId {
 pub enum Kind {
     /// sqlx says when it is done with it.
     Logged,
-    /// The answer is short and comes in one piece: BEGIN, and a ROLLBACK that goes out with other bytes.
+    /// The answer is short, comes in one piece and is no error: BEGIN, and a ROLLBACK that goes out with other bytes.
     Short,
     /// Nobody says: the next use of its connection shows that it had ended.
     OpenEnded,
@@ -66,10 +67,33 @@ pub struct Open {
     pub sqlstate: Option<[u8; 5]>,
     /// Connection that it is bound to, 0 for none.
     pub conn: u64,
-    /// Number that the protocol gave it.
+    /// What is left of a connection that was closed before the operation ended.
+    pub peer: Option<Box<Peer>>,
+    /// The connection failed while the answer was awaited.
+    pub broken: bool,
+    /// Number that the protocol gave it, once.
     pub wire: Option<u64>,
     /// Whose work it is.
     pub origin: Origin,
+}
+
+impl Open {
+    /// A call that has sent nothing yet: what its task sends next may be its.
+    #[must_use]
+    pub fn is_unsent(&self) -> bool {
+        self.conn == 0 && self.send_ns == 0 && self.kind != Kind::Wire
+    }
+}
+
+/// A connection to a database, as operations tell it.
+#[derive(Clone, Debug)]
+pub struct Peer {
+    /// The target's end and the database's.
+    pub addresses: (SocketAddr, SocketAddr),
+    /// Name of the database.
+    pub namespace: Option<Arc<str>>,
+    /// Its first bytes were PostgreSQL's.
+    pub speaks_postgres: bool,
 }
 
 #[derive(Debug)]
@@ -96,11 +120,13 @@ pub struct OpenOperations {
     free: u32,
     heads: FxHashMap<(u32, u64), u32>,
     len: usize,
+    /// Those that were asked for outside of any task.
+    without_task: usize,
 }
 
 impl Default for OpenOperations {
     fn default() -> Self {
-        Self { slots: Vec::new(), free: NONE, heads: FxHashMap::default(), len: 0 }
+        Self { slots: Vec::new(), free: NONE, heads: FxHashMap::default(), len: 0, without_task: 0 }
     }
 }
 
@@ -126,6 +152,7 @@ impl OpenOperations {
             self.free = slot.next;
         }
         slot.next = head;
+        self.without_task += usize::from(open.task == 0);
         slot.open = Some(open);
         self.len += 1;
         Some(OpId { index: number, generation: slot.generation })
@@ -145,6 +172,7 @@ impl OpenOperations {
         slot.next = self.free;
         self.free = id.index;
         self.len -= 1;
+        self.without_task -= usize::from(open.task == 0);
         // Out of the task's list.
         match self.heads.get(&open.key).copied() {
             Some(head) if head == id.index => {
@@ -181,11 +209,7 @@ impl OpenOperations {
     }
 
     /// The one of the task, newest first, for which `rank` is least; `None` from `rank` leaves one out.
-    pub fn find_least<R: PartialOrd>(
-        &self,
-        key: (u32, u64),
-        mut rank: impl FnMut(&Open) -> Option<R>,
-    ) -> Option<OpId> {
+    pub fn find_least<R: PartialOrd>(&self, key: (u32, u64), mut rank: impl FnMut(&Open) -> Option<R>) -> Option<OpId> {
         let mut best: Option<(R, OpId)> = None;
         let mut at = *self.heads.get(&key)?;
         while let Some(slot) = self.slots.get(at as usize) {
@@ -199,14 +223,30 @@ impl OpenOperations {
         best.map(|(_, id)| id)
     }
 
-    /// Those of a process.
+    /// Those for which `wanted` holds, of all tasks.
     #[must_use]
-    pub fn of_process(&self, tgid: u32) -> Vec<OpId> {
-        let slots = (0u32..).zip(&self.slots);
-        slots
-            .filter(|(_, slot)| slot.open.as_ref().is_some_and(|open| open.key.0 == tgid))
-            .map(|(index, slot)| OpId { index, generation: slot.generation })
-            .collect()
+    pub fn all(&self, mut wanted: impl FnMut(OpId, &Open) -> bool) -> Vec<OpId> {
+        let numbered = (0u32..)
+            .zip(&self.slots)
+            .filter_map(|(index, slot)| Some((OpId { index, generation: slot.generation }, slot.open.as_ref()?)));
+        numbered.filter(|(id, open)| wanted(*id, open)).map(|(id, _)| id).collect()
+    }
+
+    /// The one for which `rank` is least, of those that were asked for outside of any task. Looks at all operations, if
+    /// there are such.
+    pub fn least_without_task<R: PartialOrd>(&self, mut rank: impl FnMut(&Open) -> Option<R>) -> Option<OpId> {
+        if self.without_task == 0 {
+            return None;
+        }
+        let mut best: Option<(R, OpId)> = None;
+        for (index, slot) in (0u32..).zip(&self.slots) {
+            if let Some(rank) = slot.open.as_ref().filter(|open| open.task == 0).and_then(&mut rank)
+                && best.as_ref().is_none_or(|(least, _)| rank < *least)
+            {
+                best = Some((rank, OpId { index, generation: slot.generation }));
+            }
+        }
+        best.map(|(_, id)| id)
     }
 
     /// How many there are.
@@ -238,6 +278,8 @@ mod tests {
             rows: None,
             sqlstate: None,
             conn: 0,
+            peer: None,
+            broken: false,
             wire: None,
             origin: Origin::Background,
         }
@@ -258,7 +300,7 @@ mod tests {
         all.remove(ids[1]).unwrap();
         assert_eq!((all.find((1, 7), |_| true), all.find((1, 8), |_| true)), (None, Some(other)));
         assert_eq!(all.len(), 1);
-        assert_eq!(all.of_process(1), [other]);
+        assert_eq!(all.all(|_, open| open.key.0 == 1), [other]);
     }
 
     #[test]

@@ -7,11 +7,11 @@ use std::sync::Arc;
 
 use rustc_hash::FxHashMap;
 
-use super::{Ending, Operation, Spent, aging::Aging};
+use super::{Ending, Operation, Spent, aging::Aging, busy::Busy};
 use crate::statement::Statement;
 use crate::trace::Decision;
 
-/// Requests with an account at a time; more have none, and their operations are told without a sum.
+/// Requests with an account at a time; the operations of more are of unknown parent.
 const MOST: usize = 64 * 1024;
 /// Ended requests that late work may still name.
 const ENDED: usize = 16 * 1024;
@@ -22,10 +22,11 @@ const STATEMENTS: usize = 64;
 #[derive(Debug, Default)]
 struct Account {
     decision: Decision,
-    /// Operations under way, and since when there is at least one.
-    open: u32,
-    busy_since: u64,
-    busy_ns: u64,
+    /// When each operation under way began.
+    open: Vec<u64>,
+    busy: Busy,
+    /// When the request was heard of last.
+    touched_ns: u64,
     queries: u32,
     failed: u32,
     pool_wait_ns: u64,
@@ -37,9 +38,11 @@ struct Account {
 
 impl Account {
     fn reset(&mut self) {
-        let mut statements = std::mem::take(&mut self.statements);
+        let Self { mut statements, mut open, mut busy, .. } = std::mem::take(self);
         statements.clear();
-        *self = Self { statements, ..Self::default() };
+        open.clear();
+        busy.clear();
+        *self = Self { statements, open, busy, ..Self::default() };
     }
 }
 
@@ -70,54 +73,68 @@ impl Default for Requests {
 }
 
 impl Requests {
-    /// The request shows up for the first time, or again: `decide` tells once whether it is traced.
-    pub fn open(&mut self, id: u64, decide: impl FnOnce() -> Decision) {
-        if self.under_way.contains_key(&id) || self.under_way.len() >= MOST {
-            return;
+    /// The request shows up for the first time, or again: `decide` tells once whether it is traced. `false` where there are
+    /// too many.
+    pub fn open(&mut self, id: u64, time_ns: u64, decide: impl FnOnce() -> Decision) -> bool {
+        if let Some(account) = self.under_way.get_mut(&id) {
+            account.touched_ns = account.touched_ns.max(time_ns);
+            return true;
+        }
+        if self.under_way.len() >= MOST {
+            return false;
         }
         let mut account = self.spare.pop().unwrap_or_default();
-        account.reset();
         account.decision = decide();
+        account.touched_ns = time_ns;
         self.under_way.insert(id, account);
+        true
+    }
+
+    /// Forgets requests of which nothing was heard since then: their end was not told (a connection that changed its
+    /// protocol, a head that could not be read).
+    pub fn reap(&mut self, before_ns: u64) {
+        let Self { under_way, ended, .. } = self;
+        under_way.retain(|id, account| {
+            let stays = account.touched_ns >= before_ns;
+            if !stays {
+                ended.insert(*id, account.decision);
+            }
+            stays
+        });
     }
 
     /// An operation of the request began.
     pub fn began(&mut self, id: u64, time_ns: u64) {
         if let Some(account) = self.under_way.get_mut(&id) {
-            if account.open == 0 {
-                account.busy_since = time_ns;
-            }
-            account.open += 1;
+            account.open.push(time_ns);
+            account.touched_ns = account.touched_ns.max(time_ns);
         }
     }
 
-    /// An operation of the request ended; its answer counts.
+    /// An operation of the request ended while the request is under way.
     pub fn ended(&mut self, id: u64, operation: &Operation<'_>) {
         let Some(account) = self.under_way.get_mut(&id) else { return };
         account.queries = account.queries.saturating_add(1);
         account.failed = account.failed.saturating_add(u32::from(operation.ending == Ending::Failed));
         account.partial |= operation.ending == Ending::Incomplete;
-        account.pool_wait_ns += operation.pool_wait_ns().unwrap_or(0);
+        account.pool_wait_ns = account.pool_wait_ns.saturating_add(operation.pool_wait_ns().unwrap_or(0));
         if operation.first_ns != 0 && operation.send_ns != 0 {
-            account.first_byte_ns += operation.first_ns.saturating_sub(operation.send_ns);
+            let waited = operation.first_ns.saturating_sub(operation.send_ns);
+            account.first_byte_ns = account.first_byte_ns.saturating_add(waited);
         }
-        account.database_ns += operation.duration_ns();
+        account.database_ns = account.database_ns.saturating_add(operation.duration_ns());
+        let begin = if operation.call_ns == 0 { operation.start_ns } else { operation.call_ns };
+        account.busy.add(begin, operation.end_ns);
+        account.touched_ns = account.touched_ns.max(operation.end_ns);
+        if let Some(at) = account.open.iter().position(|open| *open == begin) {
+            account.open.swap_remove(at);
+        }
         if let Some((_, count)) =
             account.statements.iter_mut().find(|(known, _)| known.fingerprint == operation.statement.fingerprint)
         {
             *count += 1;
         } else if account.statements.len() < STATEMENTS {
             account.statements.push((Arc::clone(operation.statement), 1));
-        }
-    }
-
-    /// One operation less is under way, whatever came of it.
-    pub fn closed(&mut self, id: u64, time_ns: u64) {
-        if let Some(account) = self.under_way.get_mut(&id).filter(|account| account.open > 0) {
-            account.open -= 1;
-            if account.open == 0 {
-                account.busy_ns += time_ns.saturating_sub(account.busy_since);
-            }
         }
     }
 
@@ -139,10 +156,9 @@ impl Requests {
     /// The request ended: hands its account, if it has one, to `take`.
     pub fn end<T>(&mut self, id: u64, end_ns: u64, take: impl FnOnce(Option<(&Spent<'_>, Decision)>) -> T) -> T {
         let Some(mut account) = self.under_way.remove(&id) else { return take(None) };
-        if account.open > 0 {
-            account.busy_ns += end_ns.saturating_sub(account.busy_since);
-            account.partial = true;
-        }
+        let Account { open, busy, partial, .. } = &mut *account;
+        *partial |= !open.is_empty();
+        open.drain(..).for_each(|begin| busy.add(begin, end_ns));
         let most = account.statements.iter().max_by_key(|(_, count)| *count);
         let spent = Spent {
             queries: account.queries,
@@ -150,7 +166,7 @@ impl Requests {
             pool_wait_ns: account.pool_wait_ns,
             first_byte_ns: account.first_byte_ns,
             database_ns: account.database_ns,
-            busy_ns: account.busy_ns,
+            busy_ns: account.busy.total_ns(),
             most_repeated: most.map(|(statement, count)| (statement, *count)),
             partial: account.partial,
         };

@@ -1,22 +1,30 @@
 //! What the sockets tell of operations: the bytes of each connection to a database.
 //!
 //! Reads: sends and receives of the target's connections that are no HTTP. Yields: times, rows and errors of operations,
-//! and operations by themselves where no call explains the bytes. Costs: a look-up a record; see [`super::tracker`] for the
-//! rule.
+//! and operations by themselves where no call explains the bytes. Costs: some look-ups a record, no allocation once warm;
+//! see [`super::tracker`] for the rule.
+//!
+//! A connection belongs to one operation at a time. A newer call of the same task suspends it, for sqlx looks up types
+//! while it prepares a statement, and it goes on when that has ended. Bytes of another task mean that it is over: a
+//! connection is handed on only then.
 
+use std::collections::VecDeque;
 use std::net::SocketAddr;
 use std::sync::Arc;
 
-use super::open::{Kind, OpId, Open, task_key};
+use super::open::{Kind, OpId, Open, Peer, task_key};
 use super::tasks::Origin;
 use super::tracker::{Sink, Tracker};
 use super::{Ending, Sight};
 use crate::exchange::Io;
 use crate::exchange::postgres::{OtherKind, PostgresConnection, Shared, WireEvent, WireSql};
 use crate::protocol::postgres::TransactionStatus;
+use crate::statement::{Knowledge, Statement};
 
-/// Operations of one connection that are in flight in clear text, by the number that the protocol gives them.
-const IN_FLIGHT: usize = 64;
+/// Operations of one connection that are in flight in clear text: more than the parser follows.
+const IN_FLIGHT: usize = 8192;
+/// Statements of which each is being prepared while the next one runs on the same connection.
+const NESTED: usize = 8;
 
 /// How a connection's bytes are read.
 #[derive(Debug)]
@@ -25,30 +33,40 @@ enum Reading {
     Clear(Box<PostgresConnection>),
     /// By direction alone.
     Encrypted,
+    /// It is being read just now, or is closed.
+    Taken,
 }
 
 /// A connection to a database.
 #[derive(Debug)]
 pub struct Link {
-    pub(super) tgid: u32,
-    pub(super) local: SocketAddr,
-    pub(super) remote: SocketAddr,
+    tgid: u32,
+    local: SocketAddr,
+    remote: SocketAddr,
     reading: Reading,
+    /// Its first bytes were not seen, so that the database's name will not be either.
+    mid_stream: bool,
     /// The operation that its bytes belong to.
     bound: Option<OpId>,
-    /// Operations in clear text.
-    in_flight: Vec<(u64, OpId)>,
+    /// Operations that will go on when another one on the same connection has ended: while sqlx prepares a statement it
+    /// may look up types.
+    suspended: Vec<OpId>,
+    /// Operations in clear text, by the number that the protocol gives them, which go up.
+    in_flight: VecDeque<(u64, OpId)>,
+    /// When the last call that was dropped while it was being prepared sent: the protocol tells of it behind its end.
+    dropped_ns: u64,
     /// A ROLLBACK that goes out with the next bytes.
     pub(super) deferred: Option<OpId>,
-    /// The task that has a transaction open on it, 0 for none.
-    pub(super) transaction_task: u64,
+    /// Whose transaction is open on it, and how deeply nested.
+    pub(super) transaction: Option<(u32, u64)>,
+    pub(super) depth: u32,
     status: Option<TransactionStatus>,
     /// Its first bytes were PostgreSQL's.
     pub(super) speaks_postgres: bool,
     /// `db.namespace`.
     pub(super) namespace: Option<Arc<str>>,
-    /// Told as used.
-    used: bool,
+    /// What was told: nothing yet, or whether it is used.
+    told: Option<bool>,
 }
 
 /// What changed for the gauges of connections.
@@ -69,10 +87,6 @@ pub struct Traffic<'a, 'b> {
     pub conn: u64,
     /// Process.
     pub tgid: u32,
-    /// The target's end.
-    pub local: SocketAddr,
-    /// The database's.
-    pub remote: SocketAddr,
     /// The bytes and their times.
     pub io: &'a Io<'b>,
     /// Whose work the task is that moved them.
@@ -83,29 +97,34 @@ impl Link {
     /// It speaks in clear text from its first byte on, or from the middle.
     #[must_use]
     pub fn clear(tgid: u32, local: SocketAddr, remote: SocketAddr, mid_stream: bool, shared: &Shared) -> Self {
-        Self::new(tgid, local, remote, Reading::Clear(Box::new(PostgresConnection::new(mid_stream, shared))))
+        let reading = Reading::Clear(Box::new(PostgresConnection::new(mid_stream, shared)));
+        Self::new(tgid, local, remote, mid_stream, reading)
     }
 
     /// Its bytes mean nothing to us.
     #[must_use]
-    pub fn encrypted(tgid: u32, local: SocketAddr, remote: SocketAddr) -> Self {
-        Self::new(tgid, local, remote, Reading::Encrypted)
+    pub const fn encrypted(tgid: u32, local: SocketAddr, remote: SocketAddr) -> Self {
+        Self::new(tgid, local, remote, true, Reading::Encrypted)
     }
 
-    const fn new(tgid: u32, local: SocketAddr, remote: SocketAddr, reading: Reading) -> Self {
+    const fn new(tgid: u32, local: SocketAddr, remote: SocketAddr, mid_stream: bool, reading: Reading) -> Self {
         Self {
             speaks_postgres: matches!(reading, Reading::Clear(_)),
             tgid,
             local,
             remote,
             reading,
+            mid_stream,
             bound: None,
-            in_flight: Vec::new(),
+            suspended: Vec::new(),
+            in_flight: VecDeque::new(),
+            dropped_ns: 0,
             deferred: None,
-            transaction_task: 0,
+            transaction: None,
+            depth: 0,
             status: None,
             namespace: None,
-            used: false,
+            told: None,
         }
     }
 
@@ -115,33 +134,61 @@ impl Link {
         matches!(self.reading, Reading::Encrypted)
     }
 
+    pub(super) const fn tgid(&self) -> u32 {
+        self.tgid
+    }
+
+    pub(super) const fn addresses(&self) -> (SocketAddr, SocketAddr) {
+        (self.local, self.remote)
+    }
+
+    /// The operation will end when the connection's does, at the latest.
+    pub(super) fn holds(&self, id: OpId) -> bool {
+        self.bound == Some(id)
+            || self.deferred == Some(id)
+            || self.suspended.contains(&id)
+            || self.in_flight.iter().any(|(_, other)| *other == id)
+    }
+
     /// An operation that was bound to it ended.
     pub(super) fn release(&mut self, id: OpId, open: &Open, ending: Ending) {
-        if self.bound == Some(id) {
-            self.bound = None;
+        self.forget(id, open.wire);
+        if open.kind != Kind::Wire && open.wire.is_none() {
+            self.dropped_ns = open.send_ns;
         }
-        if self.deferred == Some(id) {
-            self.deferred = None;
+        if ending != Ending::Complete {
+            return;
         }
-        self.in_flight.retain(|(_, other)| *other != id);
-        if ending == Ending::Complete {
-            match &*open.statement.operation {
-                "BEGIN" | "START TRANSACTION" => self.transaction_task = open.task,
-                "COMMIT" | "ROLLBACK" | "END" | "ABORT" => self.transaction_task = 0,
-                _ => {}
+        // In clear text the protocol says that a transaction ended, too; nobody says how deep it is.
+        match &*open.statement.operation {
+            "BEGIN" | "START TRANSACTION" => (self.transaction, self.depth) = (Some(open.key), 1),
+            "SAVEPOINT" => self.depth += 1,
+            "RELEASE" | "RELEASE SAVEPOINT" | "ROLLBACK TO" | "ROLLBACK TO SAVEPOINT" => {
+                self.depth = self.depth.saturating_sub(1).max(1);
             }
+            "COMMIT" | "ROLLBACK" | "END" | "ABORT" => (self.transaction, self.depth) = (None, 0),
+            _ => {}
         }
     }
 
-    /// Tells a change of use, once.
-    fn change(&mut self) -> Option<Change> {
-        let open = self.bound.is_some() || self.deferred.is_some() || !self.in_flight.is_empty();
-        let transaction = match self.status {
-            Some(status) => status != TransactionStatus::Idle,
-            None => self.transaction_task != 0,
-        };
-        let used = open || transaction;
-        (std::mem::replace(&mut self.used, used) != used).then_some(if used { Change::Used } else { Change::Idle })
+    fn forget(&mut self, id: OpId, wire: Option<u64>) {
+        self.bound = self.bound.filter(|other| *other != id);
+        self.deferred = self.deferred.filter(|other| *other != id);
+        if !self.suspended.is_empty() {
+            self.suspended.retain(|other| *other != id);
+        }
+        if let Some(at) = wire.and_then(|number| self.place(number)) {
+            self.in_flight.remove(at);
+        }
+    }
+
+    fn place(&self, number: u64) -> Option<usize> {
+        self.in_flight.binary_search_by_key(&number, |(number, _)| *number).ok()
+    }
+
+    /// The database's name is known, or will never be.
+    const fn is_known(&self) -> bool {
+        self.is_encrypted() || self.mid_stream || self.namespace.is_some() || self.status.is_some()
     }
 }
 
@@ -158,75 +205,119 @@ impl Tracker {
         self.links.get(&conn).is_some_and(Link::is_encrypted)
     }
 
+    /// Name of the database that a connection is one to, as far as it is known.
+    #[must_use]
+    pub fn namespace(&self, conn: u64) -> Option<&Arc<str>> {
+        self.links.get(&conn)?.namespace.as_ref()
+    }
+
     /// Whether the task has a call that has sent nothing yet: then what it sends now is that call's.
     #[must_use]
     pub fn has_unsent_call(&self, tgid: u32, task: u64, tid: u32) -> bool {
-        self.open.find(task_key(tgid, task, tid), |open| open.conn == 0 && open.kind != Kind::Wire).is_some()
+        self.open.find(task_key(tgid, task, tid), Open::is_unsent).is_some()
+    }
+
+    /// Thread of the operation that holds the connection and was asked for outside of any task.
+    #[must_use]
+    pub fn asking_thread(&mut self, conn: u64) -> Option<u32> {
+        let link = self.links.get(&conn)?;
+        let id = link.bound.or_else(|| link.in_flight.front().map(|(_, id)| *id))?;
+        self.open.get(id).filter(|open| open.task == 0 && !open.answered).map(|open| open.tid)
     }
 
     /// A connection turned out to be one to a database.
-    pub fn open_link(&mut self, conn: u64, link: Link, changes: &mut dyn FnMut(Change)) {
-        if self.links.insert(conn, link).is_none() {
-            changes(Change::Opened);
-        }
+    pub fn open_link(&mut self, conn: u64, link: Link) {
+        self.links.entry(conn).or_insert(link);
+        self.note_change(conn);
     }
 
-    /// A connection is closed, or not followed any more; yields whether it was one to a database and in use.
+    /// A connection is closed, or not followed any more; yields whether it was told as used, where it was told.
     pub fn close_link(&mut self, conn: u64, time_ns: u64, shared: &mut Shared, sink: &mut Sink<'_>) -> Option<bool> {
         self.links.get(&conn)?;
         self.read(conn, shared, sink, |connection, shared, events| connection.on_close(time_ns, shared, events));
         while let Some(link) = self.links.get_mut(&conn) {
-            let next = link.bound.or(link.deferred).or_else(|| link.in_flight.last().map(|(_, id)| *id));
-            let Some(id) = next else { break };
-            let (end_ns, ending) = match self.open.get(id) {
+            link.reading = Reading::Taken;
+            let held = link.bound.or(link.deferred).or_else(|| link.suspended.pop());
+            let Some(id) = held.or_else(|| link.in_flight.pop_back().map(|(_, id)| id)) else { break };
+            let speaks_postgres = link.speaks_postgres;
+            let peer = Peer { addresses: link.addresses(), namespace: link.namespace.clone(), speaks_postgres };
+            link.forget(id, None);
+            let Some(open) = self.open.get(id) else { continue };
+            match open.kind {
                 // It ends with the call.
-                Some(open) if open.kind == Kind::Logged => {
+                Kind::Logged => {
                     open.conn = 0;
-                    if let Some(link) = self.links.get_mut(&conn) {
-                        link.forget(id);
-                    }
-                    continue;
+                    open.broken |= !open.answered;
+                    open.peer = Some(Box::new(peer));
                 }
-                Some(open) if open.answered && open.kind != Kind::Wire => (open.last_ns, Ending::Complete),
-                _ => (time_ns, Ending::Incomplete),
-            };
-            self.finish(id, end_ns, ending, sink);
-            if let Some(link) = self.links.get_mut(&conn) {
-                link.forget(id);
+                Kind::Short | Kind::OpenEnded if open.answered => {
+                    let end_ns = open.last_ns;
+                    self.finish(id, end_ns, Ending::Complete, sink);
+                }
+                _ => self.finish(id, time_ns, Ending::Incomplete, sink),
             }
         }
-        self.links.remove(&conn).map(|link| link.used)
+        self.links.remove(&conn)?.told
+    }
+
+    /// The server will send no more, or the connection failed: what awaits an answer gets none.
+    pub fn on_broken(&mut self, conn: u64, time_ns: u64, shared: &mut Shared, sink: &mut Sink<'_>) {
+        self.read(conn, shared, sink, |connection, shared, events| {
+            connection.on_end_of_stream(time_ns, shared, events);
+        });
+        let Some(link) = self.links.get_mut(&conn) else { return };
+        // The driver reads on while it has not got all.
+        let deferred = link.deferred;
+        for id in link.bound.iter().chain(&link.suspended) {
+            if let Some(open) = self.open.get(*id).filter(|open| open.kind == Kind::Logged) {
+                open.broken = true;
+            }
+        }
+        let bound = link.bound;
+        for id in bound.into_iter().chain(deferred) {
+            match self.open.get(id).map(|open| (open.kind, open.answered, open.last_ns)) {
+                Some((Kind::OpenEnded, true, last_ns)) => self.finish(id, last_ns, Ending::Complete, sink),
+                Some((Kind::OpenEnded | Kind::Short, ..)) => self.finish(id, time_ns, Ending::Incomplete, sink),
+                _ => {}
+            }
+        }
+        self.note_change(conn);
     }
 
     /// The target sent.
-    pub fn on_send(
-        &mut self,
-        traffic: &Traffic<'_, '_>,
-        shared: &mut Shared,
-        changes: &mut dyn FnMut(Change),
-        sink: &mut Sink<'_>,
-    ) {
+    pub fn on_send(&mut self, traffic: &Traffic<'_, '_>, shared: &mut Shared, sink: &mut Sink<'_>) {
         let Traffic { conn, tgid, io, .. } = *traffic;
         let key = task_key(tgid, io.task, io.tid);
         let Some(link) = self.links.get_mut(&conn) else { return };
-        let bound = link.bound;
-        // Its operation goes on if its own task sends; another task's bytes are another matter.
-        let goes_on = bound.and_then(|id| self.open.get(id)).is_some_and(|open| open.key == key);
-        let unsent = self.open.find(key, |open| open.conn == 0 && open.kind != Kind::Wire);
-        if let Some(id) = bound
-            && (!goes_on || unsent.is_some())
-        {
-            self.let_go(id, io.time_ns, sink);
+        if let Some(open) = link.deferred.and_then(|id| self.open.get(id)).filter(|open| open.send_ns == 0) {
+            open.send_ns = io.time_ns;
         }
-        if let Some(id) = self.links.get_mut(&conn).and_then(|link| link.deferred.take()) {
+        if !link.suspended.is_empty() {
+            self.end_strangers(conn, key, io, sink);
+        }
+        let bound = self.links.get(&conn).and_then(|link| link.bound);
+        let holder = bound.and_then(|id| self.open.get(id)).map(|open| {
+            // A statement whose end is told keeps its connection until then, whichever thread its future runs on where
+            // nobody knows tasks.
+            let threads = open.kind == Kind::Logged && (open.task == 0 || io.task == 0);
+            (open.key == key || threads, open.start_ns)
+        });
+        let unsent = self.open.find(key, Open::is_unsent);
+        // An older call than the one that holds the connection waits for another one.
+        let unsent = unsent.filter(|id| match (holder, self.open.get(*id)) {
+            (Some((true, since)), Some(open)) => open.start_ns >= since,
+            _ => true,
+        });
+        let goes_on = holder.is_some_and(|(own, _)| own);
+        if let Some(id) = bound.filter(|_| !goes_on || unsent.is_some()) {
+            self.let_go(id, key, io.time_ns, sink);
+        }
+        if let Some(id) = unsent {
             self.bind(conn, id, io.time_ns);
-        } else if let Some(id) = unsent {
-            self.bind(conn, id, io.time_ns);
-        } else if goes_on {
-            if let Some(open) = bound.and_then(|id| self.open.get(id)) {
-                // A second round trip of the same statement: its preparation came before.
-                open.answered = false;
-            }
+        } else if let Some(open) = bound.filter(|_| goes_on).and_then(|id| self.open.get(id)) {
+            // A second round trip of the same statement: its preparation came before.
+            open.answered = false;
+        } else if self.resume(conn, key) {
         } else if self.is_encrypted(conn) && !self.drivers(tgid).calls {
             self.stats.opaque_round_trips += 1;
             let statement = Arc::clone(&self.opaque);
@@ -235,70 +326,140 @@ impl Tracker {
             }
         }
         self.read_io(traffic, false, shared, sink);
-        if let Some(change) = self.links.get_mut(&conn).and_then(Link::change) {
-            changes(change);
-        }
+        self.note_change(conn);
     }
 
     /// The target received.
-    pub fn on_receive(
-        &mut self,
-        traffic: &Traffic<'_, '_>,
-        shared: &mut Shared,
-        changes: &mut dyn FnMut(Change),
-        sink: &mut Sink<'_>,
-    ) {
+    pub fn on_receive(&mut self, traffic: &Traffic<'_, '_>, shared: &mut Shared, sink: &mut Sink<'_>) {
         let Traffic { conn, io, .. } = *traffic;
-        if let Some(id) = self.links.get(&conn).and_then(|link| link.bound)
-            && let Some(open) = self.open.get(id)
-        {
+        let Some(link) = self.links.get(&conn) else { return };
+        let (bound, deferred) = (link.bound, link.deferred);
+        for id in bound.into_iter().chain(deferred) {
+            let Some(open) = self.open.get(id).filter(|open| open.send_ns != 0) else { continue };
             if !open.answered {
                 open.first_ns = io.time_ns;
             }
             open.answered = true;
             open.last_ns = io.time_ns;
-            if open.kind == Kind::Short && self.is_encrypted(conn) {
+        }
+        self.read_io(traffic, true, shared, sink);
+        // The protocol tells the end where it was understood.
+        for id in bound.into_iter().chain(deferred) {
+            let over =
+                self.open.get(id).is_some_and(|open| open.kind == Kind::Short && open.answered && open.wire.is_none());
+            if over {
                 self.finish(id, io.time_ns, Ending::Complete, sink);
             }
         }
-        self.read_io(traffic, true, shared, sink);
-        if let Some(change) = self.links.get_mut(&conn).and_then(Link::change) {
-            changes(change);
+        self.note_change(conn);
+    }
+
+    /// Remembers a change of use for the gauges, once.
+    pub(super) fn note_change(&mut self, conn: u64) {
+        let Some(link) = self.links.get_mut(&conn).filter(|link| !matches!(link.reading, Reading::Taken)) else {
+            return;
+        };
+        // What was answered and ends when somebody says so does not use the connection any more.
+        let holds = link
+            .bound
+            .and_then(|id| self.open.get(id))
+            .is_some_and(|open| !(open.answered && open.kind == Kind::OpenEnded));
+        let transaction = link.status.map_or(link.transaction.is_some(), |status| status != TransactionStatus::Idle);
+        let used = holds || transaction || link.deferred.is_some() || !link.in_flight.is_empty();
+        if link.told.is_none() {
+            if !used && !link.is_known() {
+                return;
+            }
+            self.changes.push((conn, Change::Opened));
+        }
+        if link.told.replace(used).unwrap_or(false) != used {
+            self.changes.push((conn, if used { Change::Used } else { Change::Idle }));
         }
     }
 
-    /// The operation has lost its connection to somebody else's bytes.
-    fn let_go(&mut self, id: OpId, time_ns: u64, sink: &mut Sink<'_>) {
-        let Some(open) = self.open.get(id) else { return };
-        let (kind, answered, last_ns, conn) = (open.kind, open.answered, open.last_ns, open.conn);
-        match kind {
-            // Its end comes from the call; the connection is free. Keeps the number, for its addresses.
-            Kind::Logged => {
-                if let Some(link) = self.links.get_mut(&conn)
-                    && link.bound == Some(id)
-                {
-                    link.bound = None;
-                }
-            }
-            // The parser knows better.
-            Kind::Wire => {}
-            Kind::Short | Kind::OpenEnded => {
-                if self.links.get(&conn).is_some_and(Link::is_encrypted) {
-                    let (end_ns, ending) =
-                        if answered { (last_ns, Ending::Complete) } else { (time_ns, Ending::Cancelled) };
-                    self.finish(id, end_ns, ending, sink);
-                }
+    /// Another task sends: what waited on the connection for its own turn has lost its end.
+    fn end_strangers(&mut self, conn: u64, key: (u32, u64), io: &Io<'_>, sink: &mut Sink<'_>) {
+        while let Some(id) = self.links.get(&conn).and_then(|link| {
+            link.suspended
+                .iter()
+                .copied()
+                .find(|id| self.open.get(*id).is_none_or(|open| open.key != key && open.task != 0 && io.task != 0))
+        }) {
+            self.end_silent(id, io.time_ns, sink);
+            if let Some(link) = self.links.get_mut(&conn) {
+                link.forget(id, None);
             }
         }
+    }
+
+    /// What was not ended by anybody is over.
+    fn end_silent(&mut self, id: OpId, time_ns: u64, sink: &mut Sink<'_>) {
+        match self.open.get(id).map(|open| (open.kind, open.answered, open.last_ns)) {
+            Some((Kind::Logged, ..)) => self.lose(id, time_ns, sink),
+            Some((_, true, last_ns)) => self.finish(id, last_ns, Ending::Complete, sink),
+            Some((_, false, _)) => self.finish(id, time_ns, Ending::Cancelled, sink),
+            None => {}
+        }
+    }
+
+    /// The operation loses its connection to other bytes: to those of its own task, which may come back to it, or of
+    /// another one, which has got the connection.
+    fn let_go(&mut self, id: OpId, by: (u32, u64), time_ns: u64, sink: &mut Sink<'_>) {
+        let Some(open) = self.open.get(id) else { return };
+        let (kind, same, wire) = (open.kind, open.key == by, open.wire.is_some());
+        let threads = open.task == 0 || by.1 >> 63 != 0;
+        let Some(link) = self.links.get_mut(&open.conn) else { return };
+        link.bound = None;
+        if kind != Kind::Logged && wire {
+            // The protocol will tell its end.
+            return;
+        }
+        let comes_back = if kind == Kind::Logged { same || threads } else { same && !link.is_encrypted() };
+        if !comes_back {
+            return self.end_silent(id, time_ns, sink);
+        }
+        link.suspended.push(id);
+        if link.suspended.len() > NESTED {
+            let oldest = link.suspended.remove(0);
+            self.end_silent(oldest, time_ns, sink);
+        }
+    }
+
+    /// The statement whose preparation was interrupted goes on, where the task has one on this connection.
+    fn resume(&mut self, conn: u64, key: (u32, u64)) -> bool {
+        let Some(link) = self.links.get_mut(&conn).filter(|link| link.bound.is_none()) else { return false };
+        let open = &mut self.open;
+        let Some(at) = link.suspended.iter().rposition(|id| open.get(*id).is_some_and(|open| open.key == key)) else {
+            return false;
+        };
+        let id = link.suspended.remove(at);
+        if let Some(open) = open.get(id) {
+            open.answered = false;
+        }
+        link.bound = Some(id);
+        true
     }
 
     fn bind(&mut self, conn: u64, id: OpId, time_ns: u64) {
-        let (Some(open), Some(link)) = (self.open.get(id), self.links.get_mut(&conn)) else { return };
-        open.conn = conn;
-        open.send_ns = time_ns;
+        let Some(link) = self.links.get_mut(&conn) else { return };
+        let Some(open) = self.open.get(id) else { return };
+        if open.kind == Kind::Short && link.transaction == Some(open.key) && &*open.statement.operation == "BEGIN" {
+            open.statement = Arc::clone(&self.savepoint);
+        }
+        let before = std::mem::replace(&mut open.conn, conn);
+        if before != conn || open.send_ns == 0 {
+            open.send_ns = time_ns;
+        }
         open.answered = false;
         link.bound = Some(id);
-        self.binds.insert(link.tgid, true);
+        let tgid = open.key.0;
+        if before != 0
+            && before != conn
+            && let Some(other) = self.links.get_mut(&before)
+        {
+            other.forget(id, None);
+        }
+        self.has_bound(tgid);
     }
 
     /// Feeds a record to the parser of a connection in clear text.
@@ -334,34 +495,24 @@ impl Tracker {
     ) {
         let Some(link) = self.links.get_mut(&conn) else { return };
         // Taken out while it tells, since what it tells changes the rest.
-        let reading = std::mem::replace(&mut link.reading, Reading::Encrypted);
-        let Reading::Clear(mut connection) = reading else { return };
+        let reading = std::mem::replace(&mut link.reading, Reading::Taken);
+        let Reading::Clear(mut connection) = reading else {
+            link.reading = reading;
+            return;
+        };
         let mut encrypted = false;
         feed(&mut connection, shared, &mut |event| {
             encrypted |= matches!(event, WireEvent::Encrypted);
             reader.take(self, conn, event, sink);
         });
-        if !encrypted && let Some(link) = self.links.get_mut(&conn) {
-            link.reading = Reading::Clear(connection);
+        if let Some(link) = self.links.get_mut(&conn) {
+            link.reading = if encrypted { Reading::Encrypted } else { Reading::Clear(connection) };
         }
     }
 }
 
-impl Link {
-    fn forget(&mut self, id: OpId) {
-        self.bound = self.bound.filter(|other| *other != id);
-        self.deferred = self.deferred.filter(|other| *other != id);
-        self.in_flight.retain(|(_, other)| *other != id);
-    }
-}
-
 /// An operation that no call explains.
-fn unseen(
-    traffic: &Traffic<'_, '_>,
-    statement: Arc<crate::statement::Statement>,
-    kind: Kind,
-    sight: Sight,
-) -> Open {
+fn unseen(traffic: &Traffic<'_, '_>, statement: Arc<Statement>, kind: Kind, sight: Sight) -> Open {
     let Traffic { tgid, io, origin, .. } = *traffic;
     Open {
         key: task_key(tgid, io.task, io.tid),
@@ -380,6 +531,8 @@ fn unseen(
         rows: None,
         sqlstate: None,
         conn: 0,
+        peer: None,
+        broken: false,
         wire: None,
         origin,
     }
@@ -393,7 +546,9 @@ struct Reader<'t, 'a, 'b> {
 impl Reader<'_, '_, '_> {
     fn take(&mut self, tracker: &mut Tracker, conn: u64, event: WireEvent<'_>, sink: &mut Sink<'_>) {
         match event {
-            WireEvent::Begin { op, time_ns, sql, .. } => self.begin(tracker, conn, op, time_ns, sql, sink),
+            WireEvent::Begin { op, time_ns, task, tid, sql } => {
+                self.begin(tracker, conn, op, (time_ns, task, tid), sql, sink);
+            }
             WireEvent::First { op, time_ns } => {
                 if let Some(open) = tracker.wire(conn, op).and_then(|id| tracker.open.get(id))
                     && open.kind == Kind::Wire
@@ -403,13 +558,14 @@ impl Reader<'_, '_, '_> {
             }
             WireEvent::End { op, time_ns, rows, sqlstate, ending } => {
                 let Some(id) = tracker.wire(conn, op) else { return };
-                if let Some(link) = tracker.links.get_mut(&conn) {
-                    link.in_flight.retain(|(number, _)| *number != op);
+                if let Some(link) = tracker.links.get_mut(&conn)
+                    && let Some(at) = link.place(op)
+                {
+                    link.in_flight.remove(at);
                 }
                 let Some(open) = tracker.open.get(id) else { return };
                 open.rows = rows.or(open.rows);
                 open.sqlstate = sqlstate.or(open.sqlstate);
-                open.wire = None;
                 if open.kind != Kind::Logged {
                     tracker.finish(id, time_ns, ending, sink);
                 }
@@ -418,7 +574,7 @@ impl Reader<'_, '_, '_> {
                 if let Some(link) = tracker.links.get_mut(&conn) {
                     link.status = Some(status);
                     if status == TransactionStatus::Idle {
-                        link.transaction_task = 0;
+                        (link.transaction, link.depth) = (None, 0);
                     }
                 }
             }
@@ -447,42 +603,52 @@ impl Reader<'_, '_, '_> {
         tracker: &mut Tracker,
         conn: u64,
         op: u64,
-        time_ns: u64,
+        (time_ns, task, tid): (u64, u64, u32),
         sql: WireSql<'_>,
-        _sink: &mut Sink<'_>,
+        sink: &mut Sink<'_>,
     ) {
-        // What the connection was bound to by the bytes that begin it, unless that has a number already.
-        let bound = tracker.links.get(&conn).and_then(|link| link.bound);
-        let called = bound.filter(|id| {
-            tracker.open.get(*id).is_some_and(|open| open.wire.is_none() && open.kind != Kind::Wire)
-        });
-        let id = match (called, self.traffic) {
-            (Some(id), _) => id,
-            (None, Some(traffic)) => {
-                let statement = match sql {
-                    WireSql::Text { sql, truncated } => tracker.statements.get(sql, truncated),
-                    WireSql::Function => tracker.statements.get(b"CALL", false),
-                    WireSql::Named => {
-                        tracker.stats.unknown_statements += 1;
-                        tracker.unknown()
-                    }
-                };
+        let Some(traffic) = self.traffic else { return };
+        if time_ns != 0 && tracker.links.get(&conn).is_some_and(|link| link.dropped_ns == time_ns) {
+            return;
+        }
+        let known = match sql {
+            WireSql::Text { sql, truncated } => Some(tracker.statements.get(sql, truncated)),
+            WireSql::Function => Some(tracker.statements.get(b"CALL", false)),
+            WireSql::Named => None,
+        };
+        let key = task_key(traffic.tgid, task, tid);
+        let id = match tracker.asked(conn, key, known.as_deref()) {
+            Some(id) => id,
+            None => {
+                let statement = known.clone().unwrap_or_else(|| {
+                    tracker.stats.unknown_statements += 1;
+                    tracker.unknown()
+                });
                 let mut open = unseen(traffic, statement, Kind::Wire, Sight::Wire);
-                open.start_ns = time_ns;
-                open.send_ns = time_ns;
+                (open.start_ns, open.send_ns) = (time_ns, time_ns);
                 open.conn = conn;
                 let Some(id) = tracker.start_unseen(open) else { return };
                 id
             }
-            (None, None) => return,
         };
-        if let Some(open) = tracker.open.get(id) {
-            open.wire = Some(op);
-        }
-        if let Some(link) = tracker.links.get_mut(&conn)
-            && link.in_flight.len() < IN_FLIGHT
+        let Some(open) = tracker.open.get(id) else { return };
+        open.wire = Some(op);
+        if open.kind == Kind::Short
+            && let Some(statement) = known
         {
-            link.in_flight.push((op, id));
+            // What was sent: inside a transaction BEGIN is SAVEPOINT.
+            open.statement = statement;
+        }
+        if open.conn != conn {
+            // It was taken for the asker of other bytes of its task, such as the pool's ping.
+            tracker.bind(conn, id, time_ns);
+        }
+        let Some(link) = tracker.links.get_mut(&conn) else { return };
+        if link.in_flight.len() < IN_FLIGHT && link.in_flight.back().is_none_or(|(last, _)| *last < op) {
+            link.in_flight.push_back((op, id));
+        } else {
+            tracker.stats.overflow += 1;
+            tracker.finish(id, time_ns, Ending::Incomplete, sink);
         }
     }
 }
@@ -490,6 +656,41 @@ impl Reader<'_, '_, '_> {
 impl Tracker {
     /// The operation that has this number on the connection.
     fn wire(&self, conn: u64, op: u64) -> Option<OpId> {
-        self.links.get(&conn)?.in_flight.iter().find(|(number, _)| *number == op).map(|(_, id)| *id)
+        let link = self.links.get(&conn)?;
+        link.place(op).map(|at| link.in_flight[at].1)
     }
+
+    /// The call that an operation in clear text comes from: a dropped transaction's ROLLBACK, or the one that the connection
+    /// was bound to by these bytes, or another one of the task with the same text. Each call is one operation.
+    fn asked(&mut self, conn: u64, key: (u32, u64), known: Option<&Statement>) -> Option<OpId> {
+        let link = self.links.get(&conn)?;
+        let (bound, deferred) = (link.bound, link.deferred);
+        let free = |open: &Open| open.wire.is_none() && open.kind != Kind::Wire;
+        if let Some(id) = deferred.filter(|id| {
+            let rolls_back = known.is_some_and(|known| known.operation.starts_with("ROLLBACK"));
+            rolls_back && self.open.get(*id).is_some_and(|open| free(open))
+        }) {
+            return Some(id);
+        }
+        let bound = bound.filter(|id| self.open.get(*id).is_some_and(|open| free(open)));
+        if let Some(id) = bound
+            && self.open.get(id).is_some_and(|open| is_same(open, known))
+        {
+            return Some(id);
+        }
+        let exact = |open: &Open| known.is_some_and(|known| known.fingerprint == open.statement.fingerprint);
+        let near = |open: &Open| (!open.answered && (open.is_unsent() || open.conn == conn)) || exact(open);
+        self.open.find(key, |open| free(open) && near(open) && is_same(open, known)).or(bound)
+    }
+}
+
+/// A call's text and one on the wire can be the same.
+fn is_same(open: &Open, known: Option<&Statement>) -> bool {
+    let Some(known) = known else { return true };
+    if open.kind == Kind::Short {
+        return known.operation.starts_with("BEGIN")
+            || known.operation.starts_with("S") && &*known.operation != "SELECT";
+    }
+    let whole = |statement: &Statement| statement.knowledge == Knowledge::Whole;
+    known.fingerprint == open.statement.fingerprint || !whole(known) || !whole(&open.statement)
 }

@@ -29,7 +29,7 @@ pub enum Ignorance {
     NoTask,
     /// The task's spawn was not seen: it began before the daemon watched, or was forgotten, or its record was lost.
     NoSpawn,
-    /// Records were lost since the request began: it may have ended.
+    /// Records were lost since the request began: it may have ended. Or more requests were under way than are followed.
     Lossy,
     /// The task serves a connection on which no request can be told: another protocol, or none is under way.
     Connection,

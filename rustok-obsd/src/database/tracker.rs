@@ -5,32 +5,43 @@
 //!
 //! One rule says which source gives what:
 //! * Where sqlx' functions are observed, each of its calls is one operation, exactly; text, task, begin and, by the drop of
-//!   its logger, the end come from there. What the task then sends belongs to its newest call that has sent nothing.
+//!   its logger, the end come from there. What the task then sends belongs to its newest call that has sent nothing, unless
+//!   a newer one holds the connection; in clear text, to its call with the same text.
 //! * The connection's bytes give the times of sending, of the first and of the last byte of the answer. In clear text they
 //!   also give rows and errors, else the driver's functions do.
 //! * Bytes in clear text that no call explains are operations by themselves.
 //! * Encrypted bytes that no call explains are round trips of unknown content where nothing of the driver is observed;
 //!   elsewhere they are none, for the driver's own traffic (pings, start-up) is not called a query.
+//! * An operation whose end was not seen is told as Incomplete when its connection serves another task, or after
+//!   ten minutes of silence where it holds none; one that holds a connection ends with it at the latest.
 
 use std::sync::Arc;
 
 use rustc_hash::FxHashMap;
-use rustok_obsd_ebpf::{CALL_WORDS, CallHit, IO_UNREADABLE, Point};
+use rustok_obsd_ebpf::{CallHit, IO_UNREADABLE, Point};
 
 use super::account::{self, AccountLayout};
 use super::aging::Aging;
+use super::marks::{Mark, Marks};
+use super::notice::error_code;
 use super::open::{Kind, OpId, Open, OpenOperations, task_key};
 use super::requests::{Known, Requests};
-use super::sockets::Link;
+use super::sockets::{Change, Link};
 use super::tasks::{Origin, Tasks};
 use super::{Ending, Operation, Parent, Sight, System};
-use super::notice::error_code;
 use crate::statement::{Knowledge, Statement, StatementCache};
 
-/// Tasks whose calls of the mapper are remembered at least.
-const MARKED: usize = 4096;
-/// Calls of the mapper that one task may have waiting.
-const MARKS: usize = 8;
+/// Tasks whose last error is remembered at least.
+const NOTICED: usize = 1024;
+/// A call of the mapper that waited longer for a connection was given up: pools wait 30 s unless told otherwise.
+const LONGEST_WAIT_NS: u64 = 600_000_000_000;
+/// An operation that holds no connection and of which nothing was heard for so long has lost its end.
+const LONGEST_SILENCE_NS: u64 = 600_000_000_000;
+/// The same where so many are under way that ends must have been lost.
+const CROWDED: usize = 16 * 1024;
+const CROWDED_SILENCE_NS: u64 = 60_000_000_000;
+/// A request of which nothing was heard for so long has ended unseen.
+const LONGEST_REQUEST_NS: u64 = 3_600_000_000_000;
 
 /// Takes each operation that ended.
 pub type Sink<'a> = dyn FnMut(u32, &Operation<'_>) + 'a;
@@ -69,6 +80,8 @@ pub struct Stats {
     pub unknown_statements: u64,
     /// Encrypted round trips without a call.
     pub opaque_round_trips: u64,
+    /// Operations whose end was not seen.
+    pub lost_ends: u64,
     /// Operations that were too many to follow.
     pub overflow: u64,
     /// Operations without a parent, by [`super::Ignorance`].
@@ -92,18 +105,13 @@ pub struct Others {
     pub notification: u64,
 }
 
-/// A call of the mapper that waits for the driver.
-#[derive(Clone, Copy, Debug)]
-struct Mark {
-    time_ns: u64,
-    /// Of a transaction: there is no statement to know it by.
-    begin: bool,
-    words: [u64; CALL_WORDS],
-}
-
+/// A process that is observed.
 #[derive(Debug, Default)]
-struct Marks {
-    list: [Option<Mark>; MARKS],
+struct Process {
+    drivers: Drivers,
+    /// An operation of it was bound to a connection, so that one which is not has sent nothing.
+    binds: bool,
+    accounts: AccountLayout,
 }
 
 /// See the module's head.
@@ -118,15 +126,18 @@ pub struct Tracker {
     pub(super) open: OpenOperations,
     pub(super) links: FxHashMap<u64, Link>,
     pub(super) statements: StatementCache,
-    pub(super) drivers: FxHashMap<u32, Drivers>,
-    /// Processes of which an operation was bound to a connection.
-    pub(super) binds: FxHashMap<u32, bool>,
-    marks: Aging<(u32, u64), Marks>,
-    notices: FxHashMap<(u32, u64), [u8; 5]>,
-    accounts: FxHashMap<u32, AccountLayout>,
+    /// Records were lost lately: what was not seen may have happened.
+    pub lossy: bool,
+    /// What changed for the gauges of connections, by connection; for the caller to drain.
+    pub changes: Vec<(u64, Change)>,
+    processes: FxHashMap<u32, Process>,
+    marks: Marks,
+    /// The last error that each task read and that no operation took yet.
+    notices: Aging<(u32, u64), [u8; 5]>,
     begin: Arc<Statement>,
     commit: Arc<Statement>,
     rollback: Arc<Statement>,
+    pub(super) savepoint: Arc<Statement>,
     unknown: Arc<Statement>,
     pub(super) opaque: Arc<Statement>,
 }
@@ -134,7 +145,8 @@ pub struct Tracker {
 impl Default for Tracker {
     fn default() -> Self {
         let mut statements = StatementCache::default();
-        let [begin, commit, rollback] = ["BEGIN", "COMMIT", "ROLLBACK"].map(|sql| statements.get(sql.as_bytes(), false));
+        let [begin, commit, rollback, savepoint] = ["BEGIN", "COMMIT", "ROLLBACK", "SAVEPOINT _sqlx_savepoint"]
+            .map(|sql| statements.get(sql.as_bytes(), false));
         Self {
             tasks: Tasks::default(),
             requests: Requests::default(),
@@ -142,14 +154,15 @@ impl Default for Tracker {
             open: OpenOperations::default(),
             links: FxHashMap::default(),
             statements,
-            drivers: FxHashMap::default(),
-            binds: FxHashMap::default(),
-            marks: Aging::new(MARKED),
-            notices: FxHashMap::default(),
-            accounts: FxHashMap::default(),
+            lossy: false,
+            changes: Vec::new(),
+            processes: FxHashMap::default(),
+            marks: Marks::default(),
+            notices: Aging::new(NOTICED),
             begin,
             commit,
             rollback,
+            savepoint,
             unknown: Arc::new(Statement::unknown()),
             opaque: Arc::new(Statement::opaque()),
         }
@@ -157,28 +170,51 @@ impl Default for Tracker {
 }
 
 impl Tracker {
-    /// A process is observed.
+    /// A process is observed, or what is observed of it changed.
     pub fn add_process(&mut self, tgid: u32, drivers: Drivers) {
-        self.drivers.insert(tgid, drivers);
+        self.processes.entry(tgid).or_default().drivers = drivers;
     }
 
     /// What is known of a process.
     #[must_use]
     pub fn drivers(&self, tgid: u32) -> Drivers {
-        self.drivers.get(&tgid).copied().unwrap_or_default()
+        self.processes.get(&tgid).map(|process| process.drivers).unwrap_or_default()
     }
 
     /// A process ended.
     pub fn remove_process(&mut self, tgid: u32, time_ns: u64, sink: &mut Sink<'_>) {
-        for id in self.open.of_process(tgid) {
+        for id in self.open.all(|_, open| open.key.0 == tgid) {
             self.finish(id, time_ns, Ending::Incomplete, sink);
         }
         self.tasks.forget(tgid);
-        self.marks.retain(|key, _| key.0 != tgid);
+        self.stats.unmatched_calls += self.marks.forget(tgid);
         self.notices.retain(|key, _| key.0 != tgid);
-        self.accounts.remove(&tgid);
-        self.drivers.remove(&tgid);
-        self.binds.remove(&tgid);
+        self.processes.remove(&tgid);
+    }
+
+    /// Ends what has lost its end and forgets calls that led nowhere. An operation that holds a connection stays: it ends
+    /// when that serves another one, or closes.
+    pub fn reap(&mut self, now_ns: u64, sink: &mut Sink<'_>) {
+        self.stats.unmatched_calls += self.marks.reap(now_ns.saturating_sub(LONGEST_WAIT_NS));
+        self.requests.reap(now_ns.saturating_sub(LONGEST_REQUEST_NS));
+        let silence = if self.open.len() > CROWDED { CROWDED_SILENCE_NS } else { LONGEST_SILENCE_NS };
+        let before_ns = now_ns.saturating_sub(silence);
+        let links = &self.links;
+        let silent = self.open.all(|id, open| {
+            let heard = open.start_ns.max(open.send_ns).max(open.last_ns);
+            heard < before_ns && links.get(&open.conn).is_none_or(|link| !link.holds(id))
+        });
+        for id in silent {
+            self.lose(id, now_ns, sink);
+        }
+    }
+
+    /// Ends an operation whose end was not seen.
+    pub(super) fn lose(&mut self, id: OpId, time_ns: u64, sink: &mut Sink<'_>) {
+        let Some(open) = self.open.get(id) else { return };
+        let end_ns = if open.answered { open.last_ns } else { time_ns };
+        self.stats.lost_ends += 1;
+        self.finish(id, end_ns, Ending::Incomplete, sink);
     }
 
     /// Operations under way.
@@ -192,12 +228,12 @@ impl Tracker {
         let key = task_key(hit.tgid, hit.task, hit.tid);
         match hit.point {
             p if p == Point::Query as u8 => {
-                let call_ns = self.take_mark(key, |mark| !mark.begin && mark.names(hit.text, hit.text_len));
+                let call_ns = self.marks.take(key, |mark| !mark.begin && mark.names(hit.text, hit.text_len));
                 let kind = if self.drivers(hit.tgid).ends { Kind::Logged } else { Kind::OpenEnded };
                 self.on_statement(hit, text, call_ns, kind, Sight::Sqlx, origin, sink);
             }
             p if p == Point::Statement as u8 => {
-                let call_ns = self.take_mark(key, |mark| !mark.begin && mark.names(hit.text, hit.text_len));
+                let call_ns = self.marks.take(key, |mark| !mark.begin && mark.names(hit.text, hit.text_len));
                 self.on_statement(hit, text, call_ns, Kind::OpenEnded, Sight::Sqlx, origin, sink);
             }
             p if p == Point::QueryEnd as u8 => self.on_end(hit, key, sink),
@@ -206,34 +242,25 @@ impl Tracker {
                     self.notices.insert(key, code);
                 }
             }
-            p if p == Point::Begin as u8 || p == Point::Commit as u8 => {
-                self.notices.remove(&key);
-                let begins = p == Point::Begin as u8;
-                let call_ns = if begins { self.take_mark(key, |mark| mark.begin) } else { 0 };
-                let statement = Arc::clone(if begins { &self.begin } else { &self.commit });
-                let mut open = new_open(hit, key, statement, Kind::Short, Sight::Sqlx, origin);
+            p if p == Point::Begin as u8 => {
+                let call_ns = self.marks.take(key, |mark| mark.begin);
+                self.begin_call(key, hit.time_ns, sink);
+                let mut open = new_open(hit, key, Arc::clone(&self.begin), Kind::Short, Sight::Sqlx, origin);
                 open.call_ns = call_ns;
                 self.start(open);
             }
+            p if p == Point::Commit as u8 => {
+                self.begin_call(key, hit.time_ns, sink);
+                // It can fail, and its error is told behind its bytes.
+                self.start(new_open(hit, key, Arc::clone(&self.commit), Kind::OpenEnded, Sight::Sqlx, origin));
+            }
             p if p == Point::Rollback as u8 => {
-                let statement = Arc::clone(&self.rollback);
-                let open = new_open(hit, key, statement, Kind::Short, Sight::Sqlx, origin);
-                let link = self.link_in_transaction(hit.tgid, hit.task);
-                if let Some(id) = self.start(open) {
-                    match link.and_then(|conn| Some((conn, self.links.get_mut(&conn)?))) {
-                        Some((conn, link)) => {
-                            link.deferred = Some(id);
-                            if let Some(open) = self.open.get(id) {
-                                open.conn = conn;
-                            }
-                        }
-                        None => self.finish(id, hit.time_ns, Ending::Incomplete, sink),
-                    }
-                }
+                self.begin_call(key, hit.time_ns, sink);
+                self.on_rollback(hit, key, origin, sink);
             }
             p if p == Point::Orm as u8 || p == Point::OrmBegin as u8 => {
                 let mark = Mark { time_ns: hit.time_ns, begin: p == Point::OrmBegin as u8, words: hit.words };
-                self.put_mark(key, mark);
+                self.stats.unmatched_calls += self.marks.put(key, mark);
             }
             _ => self.stats.layout_doubts += 1,
         }
@@ -251,7 +278,7 @@ impl Tracker {
         sink: &mut Sink<'_>,
     ) {
         let key = task_key(hit.tgid, hit.task, hit.tid);
-        self.notices.remove(&key);
+        self.begin_call(key, hit.time_ns, sink);
         let statement = if hit.flags & IO_UNREADABLE != 0 || !is_statement(text) {
             self.stats.layout_doubts += 1;
             Arc::clone(&self.unknown)
@@ -259,41 +286,88 @@ impl Tracker {
             self.statements.get(text, hit.text_len > text.len() as u64)
         };
         self.stats.truncated_statements += u64::from(statement.knowledge == Knowledge::Truncated);
-        // Without the probe of ends, the task's earlier ones that were answered are over now.
-        if kind == Kind::OpenEnded {
-            self.settle(key, hit.time_ns, sink);
-        }
         let mut open = new_open(hit, key, statement, kind, sight, origin);
         open.call_ns = call_ns;
         open.text = (hit.text, hit.text_len);
         self.start(open);
     }
 
+    /// A call begins: the task's earlier ones of which nobody tells the end and that were answered are over, and an error
+    /// that none of them took is none of this one. In clear text the protocol tells the ends.
+    fn begin_call(&mut self, key: (u32, u64), time_ns: u64, sink: &mut Sink<'_>) {
+        if !self.notices.is_empty() {
+            self.notices.remove(key);
+        }
+        loop {
+            let links = &self.links;
+            let over =
+                self.open.find(key, |open| is_settled(open) && links.get(&open.conn).is_none_or(Link::is_encrypted));
+            let Some(id) = over else { return };
+            let end_ns = self.open.get(id).map_or(time_ns, |open| open.last_ns);
+            self.finish(id, end_ns, Ending::Complete, sink);
+        }
+    }
+
+    /// A transaction was dropped: its ROLLBACK goes out with the next bytes of its connection.
+    fn on_rollback(&mut self, hit: &CallHit, key: (u32, u64), origin: Origin, sink: &mut Sink<'_>) {
+        let found = self.link_in_transaction(key);
+        if found.is_none() && self.links.values().all(|link| link.tgid() != hit.tgid || !link.is_encrypted()) {
+            // The protocol will tell it.
+            return;
+        }
+        let statement = match found.and_then(|conn| self.links.get(&conn)).map_or(1, |link| link.depth) {
+            depth @ 2.. => {
+                let text = format!("ROLLBACK TO SAVEPOINT _sqlx_savepoint_{}", depth - 1);
+                self.statements.get(text.as_bytes(), false)
+            }
+            _ => Arc::clone(&self.rollback),
+        };
+        let Some(id) = self.start(new_open(hit, key, statement, Kind::Short, Sight::Sqlx, origin)) else { return };
+        let Some((conn, link)) = found.and_then(|conn| Some((conn, self.links.get_mut(&conn)?))) else {
+            return self.finish(id, hit.time_ns, Ending::Incomplete, sink);
+        };
+        let before = link.deferred.replace(id);
+        if let Some(open) = self.open.get(id) {
+            open.conn = conn;
+        }
+        if let Some(before) = before {
+            self.finish(before, hit.time_ns, Ending::Incomplete, sink);
+        }
+        self.note_change(conn);
+    }
+
     /// sqlx is done with a statement: it read the answer whole, or its future was dropped.
     fn on_end(&mut self, hit: &CallHit, key: (u32, u64), sink: &mut Sink<'_>) {
-        let code = if self.notices.is_empty() { None } else { self.notices.remove(&key) };
-        let find = |key| {
-            self.open.find_least(key, |open| {
-                (open.kind == Kind::Logged && account::tells(&hit.words, open.text))
-                    .then(|| account::distance(&hit.words, open.start_ns))?
-            })
+        let code = if self.notices.is_empty() { None } else { self.notices.remove(key) };
+        let rank = |open: &Open| {
+            (open.kind == Kind::Logged && account::tells(&hit.words, open.text))
+                .then(|| account::distance(&hit.words, open.start_ns))?
         };
-        // It may have begun before the place of the task's id was found.
-        let Some(id) = find(key).or_else(|| find(task_key(hit.tgid, 0, hit.tid))) else {
+        let mut found = self.open.find_least(key, rank);
+        if found.is_none() {
+            // Where tasks are not known, or were not when it began, it may end on another thread than it began on.
+            found = self.open.least_without_task(|open| if open.key.0 == hit.tgid { rank(open) } else { None });
+        }
+        let Some(id) = found else {
             self.stats.unmatched_ends += 1;
             return;
         };
-        let binds = self.binds.contains_key(&hit.tgid);
+        let process = self.processes.entry(hit.tgid).or_default();
         let Some(open) = self.open.get(id) else { return };
         open.sqlstate = open.sqlstate.or(code);
-        let rows = self.accounts.entry(hit.tgid).or_default().rows(&hit.words, open.text, open.start_ns);
+        let rows = process.accounts.rows(&hit.words, open.text, open.start_ns);
         open.rows = open.rows.or(rows);
-        let ending = match (open.sqlstate, open.answered) {
-            (Some(_), _) => Ending::Failed,
-            (None, false) if open.conn != 0 || binds => Ending::Cancelled,
-            _ => Ending::Complete,
+        let watched = open.conn != 0 || open.send_ns != 0 || process.binds;
+        let ending = if open.sqlstate.is_some() {
+            Ending::Failed
+        } else if open.broken || (!open.answered && watched && self.lossy) {
+            Ending::Incomplete
+        } else if !open.answered && watched {
+            Ending::Cancelled
+        } else {
+            Ending::Complete
         };
-        let end_ns = if open.answered { open.last_ns } else { hit.time_ns };
+        let end_ns = if open.answered && !open.broken { open.last_ns } else { hit.time_ns };
         self.finish(id, end_ns, ending, sink);
     }
 
@@ -313,27 +387,38 @@ impl Tracker {
         self.start(open)
     }
 
-    /// Ends those of a task that were answered and of which nobody tells the end.
+    /// Ends those of a task that were answered and of which nobody tells the end, for its request ends.
     pub fn settle(&mut self, key: (u32, u64), time_ns: u64, sink: &mut Sink<'_>) {
-        while let Some(id) = self.open.find(key, |open| open.kind == Kind::OpenEnded && open.answered) {
+        while let Some(id) = self.open.find(key, is_settled) {
             let end_ns = self.open.get(id).map_or(time_ns, |open| open.last_ns);
             self.finish(id, end_ns, Ending::Complete, sink);
         }
     }
 
+    /// An operation of the process was bound to a connection.
+    pub(super) fn has_bound(&mut self, tgid: u32) {
+        self.processes.entry(tgid).or_default().binds = true;
+    }
+
     /// Tells an operation, once.
     pub(super) fn finish(&mut self, id: OpId, end_ns: u64, ending: Ending, sink: &mut Sink<'_>) {
         let Some(open) = self.open.remove(id) else { return };
+        let mut system = self.drivers(open.key.0).system;
         let link = if open.conn == 0 { None } else { self.links.get_mut(&open.conn) };
         let (mut addresses, mut namespace) = (None, None);
-        let mut system = self.drivers.get(&open.key.0).map_or(System::Postgresql, |drivers| drivers.system);
         if let Some(link) = link {
             if link.speaks_postgres {
                 system = System::Postgresql;
             }
             link.release(id, &open, ending);
-            addresses = Some((link.local, link.remote));
+            addresses = Some(link.addresses());
             namespace = link.namespace.clone();
+        } else if let Some(peer) = &open.peer {
+            if peer.speaks_postgres {
+                system = System::Postgresql;
+            }
+            addresses = Some(peer.addresses);
+            namespace.clone_from(&peer.namespace);
         } else if open.kind == Kind::Logged {
             self.stats.unbound += 1;
         }
@@ -370,41 +455,16 @@ impl Tracker {
         };
         if let Parent::Request(request) = parent {
             self.requests.ended(request, &operation);
-            // Until now: the answer may have been read long ago, but the handler had it only now.
-            self.requests.closed(request, end_ns);
         }
         sink(open.key.0, &operation);
-    }
-
-    fn put_mark(&mut self, key: (u32, u64), mark: Mark) {
-        if self.marks.get_mut(key).is_none() {
-            self.marks.insert(key, Marks::default());
+        if open.conn != 0 {
+            self.note_change(open.conn);
         }
-        let Some(marks) = self.marks.get_mut(key) else { return };
-        // The oldest goes first: its future was dropped before it had a connection.
-        if marks.list[MARKS - 1].is_some() {
-            self.stats.unmatched_calls += 1;
-        }
-        marks.list.rotate_right(1);
-        marks.list[0] = Some(mark);
-    }
-
-    /// When the newest call of the task that `is` it was made, 0 for none. A mark that was taken is gone; one that was
-    /// passed over stays, for calls that run side by side.
-    fn take_mark(&mut self, key: (u32, u64), is: impl Fn(&Mark) -> bool) -> u64 {
-        let Some(marks) = self.marks.get_mut(key) else { return 0 };
-        let found = marks.list.iter().position(|mark| mark.as_ref().is_some_and(&is));
-        let Some(index) = found else { return 0 };
-        let taken = marks.list[index].take();
-        marks.list[index..].rotate_left(1);
-        taken.map_or(0, |mark| mark.time_ns)
     }
 
     /// The connection on which this task has a transaction, where it is one.
-    fn link_in_transaction(&self, tgid: u32, task: u64) -> Option<u64> {
-        let mut links = self.links.iter().filter(|(_, link)| {
-            link.tgid == tgid && task != 0 && link.transaction_task == task
-        });
+    fn link_in_transaction(&self, key: (u32, u64)) -> Option<u64> {
+        let mut links = self.links.iter().filter(|(_, link)| link.transaction == Some(key) && link.deferred.is_none());
         let (conn, _) = links.next()?;
         links.next().is_none().then_some(*conn)
     }
@@ -415,12 +475,9 @@ impl Tracker {
     }
 }
 
-impl Mark {
-    /// It was called with this text: its address and length are among the arguments. They stay the same on the way to
-    /// the driver, however often the string that owns them is moved.
-    fn names(&self, text: u64, len: u64) -> bool {
-        self.words.contains(&text) && self.words.contains(&len)
-    }
+/// Answered, and nobody will tell its end.
+fn is_settled(open: &Open) -> bool {
+    open.kind == Kind::OpenEnded && open.answered
 }
 
 /// Whether a text begins like SQL: anything else is another argument, or memory that serves another purpose by now.
@@ -455,6 +512,8 @@ fn new_open(
         rows: None,
         sqlstate: None,
         conn: 0,
+        peer: None,
+        broken: false,
         wire: None,
         origin,
     }

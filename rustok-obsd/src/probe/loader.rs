@@ -83,7 +83,14 @@ pub struct Settings {
 
 impl Default for Settings {
     fn default() -> Self {
-        Self { ring_bytes: 4 << 20, sockets: 16_384, receive_limit: 8191, send_limit: 2048, statement_limit: 16_383, run_stats: true }
+        Self {
+            ring_bytes: 4 << 20,
+            sockets: 16_384,
+            receive_limit: 8191,
+            send_limit: 2048,
+            statement_limit: 16_383,
+            run_stats: true,
+        }
     }
 }
 
@@ -206,7 +213,7 @@ impl Programs {
         let program: &mut UProbe =
             program.try_into().map_err(|_| LoadError::Absent { what: "uprobe program", name })?;
         if program.fd().is_err() {
-            program.load().map_err(|source| load_error(source.into()))?;
+            program.load().map_err(|error| LoadError::Refused(verifier_reason(&error)))?;
         }
         Ok(program)
     }

@@ -294,15 +294,14 @@ impl Binary {
             return Err(Absence::NotRust);
         }
         let found = |range: std::ops::Range<usize>| -> Vec<Symbol> {
-            let mut symbols: Vec<Symbol> = scan.found.get(range).unwrap_or_default().iter().flatten().cloned().collect();
+            let mut symbols: Vec<Symbol> =
+                scan.found.get(range).unwrap_or_default().iter().flatten().cloned().collect();
             symbols.sort_by_key(|symbol| symbol.address);
             symbols.dedup_by_key(|symbol| symbol.address);
             symbols
         };
-        self.probes = parts
-            .iter()
-            .map(|(point, range)| (*point, self.presence(&elf, *point, &found(range.clone()))))
-            .collect();
+        self.probes =
+            parts.iter().map(|(point, range)| (*point, self.presence(&elf, *point, &found(range.clone())))).collect();
         let of = |point: ProbePoint| {
             found(parts.iter().find(|(other, _)| *other == point).map_or(0..0, |(_, range)| range.clone()))
         };

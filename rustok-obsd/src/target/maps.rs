@@ -24,7 +24,8 @@ pub fn executable(procfs: &Path, pid: u32) -> Vec<Mapping> {
 #[must_use]
 pub fn address(mappings: &[Mapping], inode: u64, file_offset: u64) -> Option<u64> {
     let within = |mapping: &&Mapping| {
-        mapping.inode == inode && (mapping.offset..mapping.offset + (mapping.end - mapping.start)).contains(&file_offset)
+        mapping.inode == inode
+            && (mapping.offset..mapping.offset + (mapping.end - mapping.start)).contains(&file_offset)
     };
     let mapping = mappings.iter().find(within)?;
     Some(mapping.start + (file_offset - mapping.offset))

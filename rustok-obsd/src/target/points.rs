@@ -127,7 +127,10 @@ const SPAWN: &[(&str, &str)] = &[
     ("spawn_task", "tokio::runtime::blocking::pool::Spawner::spawn_task"),
 ];
 const NOTICE: &[(&str, &str)] = &[
-    ("decode_body", "<sqlx_postgres::message::response::Notice as sqlx_postgres::message::BackendMessage>::decode_body"),
+    (
+        "decode_body",
+        "<sqlx_postgres::message::response::Notice as sqlx_postgres::message::BackendMessage>::decode_body",
+    ),
     // sqlx 0.7 and before.
     ("decode_with", "<sqlx_postgres::message::response::Notice as sqlx_core::io::decode::Decode>::decode_with"),
 ];
@@ -166,10 +169,7 @@ const SEA_ORM: &[(&str, &str)] = sea_orm![
 ];
 const SEA_ORM_BEGIN: &[(&str, &str)] = sea_orm!["TransactionTrait"::"begin", "TransactionTrait"::"begin_with_config"];
 const STATEMENT: &[(&str, &str)] = &[
-    (
-        "fetch_many",
-        "<&mut sqlx_postgres::connection::PgConnection as sqlx_core::executor::Executor>::fetch_many",
-    ),
+    ("fetch_many", "<&mut sqlx_postgres::connection::PgConnection as sqlx_core::executor::Executor>::fetch_many"),
     (
         "fetch_optional",
         "<&mut sqlx_postgres::connection::PgConnection as sqlx_core::executor::Executor>::fetch_optional",
@@ -198,7 +198,9 @@ impl ProbePoint {
         match self {
             Self::AxumRoute => "axum::extract::matched_path::set_matched_path_for_request",
             Self::TokioTaskEnter => "tokio::runtime::task::core::TaskIdGuard::enter",
-            Self::TokioSpawn => "tokio::runtime::{task::list::OwnedTasks::bind_inner, blocking::pool::Spawner::spawn_task}",
+            Self::TokioSpawn => {
+                "tokio::runtime::{task::list::OwnedTasks::bind_inner, blocking::pool::Spawner::spawn_task}"
+            }
             Self::SqlxQuery => QUERY[0].1,
             Self::SqlxQueryEnd => QUERY_END[0].1,
             Self::SqlxNotice => "sqlx_postgres::message::response::Notice::{decode_body, decode_with}",

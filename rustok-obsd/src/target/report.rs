@@ -30,8 +30,20 @@ impl BinaryReport {
     /// The same for programs.
     #[must_use]
     pub fn to_json(&self) -> serde_json::Value {
-        let Binary { id, size, is_rust, rustc, stripped, debug_file, libc, libraries, symbols, probes, task_slot, task_id_place: _ } =
-            &self.binary;
+        let Binary {
+            id,
+            size,
+            is_rust,
+            rustc,
+            stripped,
+            debug_file,
+            libc,
+            libraries,
+            symbols,
+            probes,
+            task_slot,
+            task_id_place: _,
+        } = &self.binary;
         let probe = |(point, presence): &(ProbePoint, Presence)| match presence {
             Presence::Found(places) => serde_json::json!({
                 "probe": point.path(),
@@ -93,8 +105,20 @@ impl BinaryReport {
 
 impl fmt::Display for BinaryReport {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let Binary { id, size, is_rust, rustc, stripped, debug_file, libc, libraries, symbols, probes, task_slot, task_id_place: _ } =
-            &self.binary;
+        let Binary {
+            id,
+            size,
+            is_rust,
+            rustc,
+            stripped,
+            debug_file,
+            libc,
+            libraries,
+            symbols,
+            probes,
+            task_slot,
+            task_id_place: _,
+        } = &self.binary;
         let yes = |yes: bool| if yes { "yes" } else { "no" };
         writeln!(f, "binary     {}", self.path.display())?;
         writeln!(f, "size       {size} bytes")?;

@@ -6,7 +6,7 @@
 //! Stack memory around an argument holds statements of earlier calls that look just as right, hence no first match
 //! counts: a place is the one that held the beginning of SQL, with a length beside it, at every call seen.
 
-use rustok_obsd_ebpf::{CALL_WORDS, Layout, PREFIX};
+use rustok_obsd_ebpf::{Layout, PREFIX, SOUGHT_WORDS};
 
 /// Calls that a place has to explain.
 const ENOUGH: u32 = 24;
@@ -19,9 +19,36 @@ const BESIDE: [isize; 4] = [1, 2, -1, -2];
 
 /// What SQL begins with.
 const KEYWORDS: [&[u8]; 30] = [
-    b"SELECT", b"INSERT", b"UPDATE", b"DELETE", b"WITH", b"BEGIN", b"COMMIT", b"ROLLBACK", b"SET", b"CREATE", b"ALTER",
-    b"DROP", b"TRUNCATE", b"CALL", b"VALUES", b"SHOW", b"EXPLAIN", b"LOCK", b"COPY", b"MERGE", b"SAVEPOINT", b"RELEASE",
-    b"START", b"LISTEN", b"NOTIFY", b"UNLISTEN", b"ANALYZE", b"VACUUM", b"REFRESH", b"GRANT",
+    b"SELECT",
+    b"INSERT",
+    b"UPDATE",
+    b"DELETE",
+    b"WITH",
+    b"BEGIN",
+    b"COMMIT",
+    b"ROLLBACK",
+    b"SET",
+    b"CREATE",
+    b"ALTER",
+    b"DROP",
+    b"TRUNCATE",
+    b"CALL",
+    b"VALUES",
+    b"SHOW",
+    b"EXPLAIN",
+    b"LOCK",
+    b"COPY",
+    b"MERGE",
+    b"SAVEPOINT",
+    b"RELEASE",
+    b"START",
+    b"LISTEN",
+    b"NOTIFY",
+    b"UNLISTEN",
+    b"ANALYZE",
+    b"VACUUM",
+    b"REFRESH",
+    b"GRANT",
 ];
 
 /// How far the search is.
@@ -45,18 +72,18 @@ pub struct Seeker {
     calls: u32,
     direct: u32,
     /// Calls that each address with each of [`BESIDE`] explains.
-    explained: [[u32; BESIDE.len()]; CALL_WORDS],
+    explained: [[u32; BESIDE.len()]; SOUGHT_WORDS],
 }
 
 impl Seeker {
     /// The statement is in this argument, or behind it.
     #[must_use]
     pub const fn new(argument: u8) -> Self {
-        Self { argument, calls: 0, direct: 0, explained: [[0; BESIDE.len()]; CALL_WORDS] }
+        Self { argument, calls: 0, direct: 0, explained: [[0; BESIDE.len()]; SOUGHT_WORDS] }
     }
 
     /// Takes a call: the words behind the argument, what each of them points at, and the next argument.
-    pub fn sample(&mut self, words: &[u64; CALL_WORDS], prefixes: &[[u8; PREFIX]; CALL_WORDS], next: u64) -> Found {
+    pub fn sample(&mut self, words: &[u64; SOUGHT_WORDS], prefixes: &[[u8; PREFIX]; SOUGHT_WORDS], next: u64) -> Found {
         self.calls += 1;
         let bytes: Vec<u8> = words.iter().flat_map(|word| word.to_le_bytes()).collect();
         self.direct += u32::from(begins_like_sql(&bytes) && LENGTHS.contains(&next));
@@ -80,7 +107,7 @@ impl Seeker {
             }
             // The nearest length counts where several explain everything: a capacity stands farther from its text.
             for (side, beside) in BESIDE.iter().enumerate() {
-                let mut places = (0..CALL_WORDS).filter(|&index| self.explained[index][side] == self.calls);
+                let mut places = (0..SOUGHT_WORDS).filter(|&index| self.explained[index][side] == self.calls);
                 let (first, second) = (places.next(), places.next());
                 if let (Some(pointer), None) = (first, second)
                     && let Some(length) = pointer.checked_add_signed(*beside)
@@ -94,7 +121,9 @@ impl Seeker {
             return Found::Searching;
         }
         let most = self.explained.iter().flatten().chain([&self.direct]).max().copied().unwrap_or(0);
-        Found::Nowhere { reason: format!("no place held a statement at each of {} calls; the best one at {most}", self.calls) }
+        Found::Nowhere {
+            reason: format!("no place held a statement at each of {} calls; the best one at {most}", self.calls),
+        }
     }
 }
 
@@ -116,9 +145,9 @@ pub fn begins_like_sql(bytes: &[u8]) -> bool {
 mod tests {
     use super::*;
 
-    fn call(text: &[u8; PREFIX], len: u64, stale: bool) -> ([u64; CALL_WORDS], [[u8; PREFIX]; CALL_WORDS]) {
-        let mut words = [7; CALL_WORDS];
-        let mut prefixes = [[0; PREFIX]; CALL_WORDS];
+    fn call(text: &[u8; PREFIX], len: u64, stale: bool) -> ([u64; SOUGHT_WORDS], [[u8; PREFIX]; SOUGHT_WORDS]) {
+        let mut words = [7; SOUGHT_WORDS];
+        let mut prefixes = [[0; PREFIX]; SOUGHT_WORDS];
         (words[4], words[5], prefixes[4]) = (0x7f00_0000, len, *text);
         if stale {
             (words[9], words[10], prefixes[9]) = (0x7e00_0000, 30, *b"SELECT id FROM t");
@@ -140,17 +169,17 @@ mod tests {
 
     #[test]
     fn a_text_in_the_arguments_themselves_is_found() {
-        let mut words = [0; CALL_WORDS];
+        let mut words = [0; SOUGHT_WORDS];
         words[0] = u64::from_le_bytes(*b"SELECT 1");
         let mut seeker = Seeker::new(1);
-        let found: Vec<_> = (0..ENOUGH).map(|_| seeker.sample(&words, &[[0; PREFIX]; CALL_WORDS], 8)).collect();
+        let found: Vec<_> = (0..ENOUGH).map(|_| seeker.sample(&words, &[[0; PREFIX]; SOUGHT_WORDS], 8)).collect();
         assert_eq!(found.last(), Some(&Found::At(Layout { argument: 1, direct: 1, pointer: 0, length: 0, known: 1 })));
     }
 
     #[test]
     fn a_search_without_a_place_ends_with_a_reason() {
         let mut seeker = Seeker::new(1);
-        let last = (0..MOST).map(|_| seeker.sample(&[1; CALL_WORDS], &[[b'x'; PREFIX]; CALL_WORDS], 3)).last();
+        let last = (0..MOST).map(|_| seeker.sample(&[1; SOUGHT_WORDS], &[[b'x'; PREFIX]; SOUGHT_WORDS], 3)).last();
         assert!(matches!(last, Some(Found::Nowhere { reason }) if reason.contains("400 calls")));
     }
 

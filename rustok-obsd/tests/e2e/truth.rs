@@ -76,8 +76,7 @@ pub fn read(path: &Path) -> Vec<Request> {
     assert_eq!(end["end"]["dropped"], 0, "the server's own log is incomplete");
     let (late, lines): (Vec<&str>, Vec<&str>) = lines.into_iter().partition(|line| line.starts_with("{\"late\":"));
     assert_eq!(end["end"]["records"], lines.len());
-    let mut requests: Vec<Request> =
-        lines.iter().map(|line| serde_json::from_str(line).expect("a request")).collect();
+    let mut requests: Vec<Request> = lines.iter().map(|line| serde_json::from_str(line).expect("a request")).collect();
     let places: HashMap<u64, usize> = requests.iter().enumerate().map(|(at, request)| (request.id, at)).collect();
     for line in late {
         let mut value: serde_json::Value = serde_json::from_str(line).expect("JSON");

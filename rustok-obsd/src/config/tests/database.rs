@@ -48,7 +48,8 @@ fn probe_points_are_read_as_written() {
 
 #[test]
 fn modules_come_from_the_file_or_from_the_environment_over_it() {
-    let pairs = |list: &[(&str, &str)]| list.iter().map(|(a, b)| ((*a).to_owned(), (*b).to_owned())).collect::<Vec<_>>();
+    let pairs =
+        |list: &[(&str, &str)]| list.iter().map(|(a, b)| ((*a).to_owned(), (*b).to_owned())).collect::<Vec<_>>();
     let file = "[errors]\nmodules = { '/api' = 'core', '/api/orders' = 'commerce' }";
     let of = |environment: &[(&str, &str)]| {
         let mut modules = load(file, environment, &[]).unwrap().config.errors.modules.0;

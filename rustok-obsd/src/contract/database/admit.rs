@@ -7,8 +7,8 @@ use super::recorder::{
     DatabaseRecorder, OperationEntry, OperationKey, Pool, PoolSlot, RequestEntry, RequestKey, Settings, code,
 };
 use super::series::{
-    ENDINGS, ErrorSeries, Mishap, OperationSeries, PHASES, PoolSeries, RequestSeries, SIGHTS,  Service,
-    StatementSeries, TRANSACTION_OUTCOMES, query_type, reads, transaction,
+    ENDINGS, ErrorSeries, Mishap, OperationSeries, PHASES, PoolSeries, RequestSeries, SIGHTS, Service, StatementSeries,
+    TRANSACTION_OUTCOMES, query_type, reads, transaction,
 };
 use super::sqlstate::{self, NAMES};
 use crate::contract::histogram::{Histogram, bump};
@@ -51,13 +51,12 @@ impl DatabaseRecorder {
     /// Fills in what has a fixed number.
     pub(super) fn begin(&mut self) {
         let (empty, other) = (&self.empty, &self.other);
-        let none =
-            |of: &Arc<str>| Database {
-                address: Arc::clone(of),
-                port: Arc::clone(empty),
-                namespace: Arc::clone(empty),
-                system: System::default(),
-            };
+        let none = |of: &Arc<str>| Database {
+            address: Arc::clone(of),
+            port: Arc::clone(empty),
+            namespace: Arc::clone(empty),
+            system: System::default(),
+        };
         self.database_labels = vec![none(empty), none(other)];
         self.databases.insert((None, NO_NAMESPACE, System::default()), NO_DATABASE);
         self.module_names = vec![Arc::from(UNKNOWN), Arc::clone(other)];
@@ -100,12 +99,7 @@ impl DatabaseRecorder {
     }
 
     /// Number of the database at this address and of this name. Not only for the rare path: two look-ups.
-    pub(super) fn database(
-        &mut self,
-        server: Option<SocketAddr>,
-        namespace: Option<&Arc<str>>,
-        system: System,
-    ) -> u32 {
+    pub(super) fn database(&mut self, server: Option<SocketAddr>, namespace: Option<&Arc<str>>, system: System) -> u32 {
         let name = match namespace {
             None => NO_NAMESPACE,
             Some(name) => match self.namespaces.get(name) {

@@ -295,11 +295,8 @@ impl DatabaseRecorder {
     /// Records an operation that ended. Its statement should be interned, for its address finds the series. A target that
     /// is not registered counts as `unknown_service`.
     pub fn observe(&mut self, key: TargetKey, operation: &Operation<'_>, exemplar: Option<Exemplar>) {
-        let database = self.database(
-            operation.addresses.map(|(_, server)| server),
-            operation.namespace,
-            operation.system,
-        );
+        let database =
+            self.database(operation.addresses.map(|(_, server)| server), operation.namespace, operation.system);
         let packed = u64::from(key.0) << 32 | u64::from(database) << 8 | operation.ending as u64;
         let fast = (Arc::as_ptr(operation.statement).addr(), packed, code(operation));
         if let Some(entry) = self.operations_fast.get(&fast) {

@@ -26,6 +26,16 @@ pub enum Mix {
     Causal,
     /// The same without what is cancelled, fails or outlives its request: statements can be counted exactly.
     Database,
+    /// `GET /api/commerce/products/{id}` alone, two statements each.
+    Two,
+}
+
+impl Mix {
+    /// Whether it is for measuring what a request costs: no headers of ours, no connection but the kept ones.
+    #[must_use]
+    pub const fn plain(self) -> bool {
+        matches!(self, Self::Hello | Self::Two)
+    }
 }
 
 /// What to do.
@@ -161,6 +171,7 @@ impl Chooser {
             Mix::Crud => Action::Request(self.crud()),
             Mix::Causal => self.causal(),
             Mix::Database => Action::Request(self.database()),
+            Mix::Two => Action::Request(self.two()),
             Mix::All => match self.rng.below(1000) {
                 0..500 => Action::Request(self.crud()),
                 500..700 => Action::Request(self.pages()),

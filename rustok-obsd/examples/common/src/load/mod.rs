@@ -62,7 +62,7 @@ pub async fn run(options: &Options, log: Option<Log>) -> anyhow::Result<Summary>
                 number,
                 chooser: Chooser::new(options.mix, Rng::new(options.seed, u64::from(number))),
                 rng: Rng::new(!options.seed, u64::from(number)),
-                plain: options.mix == Mix::Hello,
+                plain: options.mix.plain(),
                 seed: options.seed,
                 sent: 0,
                 log: log.as_ref().map(Log::sender),

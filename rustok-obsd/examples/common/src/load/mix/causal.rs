@@ -29,7 +29,7 @@ impl Chooser {
     /// Every statement runs to its end before its request does.
     pub(super) fn database(&mut self) -> Step {
         match self.rng.below(100) {
-            0..10 => self.with_product(Method::GET, "", PRODUCT),
+            0..10 => self.two(),
             10..15 => {
                 Step::get(format!("/api/commerce/products?limit={}", 1 + self.rng.below(50)), "/api/commerce/products")
             }
@@ -48,6 +48,11 @@ impl Chooser {
             86..92 => Step::get("/api/causal/n-plus-one", "/api/causal/n-plus-one"),
             _ => self.with_product(Method::POST, "transaction", "/api/causal/transaction/{id}"),
         }
+    }
+
+    /// Two statements, one after the other.
+    pub(super) fn two(&mut self) -> Step {
+        self.with_product(Method::GET, "", PRODUCT)
     }
 
     /// Whether every request carries a `traceparent`.
@@ -109,5 +114,19 @@ mod tests {
             .filter(|route| !route.route.contains("detached"))
             .collect();
         assert_eq!(reached, plain.iter().map(|route| (route.method, route.route)).collect());
+    }
+
+    #[test]
+    fn the_mix_of_two_asks_the_database_twice_in_every_request_and_sends_nothing_else() {
+        let counts = counts(Mix::Two);
+        let route = routes().into_iter().find(|route| route.route == PRODUCT).expect("in the list");
+        assert_eq!(route.statements.len(), 2);
+        assert!(route.statements.iter().all(|statement| statement.outcome == Outcome::Done), "{route:?}");
+        assert_eq!(counts, BTreeMap::from([(("GET".to_owned(), PRODUCT), (200, 20_000))]));
+        let mut chooser = Chooser::new(Mix::Two, Rng::new(1, 0));
+        let targets: BTreeSet<_> = (0..1000).map(|_| chooser.two().target).collect();
+        assert!(targets.len() > 10, "more than one product: {}", targets.len());
+        assert!(chooser.two().headers.is_empty(), "no tenant to look up");
+        assert!(Mix::Two.plain() && !Mix::Database.plain());
     }
 }

@@ -1,0 +1,575 @@
+//! Whose work the pipeline takes an operation for, and the gauges of connections; fed with the ring's entries.
+
+use std::sync::{Arc, mpsc};
+
+use rustok_obsd_ebpf::{
+    CALL_WORDS, CallHit, Kind, OPEN_MID_STREAM, Point, ProcessEvent, Role, SocketClose, SocketIo, SocketOpen, SpawnHit,
+};
+
+use super::pipeline::{Added, Command, Notice, Parts, Pipeline, monotonic_ns};
+use crate::{
+    config::{Config, Target as Configured},
+    contract::{
+        database::{DatabaseMetrics, DatabaseRecorder, Settings},
+        own::{Build, SelfMetrics},
+        recorder::{HttpRecorder, Limits, TargetKey, TargetLabels},
+    },
+    database::{System, tracker::Drivers},
+    exposition::{Format, to_text},
+    route::{Patterns, RouteNamer},
+    target::ProcessKey,
+    trace::Resources,
+};
+
+const PID: u32 = 500;
+const SQL: &str = "SELECT a FROM b";
+const REQUEST: &[u8] = b"GET /x HTTP/1.1\r\nhost: a\r\n\r\n";
+const RESPONSE: &[u8] = b"HTTP/1.1 200 OK\r\ncontent-length: 0\r\n\r\n";
+const TLS: &[u8] = b"\x17\x03\x03\0\x10................";
+/// The connection to the database.
+const LINK: u64 = 1000;
+const TOKIO: Drivers = Drivers {
+    calls: true,
+    ends: true,
+    tasks: true,
+    runtime: true,
+    shared_connections: false,
+    system: System::Postgresql,
+};
+/// No driver and no runtime is known: the wire and threads are all there is.
+const BARE: Drivers = Drivers {
+    calls: false,
+    ends: false,
+    tasks: false,
+    runtime: false,
+    shared_connections: false,
+    system: System::Postgresql,
+};
+
+struct Scene {
+    pipeline: Pipeline,
+    metrics: Arc<DatabaseMetrics>,
+    own: Arc<SelfMetrics>,
+    commands: mpsc::Sender<Command>,
+    _notices: mpsc::Receiver<Notice>,
+    now: u64,
+    tgid: u32,
+    tid: u32,
+    offsets: std::collections::HashMap<(u64, bool), u64>,
+}
+
+impl Scene {
+    fn new(drivers: Drivers) -> Self {
+        let (commands, obeyed) = mpsc::channel();
+        let (noticed, notices) = mpsc::channel();
+        let (recorder, _) = HttpRecorder::new(Limits::default());
+        let (database, metrics) = DatabaseRecorder::new(Settings::default());
+        let own = Arc::new(SelfMetrics::new(Build { version: "0", revision: "0", rustc: "0" }));
+        let parts = Parts {
+            wanted: crate::exchange::Wanted::default(),
+            most_connections: 100_000,
+            recorder,
+            database,
+            statement_bytes: 16_383,
+            ports: vec![5432],
+            tracer: None,
+            own: Arc::clone(&own),
+            verdicts: None,
+            counts: None,
+        };
+        let pipeline = Pipeline::new(parts, obeyed, noticed);
+        let mut scene = Self {
+            pipeline,
+            metrics,
+            own,
+            commands,
+            _notices: notices,
+            now: monotonic_ns(),
+            tgid: PID,
+            tid: PID,
+            offsets: Default::default(),
+        };
+        scene.add(drivers);
+        scene
+    }
+
+    fn add(&mut self, drivers: Drivers) {
+        let process = ProcessKey { pid: PID, start_time: 0 };
+        let added = Added {
+            process,
+            key: TargetKey(1),
+            labels: TargetLabels { service_name: "shop".into(), ..TargetLabels::default() },
+            resource: Arc::new(Resources::new(&Config::default()).describe(&Configured::default(), PID)),
+            namer: RouteNamer::new(Patterns::default(), RouteNamer::DEFAULT_CAP),
+            routes_exact: false,
+            drivers,
+        };
+        self.commands.send(Command::Add(Box::new(added))).unwrap();
+        self.pipeline.obey();
+    }
+
+    fn tick(&mut self) -> u64 {
+        self.now += 1000;
+        self.now
+    }
+
+    fn open(&mut self, conn: u64, role: Role, remote_port: u16, mid_stream: bool) {
+        let open = SocketOpen {
+            kind: Kind::Open as u8,
+            role: role as u8,
+            family: 2,
+            flags: if mid_stream { OPEN_MID_STREAM } else { 0 },
+            tgid: self.tgid,
+            conn,
+            time_ns: self.tick(),
+            sock: conn,
+            local_addr: [127; 16],
+            remote_addr: [127; 16],
+            local_port: 3000,
+            remote_port,
+            netns: 0,
+        };
+        self.pipeline.take(open.as_bytes());
+    }
+
+    fn accept(&mut self, conn: u64) {
+        self.open(conn, Role::Server, 40_000, false);
+    }
+
+    fn link(&mut self, conn: u64) {
+        self.open(conn, Role::Unknown, 5432, true);
+    }
+
+    fn io(&mut self, conn: u64, task: u64, data: &[u8], received: bool) {
+        let offset = self.offsets.entry((conn, received)).or_default();
+        let at = *offset;
+        *offset += data.len() as u64;
+        let io = SocketIo {
+            kind: if received { Kind::Receive } else { Kind::Send } as u8,
+            flags: 0,
+            captured: data.len() as u16,
+            result: data.len() as i32,
+            tgid: self.tgid,
+            tid: self.tid,
+            conn,
+            time_ns: self.tick(),
+            ready_ns: 0,
+            offset: at,
+            task,
+            tail: [0; 8],
+        };
+        self.pipeline.take(&[io.as_bytes(), data].concat());
+    }
+
+    fn receive(&mut self, conn: u64, task: u64, data: &[u8]) {
+        self.io(conn, task, data, true);
+    }
+
+    fn send(&mut self, conn: u64, task: u64, data: &[u8]) {
+        self.io(conn, task, data, false);
+    }
+
+    fn close(&mut self, conn: u64) {
+        let (received, sent) = (0, 0);
+        let time_ns = self.tick();
+        let close = SocketClose { kind: Kind::Close as u8, pad: [0; 3], error: 0, conn, time_ns, received, sent };
+        self.pipeline.take(close.as_bytes());
+    }
+
+    fn hit(&mut self, point: Point, task: u64) -> CallHit {
+        CallHit {
+            kind: Kind::Call as u8,
+            point: point as u8,
+            flags: 0,
+            pad: 0,
+            captured: 0,
+            tgid: self.tgid,
+            tid: self.tid,
+            time_ns: self.tick(),
+            task,
+            place: 0,
+            text: 0x7000,
+            text_len: SQL.len() as u64,
+            words: [0; CALL_WORDS],
+        }
+    }
+
+    fn spawn(&mut self, parent: u64, child: u64) {
+        let hit = SpawnHit {
+            kind: Kind::Spawn as u8,
+            pad: [0; 3],
+            tgid: self.tgid,
+            tid: self.tid,
+            pad2: 0,
+            time_ns: self.tick(),
+            parent,
+            child,
+        };
+        self.pipeline.take(hit.as_bytes());
+    }
+
+    /// A whole statement by calls; yields what was found of its parent.
+    fn query(&mut self, task: u64) -> String {
+        let start = self.call(task);
+        self.send(LINK, task, TLS);
+        self.receive(LINK, task, TLS);
+        self.parents(|scene| scene.done(task, start))
+    }
+
+    fn call(&mut self, task: u64) -> u64 {
+        let hit = CallHit { captured: SQL.len() as u32, ..self.hit(Point::Query, task) };
+        self.pipeline.take(&[hit.as_bytes(), SQL.as_bytes()].concat());
+        hit.time_ns
+    }
+
+    fn done(&mut self, task: u64, start: u64) {
+        let mut hit = self.hit(Point::QueryEnd, task);
+        let begun = start + 100;
+        hit.words[2..6].copy_from_slice(&[begun / 1_000_000_000, begun % 1_000_000_000, 0x7000, SQL.len() as u64]);
+        self.pipeline.take(hit.as_bytes());
+    }
+
+    /// A statement that the wire alone tells, answered on the thread `reader`.
+    fn wire_query(&mut self, task: u64, reader: u32) -> String {
+        let message = |kind: u8, body: &[u8]| [&[kind][..], &(body.len() as u32 + 4).to_be_bytes(), body].concat();
+        self.parents(|scene| {
+            scene.send(LINK, task, &message(b'Q', b"SELECT a FROM b\0"));
+            let asker = std::mem::replace(&mut scene.tid, reader);
+            scene.receive(LINK, task, &[message(b'C', b"SELECT 1\0"), message(b'Z', b"I")].concat());
+            scene.tid = asker;
+        })
+    }
+
+    /// What the operations that `act` ends say of their parents, and why where it is unknown.
+    fn parents(&mut self, act: impl FnOnce(&mut Self)) -> String {
+        let before = self.found();
+        act(self);
+        let after = self.found();
+        let new = after.iter().filter(|line| !before.contains(line));
+        new.filter_map(|line| line.split('"').nth(1)).collect::<Vec<_>>().join(" ")
+    }
+
+    fn found(&mut self) -> Vec<String> {
+        self.pipeline.obey();
+        let text = to_text(self.metrics.as_ref(), Format::Text) + &to_text(self.own.as_ref(), Format::Text);
+        let wanted = ["rustok_obsd_database_parents_total{", "rustok_obsd_database_problems_total{problem=\"parent"];
+        text.lines().filter(|line| wanted.iter().any(|name| line.starts_with(name))).map(str::to_owned).collect()
+    }
+
+    /// Connections by state: idle, active.
+    fn gauges(&self) -> [String; 2] {
+        let text = to_text(self.metrics.as_ref(), Format::Text);
+        ["idle", "active"].map(|state| {
+            let name = format!("rustok_database_connections{{state=\"{state}\"}} ");
+            text.lines().find_map(|line| line.strip_prefix(&name)).unwrap_or("none").to_owned()
+        })
+    }
+
+    fn whole_request(&mut self, conn: u64, task: u64) {
+        self.receive(conn, task, REQUEST);
+        self.send(conn, task, RESPONSE);
+    }
+}
+
+fn tokio() -> Scene {
+    let mut scene = Scene::new(TOKIO);
+    scene.link(LINK);
+    scene.accept(1);
+    scene.accept(2);
+    scene
+}
+
+#[test]
+fn a_connections_task_works_for_the_request_under_way_there() {
+    let mut scene = tokio();
+    scene.receive(1, 71, REQUEST);
+    scene.receive(2, 72, REQUEST);
+    assert_eq!(scene.query(71), "request");
+    assert_eq!(scene.query(72), "request");
+    scene.send(1, 71, RESPONSE);
+    // What it does between two requests is left over from the one before.
+    assert_eq!(scene.query(71), "linked");
+    assert_eq!(scene.query(72), "request");
+    scene.receive(1, 71, &REQUEST[..20]);
+    assert_eq!(scene.query(71), "linked");
+    scene.receive(1, 71, &REQUEST[20..]);
+    assert_eq!(scene.query(71), "request");
+}
+
+#[test]
+fn a_spawned_task_works_for_the_request_of_its_spawn_as_long_as_that_lasts() {
+    let mut scene = tokio();
+    scene.receive(1, 71, REQUEST);
+    scene.spawn(71, 80);
+    scene.spawn(80, 81);
+    assert_eq!((scene.query(80), scene.query(81)), ("request".into(), "request".into()));
+    scene.send(1, 71, RESPONSE);
+    // The next request of the connection is not theirs.
+    scene.receive(1, 71, REQUEST);
+    assert_eq!((scene.query(81), scene.query(71)), ("linked".into(), "request".into()));
+    assert_eq!(scene.query(99), "unknown parent_unknown_no_spawn");
+}
+
+#[test]
+fn outside_of_tasks_the_main_thread_works_for_nobody_and_others_are_unknown() {
+    let mut scene = tokio();
+    assert_eq!(scene.query(0), "background");
+    scene.spawn(0, 60);
+    assert_eq!(scene.query(60), "background");
+    scene.tid = PID + 1;
+    assert_eq!(scene.query(0), "unknown parent_unknown_no_task");
+    scene.spawn(0, 61);
+    assert_eq!(scene.query(61), "unknown parent_unknown_no_task");
+}
+
+#[test]
+fn a_task_that_serves_what_cannot_be_read_is_unknown_though_its_spawn_was_seen() {
+    let mut scene = tokio();
+    scene.accept(3);
+    scene.spawn(0, 73);
+    scene.receive(3, 73, b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n");
+    assert_eq!(scene.query(73), "unknown parent_unknown_connection");
+    scene.spawn(73, 74);
+    assert_eq!(scene.query(74), "unknown parent_unknown_connection");
+}
+
+#[test]
+fn a_task_whose_connection_closed_still_works_for_its_last_request() {
+    let mut scene = tokio();
+    scene.spawn(0, 71);
+    scene.receive(1, 71, REQUEST);
+    scene.close(1);
+    assert_eq!(scene.query(71), "linked");
+    // No request was read.
+    scene.spawn(0, 72);
+    scene.receive(2, 72, &REQUEST[..5]);
+    scene.close(2);
+    assert_eq!(scene.query(72), "unknown parent_unknown_connection");
+}
+
+#[test]
+fn after_a_loss_requests_from_before_are_doubtful() {
+    let mut scene = tokio();
+    scene.receive(1, 71, REQUEST);
+    scene.whole_request(2, 72);
+    scene.pipeline.doubtful = 2;
+    assert_eq!(scene.query(71), "unknown parent_unknown_lossy");
+    assert_eq!(scene.query(72), "unknown parent_unknown_lossy", "its next request may have been lost");
+    scene.receive(2, 72, REQUEST);
+    assert_eq!(scene.query(72), "request");
+}
+
+#[test]
+fn a_forked_child_has_tasks_of_its_own_and_counts_for_its_parent() {
+    let mut scene = tokio();
+    scene.receive(1, 71, REQUEST);
+    let event =
+        ProcessEvent { kind: Kind::Fork as u8, pad: [0; 3], pid: 501, parent: PID, pad2: 0, time_ns: scene.now };
+    scene.pipeline.take(event.as_bytes());
+    (scene.tgid, scene.tid) = (501, 501);
+    // The same number is another task.
+    assert_eq!(scene.query(71), "unknown parent_unknown_no_spawn");
+    scene.accept(5);
+    scene.receive(5, 71, REQUEST);
+    scene.send(5, 71, RESPONSE);
+    assert_eq!(scene.query(71), "linked");
+    (scene.tgid, scene.tid) = (PID, PID);
+    assert_eq!(scene.query(71), "request");
+    assert_eq!(scene.gauges(), ["1", "0"]);
+}
+
+fn bare() -> Scene {
+    let mut scene = Scene::new(BARE);
+    scene.open(LINK, Role::Client, 5432, false);
+    let startup = [&30u32.to_be_bytes()[..], &[0, 3, 0, 0], b"user\0b\0database\0shop\0\0"].concat();
+    scene.send(LINK, 0, &startup);
+    scene.receive(LINK, 0, b"R\0\0\0\x08\0\0\0\0Z\0\0\0\x05I");
+    for conn in 1..=4 {
+        scene.accept(conn);
+    }
+    scene
+}
+
+#[test]
+fn threads_are_evidence_where_each_request_has_one() {
+    let mut scene = bare();
+    for n in 0..200 {
+        scene.tid = 600 + n % 4;
+        let conn = 1 + u64::from(n % 4);
+        scene.receive(conn, 0, REQUEST);
+        let tid = scene.tid;
+        let expected = if n < 64 { "unknown parent_unknown_no_task" } else { "request" };
+        assert_eq!(scene.wire_query(0, tid), expected, "request {n}");
+        scene.send(conn, 0, RESPONSE);
+    }
+    // Between requests a thread may do anything.
+    assert_eq!(scene.wire_query(0, 603), "unknown parent_unknown_no_task");
+    scene.tid = 700;
+    assert_eq!(scene.wire_query(0, 700), "unknown parent_unknown_no_task");
+}
+
+#[test]
+fn threads_are_none_once_work_was_seen_to_move_or_to_interleave() {
+    for how in 0..4 {
+        let mut scene = bare();
+        scene.tid = 600;
+        (0..100).for_each(|_| scene.whole_request(1, 0));
+        scene.receive(1, 0, REQUEST);
+        assert_eq!(scene.wire_query(0, 600), "request");
+        match how {
+            // The same thread takes another request.
+            0 => scene.receive(2, 0, REQUEST),
+            // Another thread answers, or reads on.
+            1 | 2 => {
+                scene.tid = 601;
+                if how == 1 {
+                    scene.send(1, 0, RESPONSE);
+                } else {
+                    scene.receive(1, 0, REQUEST);
+                }
+                scene.tid = 600;
+            }
+            // Another thread reads the database's answer.
+            _ => _ = scene.wire_query(0, 601),
+        }
+        scene.whole_request(1, 0);
+        scene.receive(1, 0, REQUEST);
+        assert_eq!(scene.wire_query(0, 600), "unknown parent_unknown_no_task", "case {how}");
+    }
+}
+
+#[test]
+fn with_a_runtime_whose_tasks_are_not_known_threads_say_nothing() {
+    let mut scene = Scene::new(Drivers { tasks: false, ..TOKIO });
+    scene.link(LINK);
+    scene.accept(1);
+    (0..100).for_each(|_| scene.whole_request(1, 0));
+    scene.receive(1, 0, REQUEST);
+    assert_eq!(scene.query(0), "unknown parent_unknown_no_task");
+}
+
+#[test]
+fn a_driver_whose_connections_are_tasks_sends_for_anybody() {
+    let mut scene = Scene::new(Drivers { calls: false, ends: false, shared_connections: true, ..TOKIO });
+    scene.open(LINK, Role::Client, 5432, false);
+    scene.accept(1);
+    scene.receive(1, 71, REQUEST);
+    scene.spawn(71, 80);
+    scene.send(LINK, 80, b"\0\0\0\x10\0\x03\0\0user\0b\0\0");
+    assert_eq!(scene.wire_query(80, 1), "unknown parent_unknown_shared_connection");
+    assert_eq!(scene.wire_query(71, 1), "request");
+}
+
+#[test]
+fn gauges_follow_connections_to_their_end() {
+    let mut scene = tokio();
+    assert_eq!(scene.gauges(), ["none", "none"]);
+    let start = scene.call(71);
+    scene.send(LINK, 71, TLS);
+    assert_eq!(scene.gauges(), ["0", "1"]);
+    scene.receive(LINK, 71, TLS);
+    scene.done(71, start);
+    assert_eq!(scene.gauges(), ["1", "0"]);
+    scene.call(71);
+    scene.send(LINK, 71, TLS);
+    scene.close(LINK);
+    assert_eq!(scene.gauges(), ["0", "0"]);
+    scene.link(LINK + 1);
+    scene.send(LINK + 1, 72, TLS);
+    assert_eq!(scene.gauges(), ["1", "0"]);
+    // The process replaces its program.
+    scene.add(TOKIO);
+    assert_eq!(scene.gauges(), ["0", "0"]);
+    assert!(scene.pipeline.outputs.pools.is_empty() && scene.pipeline.databases.under_way() == 0);
+}
+
+#[test]
+fn a_failed_connection_makes_its_statement_incomplete_and_an_interrupted_call_does_not() {
+    for (result, received, ending) in [
+        (0, true, "incomplete"),
+        (-libc::ECONNRESET, true, "incomplete"),
+        (-libc::EINTR, true, "complete"),
+        (0, false, "complete"),
+        (i32::MIN, true, "complete"),
+    ] {
+        let mut scene = tokio();
+        let start = scene.call(71);
+        scene.send(LINK, 71, TLS);
+        scene.receive(LINK, 71, TLS);
+        let kind = if received { Kind::Receive } else { Kind::Send } as u8;
+        let (tgid, tid, time_ns) = (PID, PID, scene.tick());
+        let offset = TLS.len() as u64;
+        let io = SocketIo {
+            kind,
+            flags: 0,
+            captured: 0,
+            result,
+            tgid,
+            tid,
+            conn: LINK,
+            time_ns,
+            ready_ns: 0,
+            offset,
+            task: 71,
+            tail: [0; 8],
+        };
+        scene.pipeline.take(io.as_bytes());
+        scene.done(71, start);
+        let text = to_text(scene.metrics.as_ref(), Format::Text);
+        let wanted = format!(
+            "rustok_obsd_database_operations_total{{service_name=\"shop\",sight=\"sqlx\",ending=\"{ending}\"}} 1"
+        );
+        assert!(text.contains(&wanted), "{result} {received}: {text}");
+    }
+}
+
+#[test]
+fn pools_are_named_by_their_database_where_it_is_told() {
+    let mut scene = bare();
+    assert!(to_text(scene.metrics.as_ref(), Format::Text).contains("pool_name=\"127.127.127.127:5432/shop\""));
+    scene.close(LINK);
+    assert_eq!(scene.gauges(), ["0", "0"]);
+}
+
+proptest::proptest! {
+    #![proptest_config(proptest::prelude::ProptestConfig { cases: 300, ..Default::default() })]
+
+    /// Anything of the right length is a record to the pipeline.
+    #[test]
+    fn garbage_never_panics(
+        entries in proptest::collection::vec(
+            (1..12u8, proptest::prelude::any::<[u8; 160]>(), 0..4u64, 0..3u64, proptest::prelude::any::<u8>()), 0..80,
+        ),
+    ) {
+        let mut scene = tokio();
+        for (kind, mut bytes, conn, task, how) in entries {
+            bytes[0] = kind;
+            let conn = if conn == 0 { LINK } else { conn };
+            match kind {
+                2 | 3 => {
+                    // Process, connection, task, and what was captured.
+                    bytes[2..4].copy_from_slice(&(u16::from(how) % 90).to_le_bytes());
+                    bytes[8..12].copy_from_slice(&PID.to_le_bytes());
+                    bytes[16..24].copy_from_slice(&conn.to_le_bytes());
+                    bytes[48..56].copy_from_slice(&task.to_le_bytes());
+                }
+                10 => {
+                    bytes[1] = how % 12;
+                    bytes[4..8].copy_from_slice(&(u32::from(how) % 9).to_le_bytes());
+                    bytes[8..12].copy_from_slice(&PID.to_le_bytes());
+                    bytes[24..32].copy_from_slice(&task.to_le_bytes());
+                }
+                4 => bytes[8..16].copy_from_slice(&conn.to_le_bytes()),
+                1 => {
+                    bytes[4..8].copy_from_slice(&PID.to_le_bytes());
+                    bytes[8..16].copy_from_slice(&conn.to_le_bytes());
+                }
+                _ => bytes[4..8].copy_from_slice(&PID.to_le_bytes()),
+            }
+            scene.pipeline.take(&bytes);
+        }
+        scene.pipeline.obey();
+        scene.pipeline.finish();
+        assert_eq!(scene.pipeline.databases.under_way(), 0);
+    }
+}
