@@ -380,10 +380,20 @@ pub enum Counter {
     Submitted = 6,
     /// Spawned tasks whose id could not be read.
     SpawnUnreadable = 7,
+    /// Of those that the full ring refused: receives that began with an HTTP/1 request line. So many requests have no
+    /// details, and the total stays exact.
+    RequestRefused = 8,
 }
 
 /// Number of [`Counter`]s.
-pub const COUNTERS: u32 = 8;
+pub const COUNTERS: u32 = 9;
+
+/// Whether received bytes begin with the line of an HTTP/1 request, by the first four of them (RFC 9110 and RFC 5789).
+#[inline(always)]
+#[must_use]
+pub const fn begins_request(start: [u8; 4]) -> bool {
+    matches!(&start, b"GET " | b"HEAD" | b"POST" | b"PUT " | b"DELE" | b"CONN" | b"OPTI" | b"TRAC" | b"PATC")
+}
 
 macro_rules! impl_record {
     ($($name:ident: $size:literal),* $(,)?) => {$(

@@ -63,11 +63,18 @@ macro_rules! set {
 impl Scratch {
     /// Writes the record with `captured` bytes of payload to the ring.
     #[inline(always)]
-    pub fn submit(this: &mut Self, captured: u32) {
+    pub fn submit(this: &mut Self, captured: u32) -> bool {
         let len = size_of::<SocketIo>() + (captured & MASK) as usize;
         // SAFETY: `len` stays inside the struct, whose bytes are all initialised (map values are zeroed).
         let bytes = unsafe { core::slice::from_raw_parts((&raw const *this).cast::<u8>(), len) };
-        maps::submit(bytes);
+        maps::submit(bytes)
+    }
+
+    /// The first bytes of the payload.
+    #[inline(always)]
+    pub fn start(this: &Self) -> [u8; 4] {
+        let [a, b, c, d, ..] = this.payload;
+        [a, b, c, d]
     }
 }
 

@@ -127,6 +127,13 @@ pub fn of(sk: u64) -> Option<*mut SocketState> {
     follow(sk, Role::Unknown, OPEN_MID_STREAM)
 }
 
+/// The socket's own port is one on which a target listens.
+#[inline(always)]
+pub fn is_of_listener(sk: u64) -> bool {
+    let port = field::<u16>(sk, globals::skc_num());
+    PORTS.get_ptr(&port).is_some()
+}
+
 /// Tells the daemon of the socket, once; again if the ring was full.
 #[inline(always)]
 pub fn announce(sk: u64, state: &mut SocketState, tgid: u32) {

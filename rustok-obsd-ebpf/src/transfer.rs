@@ -1,7 +1,7 @@
 //! Sends and receives of a target: one record each.
 
 use aya_ebpf::helpers::bpf_ktime_get_ns;
-use rustok_obsd_ebpf::{Capture, Counter, IO_TRUNCATED, IO_UNREADABLE, Kind, Role, SocketIo, TAIL};
+use rustok_obsd_ebpf::{Capture, Counter, IO_TRUNCATED, IO_UNREADABLE, Kind, Role, SocketIo, TAIL, begins_request};
 
 use crate::{
     globals,
@@ -89,7 +89,20 @@ pub fn on_transfer<const RECEIVE: bool>(sk: u64, result: i32, flags: i32) {
         task: current.task(),
         tail,
     };
-    Scratch::submit(scratch, captured);
+    if !Scratch::submit(scratch, captured) && RECEIVE {
+        on_refused(sk, state, captured, Scratch::start(scratch));
+    }
+}
+
+/// The ring was full: a request that nobody will hear of is counted.
+#[inline(always)]
+fn on_refused(sk: u64, state: &SocketState, captured: u32, start: [u8; 4]) {
+    if captured >= 4 && state.role != Role::Client as u8 && begins_request(start) {
+        // Of a socket that is older than the daemon the port tells whether it serves.
+        if state.role == Role::Server as u8 || socket::is_of_listener(sk) {
+            count(Counter::RequestRefused, 1);
+        }
+    }
 }
 
 /// How many bytes of a transfer of `moved` bytes may be copied.

@@ -7,10 +7,12 @@ pub mod address;
 pub mod connections;
 mod databases;
 pub mod doubts;
+mod losses;
 mod outputs;
 pub mod pipeline;
 pub mod record;
 pub mod ring;
+mod routes;
 
 pub use pipeline::{Command, Pipeline};
 pub use record::Record;

@@ -7,21 +7,18 @@
 use std::{
     sync::{
         Arc,
-        atomic::Ordering,
         mpsc::{Receiver, Sender},
     },
     time::{Duration, Instant},
 };
 
 use rustc_hash::FxHashMap;
-use rustok_obsd_ebpf::{
-    CallHit, Capture, Counter, PREFIX, RouteHit, SOUGHT_WORDS, SocketClose, SocketIo, SocketOpen, TaskProbe,
-};
+use rustok_obsd_ebpf::{CallHit, Capture, PREFIX, SOUGHT_WORDS, SocketClose, SocketIo, SocketOpen, TaskProbe};
 
 use super::{
     connections::{Connection, Connections},
     databases::{target_key, tell_verdict},
-    doubts::{Doubt, Doubts},
+    doubts::Doubts,
     outputs::{Named, Outputs},
     record::{self, Record},
 };
@@ -119,16 +116,14 @@ pub struct Sample {
 
 /// A process that ended keeps its entry so long, for the closes of its sockets to arrive.
 const AFTERLIFE: Duration = Duration::from_secs(2);
-/// How long a loss of records is taken to be felt: longer than most requests.
-const LOSSY: Duration = Duration::from_secs(10);
 /// Between two looks at what has to go.
 const SWEEP: Duration = Duration::from_secs(1);
 
 pub(super) struct Observed {
-    process: ProcessKey,
+    pub(super) process: ProcessKey,
     pub(super) named: Named,
-    routes_exact: bool,
-    doubts: Doubts,
+    pub(super) routes_exact: bool,
+    pub(super) doubts: Doubts,
     ended: Option<Instant>,
 }
 
@@ -146,9 +141,9 @@ pub struct Pipeline {
     pub(super) children: FxHashMap<u32, Child>,
     pub(super) connections: Connections,
     most_connections: usize,
-    shared: exchange::Shared,
-    told: Stats,
-    routes: RouteCache,
+    pub(super) shared: exchange::Shared,
+    pub(super) told: Stats,
+    pub(super) routes: RouteCache,
     pub(super) databases: Tracker,
     pub(super) told_databases: crate::database::tracker::Stats,
     pub(super) told_wire: exchange::postgres::Stats,
@@ -158,14 +153,16 @@ pub struct Pipeline {
     pub(super) outputs: Outputs,
     pub(super) own: Arc<SelfMetrics>,
     pub(super) verdicts: Option<Verdicts>,
-    counts: Option<Arc<Counts>>,
+    pub(super) counts: Option<Arc<Counts>>,
     /// Records that the full ring had refused at the last look, and how long that may still be felt.
-    refused: u64,
-    lossy_until: Option<Instant>,
+    pub(super) refused: u64,
+    pub(super) lossy_until: Option<Instant>,
     /// Requests up to this number began before records were lost: whether they are under way is not certain. All of them
     /// while the place of the loss lies ahead.
     pub(super) doubtful: u64,
-    gap_ahead: bool,
+    pub(super) gap_ahead: bool,
+    /// Requests whose records the full ring had refused at the last look.
+    pub(super) refused_requests: u64,
     commands: Receiver<Command>,
     pub(super) notices: Sender<Notice>,
     swept: Instant,
@@ -245,6 +242,7 @@ impl Pipeline {
             lossy_until: None,
             doubtful: 0,
             gap_ahead: false,
+            refused_requests: 0,
             commands,
             notices,
             swept: Instant::now(),
@@ -501,8 +499,7 @@ impl Pipeline {
 
     fn on_io(&mut self, record: &SocketIo, data: &[u8], received: bool) {
         let Some(connection) = self.connections.get(record.conn) else {
-            self.own.lost.add(LossReason::UnknownConnection, 1);
-            return;
+            return self.on_stray(data, received);
         };
         let lost = connection.lost_before(record, received);
         let Self { targets, databases, outputs, shared, lossy_until, .. } = self;
@@ -557,88 +554,6 @@ impl Pipeline {
         if let Some(request) = asked.filter(|_| serves) {
             self.connections.answered_on(owner, request.tid, record.tid);
         }
-    }
-
-    fn on_route(&mut self, hit: &RouteHit) {
-        let Some(target) = self.targets.get_mut(&hit.tgid) else { return };
-        let connection = if hit.task == 0 { None } else { self.connections.of_task(hit.tgid, hit.task) };
-        let doubt = target.doubts.judge(hit.task, connection.is_some());
-        let Some(connection) = connection else {
-            self.own.problems.add(Problem::RouteUnassigned, 1);
-            if let Some(doubt) = doubt.filter(|_| target.routes_exact) {
-                self.distrust_routes(hit.tgid, doubt);
-            }
-            return;
-        };
-        match self.routes.lookup(target.process, hit.map, hit.route, Instant::now()) {
-            Some(path) => connection.http.on_route(&path, &mut self.shared),
-            None => {
-                connection.http.on_unknown_route();
-                self.own.problems.add(Problem::RouteUnassigned, 1);
-            }
-        }
-    }
-
-    #[cold]
-    fn distrust_routes(&mut self, tgid: u32, doubt: Doubt) {
-        if let Some(target) = self.targets.get_mut(&tgid) {
-            target.routes_exact = false;
-        }
-        self.connections.each_of_process(tgid).for_each(|connection| connection.http.set_routes_exact(false));
-        let notice = match doubt {
-            Doubt::NoTask => Notice::SlotDoubtful(tgid),
-            Doubt::OtherTask => Notice::RoutesElsewhere(tgid),
-        };
-        let _ = self.notices.send(notice);
-    }
-
-    /// Notes whether the ring refused records. What was refused is newer than what it holds, so that a look before each
-    /// batch comes before the gap. Until requests of that time have ended, a route that was not told may have been lost:
-    /// then the absence of one proves nothing.
-    fn look_for_losses(&mut self) {
-        let Some(counts) = &self.counts else { return };
-        let refused = counts.get(Counter::RingFull);
-        if refused != self.refused {
-            self.refused = refused;
-            self.doubtful = u64::MAX;
-            self.gap_ahead = true;
-            self.lossy_until = Some(Instant::now() + LOSSY);
-        } else if self.lossy_until.is_some_and(|until| until <= Instant::now()) {
-            self.lossy_until = None;
-        }
-        self.databases.lossy = self.lossy_until.is_some();
-    }
-
-    /// The ring is empty: what it refused until the last look lies behind, and new requests are certain again.
-    pub fn caught_up(&mut self) {
-        if std::mem::take(&mut self.gap_ahead) {
-            self.doubtful = self.shared.last_id();
-        }
-    }
-
-    /// Adds what pairing counted since the last time to the daemon's own metrics.
-    fn publish(&mut self) {
-        self.publish_databases();
-        let (now, told) = (self.shared.stats, std::mem::replace(&mut self.told, self.shared.stats));
-        if now == told {
-            return;
-        }
-        let problems = &self.own.problems;
-        problems.add(Problem::UnmatchedResponse, now.unmatched_responses - told.unmatched_responses);
-        problems.add(
-            Problem::Malformed,
-            now.malformed_requests + now.malformed_responses - told.malformed_requests - told.malformed_responses,
-        );
-        problems.add(Problem::HeadTooLong, now.truncated_heads - told.truncated_heads);
-        problems.add(Problem::LostSync, now.lost_sync - told.lost_sync);
-        problems.add(
-            Problem::PartialRequest,
-            now.partial_requests + now.unread_requests - told.partial_requests - told.unread_requests,
-        );
-        problems.add(Problem::OtherProtocol, now.opaque_connections - told.opaque_connections);
-        problems.add(Problem::PipelineTooDeep, now.pipeline_overflow - told.pipeline_overflow);
-        problems.add(Problem::RouteUnassigned, now.unmatched_routes - told.unmatched_routes);
-        self.own.lost_bytes.fetch_add(now.lost_bytes - told.lost_bytes, Ordering::Relaxed);
     }
 
     /// Ends all connections, for the daemon ends.

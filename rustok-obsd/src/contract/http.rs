@@ -63,7 +63,7 @@ pub const REQUESTS: Family<'static> = rustok(
     Kind::Counter,
     "",
     &["method", "path", "status"],
-    "HTTP requests that ended, by method, route and status: 499 where the client left before the response was whole, 000 where no status was seen.",
+    "HTTP requests that ended, by method, route and status: 499 where the client left before the response was whole, 000 where no status was seen; path ~lost: requests whose records were lost, so that the total stays exact.",
 );
 
 /// Duration of requests.

@@ -4,8 +4,9 @@
 //! the recorder about itself. Costs: 264 bytes of scratch per server series, kept from scrape to scrape.
 
 use super::histogram::Traced;
-use super::series::{DURATION_BUCKETS, HttpMetrics, OUTCOMES, SIZE_BUCKETS, SOURCES, Timed};
+use super::series::{DURATION_BUCKETS, HttpMetrics, LOST, OUTCOMES, SIZE_BUCKETS, SOURCES, Timed};
 use super::{Family, http, own};
+use crate::exchange::Method;
 use crate::exposition::{Collect, Encoder, Exemplar, Format, HistogramValue, Labels, Value};
 use std::sync::PoisonError;
 use std::sync::atomic::Ordering;
@@ -139,6 +140,10 @@ impl HttpMetrics {
         for (index, (labels, count)) in self.requests.iter(usize::MAX).zip(&scratch.requests).enumerate() {
             let exemplar = scratch.request_traces.get(index).and_then(read);
             samples.put_traced(labels, *count, exemplar.as_ref());
+        }
+        let lost = self.lost.load(Ordering::Relaxed);
+        if lost > 0 {
+            samples.put([Method::Other.as_str(), LOST, "000"], lost);
         }
         let mut samples = out.family(&http::REQUEST_DURATION);
         for (index, (labels, values)) in self.paths.iter(usize::MAX).zip(scratch.paths.chunks_exact(SERVER)).enumerate()

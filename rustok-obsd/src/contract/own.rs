@@ -289,6 +289,8 @@ label_values! {
         PayloadUnreadable = "payload_unreadable",
         /// A Tokio task id could not be read although its place is known.
         TaskUnreadable = "task_unreadable",
+        /// The id of a task that was spawned could not be read.
+        SpawnUnreadable = "spawn_unreadable",
         /// A record was too short or of an unknown kind.
         Malformed = "malformed",
         /// A record named a connection that is not known (any more).

@@ -246,6 +246,11 @@ impl HttpRecorder {
         }
     }
 
+    /// So many more server requests came of which nothing but their number is known: the total stays exact.
+    pub fn requests_lost(&mut self, more: u64) {
+        bump(&self.metrics.lost, more);
+    }
+
     /// The head of a server request was read.
     pub fn request_started(&mut self, key: TargetKey, method: Method) {
         self.change_active(key, method, true);

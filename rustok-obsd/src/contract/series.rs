@@ -23,6 +23,9 @@ pub(super) const SIZE_BUCKETS: usize = SIZE_BOUNDS.len() + 1;
 /// The route of exchanges that have none of their own because a cap was reached; also such services and peers.
 pub(super) const OTHER: &str = "~other";
 
+/// The route of requests whose records were lost.
+pub(super) const LOST: &str = "~lost";
+
 /// Durations and the last trace of each of `N` buckets.
 pub(super) struct Timed<const N: usize> {
     pub(super) duration: Histogram<N>,
@@ -158,6 +161,8 @@ pub struct HttpMetrics {
     pub(super) targets: AtomicU64,
     /// Replaced, never changed: a reader holds the lock for the copy of a pointer.
     pub(super) target_info: Mutex<Arc<[LabelSet]>>,
+    /// Server requests of which nothing but their number is known.
+    pub(super) lost: AtomicU64,
     pub(super) server_overflow: AtomicU64,
     pub(super) client_overflow: AtomicU64,
     /// Memory of earlier scrapes; the recorder has no part in it.
@@ -176,6 +181,7 @@ impl HttpMetrics {
             connections: AtomicU64::new(0),
             targets: AtomicU64::new(0),
             target_info: Mutex::new(Arc::new([])),
+            lost: AtomicU64::new(0),
             server_overflow: AtomicU64::new(0),
             client_overflow: AtomicU64::new(0),
             scratch: Mutex::default(),

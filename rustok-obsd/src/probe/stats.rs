@@ -112,6 +112,7 @@ impl ProbeCollector {
             (From::SocketMapFull, To::SocketMapFull),
             (From::Unreadable, To::PayloadUnreadable),
             (From::TaskUnreadable, To::TaskUnreadable),
+            (From::SpawnUnreadable, To::SpawnUnreadable),
         ] {
             self.own.lost.raise_to(to, counts.get(from));
         }

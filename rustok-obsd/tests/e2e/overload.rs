@@ -53,6 +53,9 @@ fn a_ring_that_is_far_too_small_loses_records_by_count_and_the_daemon_recovers()
     let summary: serde_json::Value = serde_json::from_str(&load.log_tail()).expect("a summary");
     let sent = summary["requests"].as_f64().expect("requests");
     assert!(metrics.sum(REQUESTS, &[("path", "/hello"), ("status", "200")]) < sent, "{sent} sent: {details}");
+    // Details are lost, and no request is: what the kernel refused is counted where it was.
+    daemon.counts(sent, REQUESTS, &[]);
+    assert!(daemon.metrics().sum(REQUESTS, &[("path", "~lost")]) > 0.0, "{details}");
     // It is itself again: below what the ring can take, everything counts.
     let before = metrics.sum(REQUESTS, &[("path", "/hello"), ("status", "200")]);
     server.get("/hello", 200);
