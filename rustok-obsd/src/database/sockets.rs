@@ -300,7 +300,9 @@ impl Tracker {
             // A statement whose end is told keeps its connection until then, whichever thread its future runs on where
             // nobody knows tasks.
             let threads = open.kind == Kind::Logged && (open.task == 0 || io.task == 0);
-            (open.key == key || threads, open.start_ns)
+            // Of unknown bytes nothing is known but that they go and come: what follows an answer is another round trip.
+            let over = open.sight == Sight::Opaque && open.answered;
+            ((open.key == key || threads) && !over, open.start_ns)
         });
         let unsent = self.open.find(key, Open::is_unsent);
         // An older call than the one that holds the connection waits for another one.
@@ -317,8 +319,7 @@ impl Tracker {
         } else if let Some(open) = bound.filter(|_| goes_on).and_then(|id| self.open.get(id)) {
             // A second round trip of the same statement: its preparation came before.
             open.answered = false;
-        } else if self.resume(conn, key) {
-        } else if self.is_encrypted(conn) && !self.drivers(tgid).calls {
+        } else if !self.resume(conn, key) && self.is_encrypted(conn) && !self.drivers(tgid).calls {
             self.stats.opaque_round_trips += 1;
             let statement = Arc::clone(&self.opaque);
             if let Some(id) = self.start_unseen(unseen(traffic, statement, Kind::OpenEnded, Sight::Opaque)) {
@@ -410,6 +411,10 @@ impl Tracker {
         let threads = open.task == 0 || by.1 >> 63 != 0;
         let Some(link) = self.links.get_mut(&open.conn) else { return };
         link.bound = None;
+        if kind == Kind::Short && open.answered {
+            // sqlx sends nothing more before it has read the whole answer: a protocol that lost its place tells no end.
+            return self.end_silent(id, time_ns, sink);
+        }
         if kind != Kind::Logged && wire {
             // The protocol will tell its end.
             return;

@@ -174,7 +174,12 @@ fn run(name: &str) -> Result<(), Skip> {
     }
     assert_same_under_every_name(&text, &ours, service);
     match promtool_check_metrics(&text) {
-        Ok(said) => assert_eq!(said.trim(), "", "promtool complains"),
+        Ok(said) => {
+            // The semantic conventions' own name.
+            let excused = |line: &&str| !line.starts_with("db_client_connection_count non-histogram");
+            let said: Vec<&str> = said.lines().filter(excused).collect();
+            assert!(said.is_empty(), "promtool complains: {said:?}");
+        }
         Err(reason) => skip(&format!("{name} (promtool)"), reason),
     }
 

@@ -196,10 +196,10 @@ fn targets_that_end_at_once_or_while_they_are_attached_leave_nothing_behind() {
     daemon.counts(0.0, "rustok_obsd_targets", &[]);
     daemon.counts(0.0, "rustok_obsd_ebpf_map_entries", &[("map", "TARGETS")]);
     daemon.counts(0.0, "rustok_obsd_ebpf_map_entries", &[("map", "PORTS")]);
-    // A program once loaded stays, at one descriptor.
+    // A program once loaded stays, at one descriptor: those of the shop's uprobes.
     daemon.wait("links to go", |daemon| (daemon.attachments().links == before.links).then_some(()));
     let grown = daemon.descriptors().saturating_sub(files);
-    assert!(grown <= 3, "{grown} descriptors more than before");
+    assert!(grown <= 12, "{grown} descriptors more than before");
     daemon.ends_by(libc::SIGTERM);
 }
 
