@@ -33,6 +33,7 @@ impl Pipeline {
             self.refused = refused;
             self.doubtful = u64::MAX;
             self.gap_ahead = true;
+            self.databases.doubt_transactions();
             self.lossy_until = Some(Instant::now() + LOSSY);
         } else if self.lossy_until.is_some_and(|until| until <= Instant::now()) {
             self.lossy_until = None;
@@ -44,6 +45,7 @@ impl Pipeline {
     pub fn caught_up(&mut self) {
         if std::mem::take(&mut self.gap_ahead) {
             self.doubtful = self.shared.last_id();
+            self.databases.doubt_transactions();
         }
     }
 

@@ -193,6 +193,13 @@ impl Link {
 }
 
 impl Tracker {
+    /// Records were lost: the end of a transaction may be among them.
+    pub fn doubt_transactions(&mut self) {
+        for link in self.links.values_mut() {
+            (link.transaction, link.depth) = (None, 0);
+        }
+    }
+
     /// The connection is one to a database.
     #[must_use]
     pub fn is_link(&self, conn: u64) -> bool {

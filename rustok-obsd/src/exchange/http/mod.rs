@@ -10,6 +10,8 @@
 //!   next message that begins a record when its turn has come, or by the close.
 //! * A gap between messages of the request's direction: the next record that begins with a request line while nothing
 //!   is in flight begins anew. What lay in the gap is lost; its responses are dropped and counted.
+//! * Lost records of the request's direction while requests wait for their answers: these end [`Outcome::Incomplete`] once a
+//!   record begins with a request line, for the answers may be lost, too.
 //! * Lost records of the response's direction: nobody knows how many responses lay in them, so that all requests in
 //!   flight end [`Outcome::Incomplete`]. A wrong pair would be worse than none.
 
@@ -216,7 +218,7 @@ impl HttpConnection {
         };
         shared.stats.lost_bytes = shared.stats.lost_bytes.saturating_add(io.lost);
         if received == (side == Side::Server) {
-            self.on_request_bytes(io, side, shared);
+            self.on_request_bytes(io, side, shared, sink);
         } else {
             self.on_response_bytes(io, side, shared, sink);
         }

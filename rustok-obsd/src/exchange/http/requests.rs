@@ -2,15 +2,20 @@
 //!
 //! Reads: records, in order. Yields: requests in flight, and their ends. Costs: see the module above.
 
-use super::{HttpConnection, Place};
+use super::{HttpConnection, Place, Sink};
 use crate::exchange::pending::Shared;
 use crate::exchange::{Io, Method, Side, pieces};
 use crate::protocol::http1::{Body, Malformed, Piece, Step, may_resume};
 
 impl HttpConnection {
-    pub(super) fn on_request_bytes(&mut self, io: &Io<'_>, side: Side, shared: &mut Shared) {
+    pub(super) fn on_request_bytes(&mut self, io: &Io<'_>, side: Side, shared: &mut Shared, sink: &mut Sink<'_>) {
         if io.lost > 0 {
             self.read_requests(Piece::Gap(io.lost), io, side, Place::Lost, shared);
+            // Whole requests may have been lost, and answers with them: who waits for which is not known any more. Each
+            // request is told all the same.
+            if self.requests.is_lost() && !self.may_begin() && may_resume(io.data) {
+                self.lose_responses(side, io.time_ns, shared, sink);
+            }
         }
         // While the sequence is lost, a request line that begins a record counts when nothing is left to answer but,
         // at most, a response whose end is not known either.

@@ -53,7 +53,7 @@ impl HttpConnection {
     }
 
     /// Records were lost where responses may have begun and ended.
-    fn lose_responses(&mut self, side: Side, time_ns: u64, shared: &mut Shared, sink: &mut Sink<'_>) {
+    pub(super) fn lose_responses(&mut self, side: Side, time_ns: u64, shared: &mut Shared, sink: &mut Sink<'_>) {
         shared.stats.lost_sync += 1;
         self.responses.lose();
         self.overflow = 0;

@@ -110,6 +110,19 @@ fn lost_requests_are_never_paired_with_other_responses() {
 }
 
 #[test]
+fn a_request_behind_lost_ones_is_told_although_the_one_before_them_was_not_answered() {
+    let mut wire = Wire::server();
+    wire.receive(&get("/a"));
+    // Lost: the response to /a, and /lost with its response. Then comes /b, and its response tells the other gap.
+    let next = get("/b");
+    wire.io(true, next.as_bytes(), next.len(), b"", 30);
+    assert_eq!(wire.summary(), [exchange("/a", 0, Incomplete)]);
+    wire.io(false, OK.as_bytes(), OK.len(), b"", 2 * OK.len() as u64);
+    wire.receive(&get("/c")).send(OK);
+    assert_eq!(wire.summary(), [exchange("/b", 0, Incomplete), exchange("/c", 200, Complete)]);
+}
+
+#[test]
 fn lost_responses_leave_what_is_in_flight_incomplete() {
     let mut wire = Wire::server();
     wire.receive(&get("/a"));
