@@ -89,13 +89,6 @@ impl Daemon {
         (text("state"), text("reason"))
     }
 
-    /// How many hooks `/status` calls attached. Tokio's slot is told among the probes, and needs none.
-    pub fn hooks(&self) -> usize {
-        let status = self.status();
-        let probes = status["probes"].as_array().expect("probes").iter();
-        probes.filter(|told| told["state"] == "attached" && told["probe"] != "tokio_task_slot").count()
-    }
-
     /// Waits until the sum of these samples is `expected`, and says what it was if it never is.
     pub fn counts(&self, expected: f64, name: &str, labels: &[(&str, &str)]) {
         let mut last = f64::NAN;
