@@ -14,13 +14,21 @@ impl PostgresConnection {
         if io.lost > 0 {
             self.read_requests(Piece::Gap(io.lost), io, shared, sink);
         }
-        if self.requests.is_lost() && !self.opaque {
+        if (self.requests.is_lost() || self.requests.unread() > io.len as u64) && !self.opaque {
             let chain = Chain::follow::<Frontend>(io.data, io.tail, io.len);
-            if !chain.is_some_and(|chain| chain.begins_requests()) {
-                return;
+            // Whole messages where a body should go on: what was taken for its head was none.
+            if !self.requests.is_lost() && chain.is_some_and(|chain| chain.exact && chain.strong_or_many()) {
+                shared.stats.lost_sync += 1;
+                self.requests.lose();
+                self.break_off(io.time_ns, shared, sink);
             }
-            self.requests.resume();
-            shared.stats.resyncs += 1;
+            if self.requests.is_lost() {
+                if !chain.is_some_and(|chain| chain.begins_requests()) {
+                    return;
+                }
+                self.requests.resume();
+                shared.stats.resyncs += 1;
+            }
         }
         let [data, mut gap, tail] = pieces(io);
         self.read_requests(data, io, shared, sink);

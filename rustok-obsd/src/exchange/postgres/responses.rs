@@ -19,9 +19,15 @@ impl PostgresConnection {
                 self.break_off(io.time_ns, shared, sink);
             }
         }
-        if self.answers.is_lost() {
+        if self.answers.is_lost() || self.answers.unread() > io.len as u64 {
             let chain = Chain::follow::<Backend>(io.data, io.tail, io.len);
-            if chain.is_some_and(|chain| chain.begins_answers()) {
+            // Whole messages where a body should go on: what was taken for its head was none.
+            let no_body = chain.is_some_and(|chain| chain.exact) && ends_ready(io.data, io.tail, io.len).is_some();
+            if !self.answers.is_lost() && no_body {
+                shared.stats.lost_sync += 1;
+                self.answers.lose();
+            }
+            if self.answers.is_lost() && chain.is_some_and(|chain| chain.begins_answers()) {
                 self.answers.resume();
                 shared.stats.resyncs += 1;
             }

@@ -57,13 +57,21 @@ impl Chain {
     /// Enough to go by, in the client's direction.
     #[must_use]
     pub const fn begins_requests(&self) -> bool {
-        self.exact || self.broken || self.heads >= 2
+        self.exact || self.broken || self.strong_or_many()
     }
 
-    /// Enough to go by, in the server's direction: rows are often cut between records.
+    /// Enough to go by, in the server's direction. A record that goes on in the middle of a row may begin with a last
+    /// byte of text and the length of the next value, which looks like a head: one head is not enough, and neither are two
+    /// of any length.
     #[must_use]
     pub const fn begins_answers(&self) -> bool {
-        self.exact || self.strong || self.heads >= 2
+        self.exact || self.strong && self.heads >= 2
+    }
+
+    /// Hardly a body.
+    #[must_use]
+    pub const fn strong_or_many(&self) -> bool {
+        self.strong || self.heads >= 2
     }
 }
 

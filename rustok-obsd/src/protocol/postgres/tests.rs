@@ -156,7 +156,12 @@ fn a_chain_tells_where_messages_begin() {
     let chain = Chain::follow::<Frontend>(&bind[..50], &bind[bind.len() - 8..], bind.len());
     assert!(chain.is_some_and(|chain| chain.exact && chain.heads == 2));
     let rows = [message(b'D', &[0; 10]), message(b'D', &[0; 100])].concat();
-    assert!(Chain::follow::<Backend>(&rows[..60], b"", 60).is_some_and(|chain| chain.begins_answers()));
+    let begins =
+        |bytes: &[u8]| Chain::follow::<Backend>(bytes, b"", bytes.len()).is_some_and(|chain| chain.begins_answers());
+    assert!(begins(&rows) && begins(&[&message(b'2', b"")[..], &rows[..60]].concat()));
+    // Inside a row: the end of a value, the length of the next one, and something that looks like another head.
+    assert!(!begins(&rows[..60]) && !begins(b"1\0\0\0\x04\0\0\0\x07"));
+    assert!(!begins(b"W\0\0\0\x0aProduct 72D  0\0\0 rest"));
     assert_eq!(ends_ready(&message(b'Z', b"E"), b"", 6), Some(TransactionStatus::Failed));
     assert_eq!(ends_ready(b"", b"xxZ\0\0\0\x05I", 100), Some(TransactionStatus::Idle));
     assert_eq!(ends_ready(b"xZ\0\0\0\x05I", b"", 100), None);

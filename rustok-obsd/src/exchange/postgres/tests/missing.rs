@@ -202,3 +202,46 @@ fn a_close_ends_what_is_in_flight() {
     assert_eq!(bench.take(), [Seen::Ready(2, IDLE), Seen::Other(OtherKind::PreparedOnly)]);
     assert_eq!(bench.shared.stats, Stats::default());
 }
+
+/// What is told of a statement that follows an answer whose second record goes on inside a row, with these bytes.
+fn after_rows_that_look_like(head: &[u8]) -> (Vec<Seen>, Stats) {
+    let mut bench = Bench::started();
+    bench.send(&query("SELECT title FROM posts"));
+    let first = [row_description(), message(b'D', &[7; 6000])].concat();
+    bench.io(true, &first[..1000], 8000, &[7; 8], 0);
+    bench.receive(&[head, &[b' '; 300]].concat());
+    bench.receive(&[complete_tag("SELECT 9"), ready(b'I')].concat());
+    bench.take();
+    for _ in 0..3 {
+        bench.send(SYNC);
+        bench.receive(&ready(b'I'));
+        bench.send(&query("SELECT 1"));
+        bench.receive(&[complete_tag("SELECT 1"), ready(b'I')].concat());
+    }
+    (ends(&mut bench), bench.shared.stats)
+}
+
+#[test]
+fn bytes_inside_a_row_that_look_like_a_head_do_not_silence_the_connection() {
+    // The last byte of a text and the length of the next value; then one that only a record of its own disproves.
+    for head in [&b"W\0\0\0\x0aProduct 72D  0"[..], b"1\0\0\0\x04D  0 Product"] {
+        let (ends, stats) = after_rows_that_look_like(head);
+        let complete = |end: &&Seen| matches!(end, Seen::End(.., Ending::Complete));
+        assert_eq!(ends.iter().filter(complete).count(), 3, "{ends:?} {stats:?}");
+        assert_eq!(ends.len(), 3, "{ends:?}");
+        assert!(stats.lost_sync > 0, "{stats:?}");
+    }
+}
+
+#[test]
+fn a_false_head_among_requests_does_not_silence_the_connection() {
+    let mut bench = Bench::started();
+    // A Parse that never ends: what follows are whole messages.
+    bench.send(b"P\x20\0\0\0ab");
+    bench.send(&query("SELECT 1"));
+    bench.receive(&[complete_tag("SELECT 1"), ready(b'I')].concat());
+    bench.send(&execute("sqlx_s_1", b"value"));
+    bench.receive(&executed("SELECT 2", 2));
+    let told = ends(&mut bench);
+    assert!(matches!(told[..], [.., Seen::End(.., Ending::Complete)]), "{told:?}");
+}
