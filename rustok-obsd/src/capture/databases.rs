@@ -163,7 +163,8 @@ impl Pipeline {
             let Some(link) = link else {
                 if !muted {
                     // One that was there before may still turn out to be a database's, by a call that sends on it.
-                    let may_yet = mid_stream && self.databases.drivers(record.tgid).calls;
+                    let drivers = self.databases.drivers(record.tgid);
+                    let may_yet = mid_stream && (drivers.calls || drivers.sought);
                     self.set_capture(record.conn, if may_yet { Capture::Counts } else { Capture::Off });
                 }
                 return;

@@ -30,6 +30,7 @@ const TLS: &[u8] = b"\x17\x03\x03\0\x10................";
 const LINK: u64 = 1000;
 const TOKIO: Drivers = Drivers {
     calls: true,
+    sought: false,
     ends: true,
     tasks: true,
     runtime: true,
@@ -39,6 +40,7 @@ const TOKIO: Drivers = Drivers {
 /// No driver and no runtime is known: the wire and threads are all there is.
 const BARE: Drivers = Drivers {
     calls: false,
+    sought: false,
     ends: false,
     tasks: false,
     runtime: false,

@@ -91,12 +91,12 @@ impl Manager {
             }
         }
         drivers.ends &= drivers.calls;
-        self.attach_sought(target, sets.sqlx && inlined);
+        self.attach_sought(target, sets.sqlx && inlined, &mut drivers);
         drivers
     }
 
     /// Functions whose place of the statement is not known yet: sqlx' own where its logger is inlined, and the user's.
-    fn attach_sought(&mut self, target: &Target, fallback: bool) {
+    fn attach_sought(&mut self, target: &Target, fallback: bool, drivers: &mut Drivers) {
         let mut wanted: Vec<(ProbePoint, Layout)> = Vec::new();
         let sought = |argument| Layout { argument, direct: 0, pointer: 0, length: 0, known: 0 };
         if fallback {
@@ -127,13 +127,14 @@ impl Manager {
         }
         let pid = target.process.key.pid;
         let mappings = maps::executable(&self.config.path.procfs, pid);
-        let mut offsets = Vec::new();
+        let (mut offsets, mut sought_places) = (Vec::new(), 0);
         for (point, layout) in wanted {
             for place in target.binary.places(point) {
                 let Some(address) = maps::address(&mappings, target.file.inode, place.file_offset) else { continue };
                 self.set_layout(pid, address, layout);
                 if layout.known == 0 {
                     self.seekers.insert((pid, address), Seeker::new(layout.argument));
+                    sought_places += 1;
                 }
                 offsets.push(place.file_offset);
             }
@@ -145,8 +146,9 @@ impl Manager {
                 self.probes.set(function, &name, State::Failed, target.binary.presence_of(point));
             }
         }
-        if !offsets.is_empty() {
-            self.attach("statement", target, &offsets);
+        if !offsets.is_empty() && self.attach("statement", target, &offsets) {
+            drivers.calls |= offsets.len() > sought_places;
+            drivers.sought = sought_places > 0;
         }
     }
 

@@ -49,8 +49,10 @@ pub type Sink<'a> = dyn FnMut(u32, &Operation<'_>) + 'a;
 /// What is known of a process that matters here.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Drivers {
-    /// sqlx' calls are observed.
+    /// Calls that begin operations are observed, with their texts.
     pub calls: bool,
+    /// The same, once it is known where their texts are.
+    pub sought: bool,
     /// The ends of sqlx' statements are observed.
     pub ends: bool,
     /// The place of Tokio's task id is known.

@@ -86,14 +86,11 @@ impl Seeker {
     pub fn sample(&mut self, words: &[u64; SOUGHT_WORDS], prefixes: &[[u8; PREFIX]; SOUGHT_WORDS], next: u64) -> Found {
         self.calls += 1;
         let bytes: Vec<u8> = words.iter().flat_map(|word| word.to_le_bytes()).collect();
-        self.direct += u32::from(begins_like_sql(&bytes) && LENGTHS.contains(&next));
+        self.direct += u32::from(is_sql(&bytes, next));
         for (index, prefix) in prefixes.iter().enumerate() {
-            if !begins_like_sql(prefix) {
-                continue;
-            }
             for (beside, explained) in BESIDE.iter().zip(&mut self.explained[index]) {
                 let length = index.checked_add_signed(*beside).and_then(|index| words.get(index));
-                *explained += u32::from(length.is_some_and(|length| LENGTHS.contains(length)));
+                *explained += u32::from(length.is_some_and(|length| is_sql(prefix, *length)));
             }
         }
         self.progress()
@@ -125,6 +122,12 @@ impl Seeker {
             reason: format!("no place held a statement at each of {} calls; the best one at {most}", self.calls),
         }
     }
+}
+
+/// Whether a text of this length, of which these are the first bytes, is a statement. Behind its end anything may stand:
+/// constants lie side by side.
+fn is_sql(bytes: &[u8], length: u64) -> bool {
+    LENGTHS.contains(&length) && begins_like_sql(&bytes[..bytes.len().min(length as usize)])
 }
 
 /// Whether bytes begin with a statement, behind white space and an opening parenthesis.
@@ -170,9 +173,10 @@ mod tests {
     #[test]
     fn a_text_in_the_arguments_themselves_is_found() {
         let mut words = [0; SOUGHT_WORDS];
-        words[0] = u64::from_le_bytes(*b"SELECT 1");
+        // Another constant follows at once.
+        words[0] = u64::from_le_bytes(*b"COMMITRO");
         let mut seeker = Seeker::new(1);
-        let found: Vec<_> = (0..ENOUGH).map(|_| seeker.sample(&words, &[[0; PREFIX]; SOUGHT_WORDS], 8)).collect();
+        let found: Vec<_> = (0..ENOUGH).map(|_| seeker.sample(&words, &[[0; PREFIX]; SOUGHT_WORDS], 6)).collect();
         assert_eq!(found.last(), Some(&Found::At(Layout { argument: 1, direct: 1, pointer: 0, length: 0, known: 1 })));
     }
 

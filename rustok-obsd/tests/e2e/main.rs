@@ -7,6 +7,7 @@
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
 mod calls;
+mod custom;
 mod daemon;
 mod databases;
 mod faults;

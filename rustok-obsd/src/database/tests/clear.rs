@@ -13,6 +13,7 @@ const INNER: &str = "SELECT oid FROM pg_type WHERE typname = $1";
 /// Without any symbol of a driver.
 const WIRE: Drivers = Drivers {
     calls: false,
+    sought: false,
     ends: false,
     tasks: true,
     runtime: true,

@@ -47,6 +47,7 @@ pub struct World {
 
 pub const ALL: Drivers = Drivers {
     calls: true,
+    sought: false,
     ends: true,
     tasks: true,
     runtime: true,
