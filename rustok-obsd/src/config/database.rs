@@ -142,7 +142,7 @@ pub const PROBE_KEYS: &[(&str, &str, &str)] = &[
     (
         "kind",
         "\"text\"",
-        "What a call means: `statement` or `text` (an operation begins), `begin`, `commit` or `rollback` (of a transaction).",
+        "What a call means: `statement` or `text` (an operation begins), `begin`, `commit` or `rollback` (of a transaction; name all three, or the next `begin` of the task counts as a savepoint).",
     ),
     (
         "argument",
