@@ -13,6 +13,7 @@ mod requests;
 pub mod sockets;
 mod tasks;
 pub mod tracker;
+mod wire;
 
 pub use open::task_key;
 pub use tasks::{Ignorance, Origin};

@@ -78,6 +78,41 @@ pub struct Open {
 }
 
 impl Open {
+    /// One that begins now; `by` is process, task and thread.
+    #[must_use]
+    pub const fn new(
+        by: (u32, u64, u32),
+        start_ns: u64,
+        statement: Arc<Statement>,
+        kind: Kind,
+        sight: Sight,
+        origin: Origin,
+    ) -> Self {
+        let (tgid, task, tid) = by;
+        Self {
+            key: task_key(tgid, task, tid),
+            task,
+            tid,
+            kind,
+            statement,
+            sight,
+            text: (0, 0),
+            call_ns: 0,
+            start_ns,
+            send_ns: 0,
+            first_ns: 0,
+            last_ns: 0,
+            answered: false,
+            rows: None,
+            sqlstate: None,
+            conn: 0,
+            peer: None,
+            broken: false,
+            wire: None,
+            origin,
+        }
+    }
+
     /// A call that has sent nothing yet: what its task sends next may be its.
     #[must_use]
     pub fn is_unsent(&self) -> bool {
@@ -261,28 +296,8 @@ mod tests {
     use super::*;
 
     fn open(task: u64, start_ns: u64) -> Open {
-        Open {
-            key: task_key(1, task, 9),
-            task,
-            tid: 9,
-            kind: Kind::Logged,
-            statement: Arc::new(Statement::opaque()),
-            sight: Sight::Sqlx,
-            text: (0, 0),
-            call_ns: 0,
-            start_ns,
-            send_ns: 0,
-            first_ns: 0,
-            last_ns: 0,
-            answered: false,
-            rows: None,
-            sqlstate: None,
-            conn: 0,
-            peer: None,
-            broken: false,
-            wire: None,
-            origin: Origin::Background,
-        }
+        let statement = Arc::new(Statement::opaque());
+        Open::new((1, task, 9), start_ns, statement, Kind::Logged, Sight::Sqlx, Origin::Background)
     }
 
     #[test]

@@ -247,14 +247,22 @@ impl Tracker {
             p if p == Point::Begin as u8 => {
                 let call_ns = self.marks.take(key, |mark| mark.begin);
                 self.begin_call(key, hit.time_ns, sink);
-                let mut open = new_open(hit, key, Arc::clone(&self.begin), Kind::Short, Sight::Sqlx, origin);
+                let mut open =
+                    Open::new(asker(hit), hit.time_ns, Arc::clone(&self.begin), Kind::Short, Sight::Sqlx, origin);
                 open.call_ns = call_ns;
                 self.start(open);
             }
             p if p == Point::Commit as u8 => {
                 self.begin_call(key, hit.time_ns, sink);
                 // It can fail, and its error is told behind its bytes.
-                self.start(new_open(hit, key, Arc::clone(&self.commit), Kind::OpenEnded, Sight::Sqlx, origin));
+                self.start(Open::new(
+                    asker(hit),
+                    hit.time_ns,
+                    Arc::clone(&self.commit),
+                    Kind::OpenEnded,
+                    Sight::Sqlx,
+                    origin,
+                ));
             }
             p if p == Point::Rollback as u8 => {
                 self.begin_call(key, hit.time_ns, sink);
@@ -288,7 +296,7 @@ impl Tracker {
             self.statements.get(text, hit.text_len > text.len() as u64)
         };
         self.stats.truncated_statements += u64::from(statement.knowledge == Knowledge::Truncated);
-        let mut open = new_open(hit, key, statement, kind, sight, origin);
+        let mut open = Open::new(asker(hit), hit.time_ns, statement, kind, sight, origin);
         open.call_ns = call_ns;
         open.text = (hit.text, hit.text_len);
         self.start(open);
@@ -324,7 +332,10 @@ impl Tracker {
             }
             _ => Arc::clone(&self.rollback),
         };
-        let Some(id) = self.start(new_open(hit, key, statement, Kind::Short, Sight::Sqlx, origin)) else { return };
+        let Some(id) = self.start(Open::new(asker(hit), hit.time_ns, statement, Kind::Short, Sight::Sqlx, origin))
+        else {
+            return;
+        };
         let Some((conn, link)) = found.and_then(|conn| Some((conn, self.links.get_mut(&conn)?))) else {
             return self.finish(id, hit.time_ns, Ending::Incomplete, sink);
         };
@@ -477,6 +488,11 @@ impl Tracker {
     }
 }
 
+/// Process, task and thread of a call.
+const fn asker(hit: &CallHit) -> (u32, u64, u32) {
+    (hit.tgid, hit.task, hit.tid)
+}
+
 /// Answered, and nobody will tell its end.
 fn is_settled(open: &Open) -> bool {
     open.kind == Kind::OpenEnded && open.answered
@@ -487,36 +503,4 @@ fn is_statement(text: &[u8]) -> bool {
     let start = text.iter().find(|byte| !byte.is_ascii_whitespace());
     start.is_some_and(|byte| byte.is_ascii_alphabetic() || b"(/-;".contains(byte))
         && !text[..text.len().min(64)].contains(&0)
-}
-
-fn new_open(
-    hit: &CallHit,
-    key: (u32, u64),
-    statement: Arc<Statement>,
-    kind: Kind,
-    sight: Sight,
-    origin: Origin,
-) -> Open {
-    Open {
-        key,
-        task: hit.task,
-        tid: hit.tid,
-        kind,
-        statement,
-        sight,
-        text: (0, 0),
-        call_ns: 0,
-        start_ns: hit.time_ns,
-        send_ns: 0,
-        first_ns: 0,
-        last_ns: 0,
-        answered: false,
-        rows: None,
-        sqlstate: None,
-        conn: 0,
-        peer: None,
-        broken: false,
-        wire: None,
-        origin,
-    }
 }
