@@ -8,7 +8,7 @@ use test_support::{Child, Skip, SpanKind, Tls, skip};
 use super::{
     faults::or_skip,
     running::{Metrics, PATIENCE},
-    scorecard::{Run, Score, report, score},
+    scorecard::{Run, Score, offset_ns, report, score, score_of},
     serial,
     stage::{RING, Stage, WIRE_ALONE, calls, counted, differing, ours, since, told},
     truth::Request,
@@ -26,6 +26,11 @@ fn examples(score: &Score) -> Vec<&String> {
     score.examples.iter().filter(|example| !example.starts_with("missing")).take(12).collect()
 }
 
+fn monotonic_ns() -> u64 {
+    let now = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH).expect("a clock").as_nanos();
+    u64::try_from(now.cast_signed() - offset_ns()).expect("a time")
+}
+
 fn ends_well(load: &mut Child) {
     assert!(load.wait(PATIENCE).is_some_and(|status| status.success()), "{}", load.log_tail());
 }
@@ -39,11 +44,12 @@ fn of(run: &Run, seed: u32) -> Run {
 }
 
 /// The daemon starts while a load runs that has every connection and statement open; another load follows.
-fn late(name: &'static str, tls: Tls, settings: &[&str]) -> Result<(Run, Metrics, Metrics), Skip> {
+fn late(name: &'static str, tls: Tls, settings: &[&str]) -> Result<(Run, Metrics, Metrics, u64), Skip> {
     let mut stage = Stage::set("RUSTOK_OBSD_SHOP", tls)?;
     let mut load = stage.begin_load("causal", "6s", &BEFORE.to_string())?;
     std::thread::sleep(Duration::from_secs(2));
     stage.watch(settings)?;
+    let watched_ns = monotonic_ns();
     ends_well(&mut load);
     let early = stage.metrics();
     stage.scene.postgres.count_statements()?;
@@ -55,15 +61,21 @@ fn late(name: &'static str, tls: Tls, settings: &[&str]) -> Result<(Run, Metrics
     let differing = differing(&added, &database);
     eprintln!("{name}\n{}\n-- later\n{}", told(&early), told(&metrics));
     assert!(differing.is_empty(), "{name}: {differing:#?}");
-    Ok((run, early, metrics))
+    Ok((run, early, metrics, watched_ns))
 }
 
 fn comes_late(name: &'static str, tls: Tls) -> Result<(), Skip> {
-    let (run, early, metrics) = late(name, tls, &RING)?;
+    let (run, early, metrics, watched_ns) = late(name, tls, &RING)?;
     let whole = score(&run);
     report(name, &whole);
     assert_eq!(whole.wrong, 0, "{:?}", examples(&whole));
-    // Everything that came after the first statement of each connection.
+    // Every request that began since, under the same load and on the same connections: but for a statement of each
+    // connection to the database.
+    let since = score_of(&run, |request| request.start_ns > watched_ns);
+    report(&format!("{name}, requests since"), &since);
+    assert!(since.queries > 5000, "{} queries", since.queries);
+    assert!((since.unknown + since.missing) as f64 <= CONNECTIONS, "{:?}", examples(&since));
+    // Everything on connections that it knows.
     let after = score(&of(&run, AFTER));
     report(&format!("{name}, after"), &after);
     assert_eq!((after.right, after.missing, after.unknown), (after.queries, 0, 0), "{:?}", examples(&after));

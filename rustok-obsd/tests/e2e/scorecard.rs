@@ -102,11 +102,16 @@ const TASK: &str = "rustok_obsd.tokio.task.id";
 
 /// Compares the parents of all queries with the server's account.
 pub fn score(run: &Run) -> Score {
+    score_of(run, |_| true)
+}
+
+/// The same for some requests: spans are told apart with all of them in view, and these alone count.
+pub fn score_of(run: &Run, counts: impl Fn(&Request) -> bool) -> Score {
     let mut score = Score::default();
     let mut by_task: HashMap<u64, Vec<(&Query, &Request)>> = HashMap::new();
     for request in &run.truth {
         for query in request.all_queries().filter(|query| !query.by_pool) {
-            score.queries += 1;
+            score.queries += usize::from(counts(request));
             by_task.entry(query.task.unwrap_or(0)).or_default().push((query, request));
         }
     }
@@ -148,6 +153,9 @@ pub fn score(run: &Run) -> Score {
             continue;
         };
         *told.entry(std::ptr::from_ref(*query)).or_default() += 1;
+        if !counts(request) {
+            continue;
+        }
         let expected = request.trace_id.as_deref().unwrap_or("none");
         let parent = span.parent_span_id.as_deref();
         let child = parent.is_some() && servers.get(span.trace_id.as_str()).copied() == parent;
@@ -168,7 +176,7 @@ pub fn score(run: &Run) -> Score {
     score.others = strange;
     for queries in by_task.values() {
         for (query, request) in queries {
-            if told.contains_key(&std::ptr::from_ref(*query)) {
+            if told.contains_key(&std::ptr::from_ref(*query)) || !counts(request) {
                 continue;
             }
             // A statement that was given up while it waited for the pool was never sent.
