@@ -7,7 +7,7 @@ use rustok_obsd::contract::database::{DatabaseRecorder, Settings};
 use rustok_obsd::contract::recorder::{Exemplar, HttpRecorder, Limits, TargetKey, TargetLabels};
 use rustok_obsd::database::{Ending, Operation, Parent, Sight, Spent};
 use rustok_obsd::exchange::{Exchange, Method, Outcome, Side};
-use rustok_obsd::exposition::{Exposition, Format, Scratch};
+use rustok_obsd::exposition::{Exposition, Format, Part, Scrape, Scratch};
 use rustok_obsd::route::{Route, Source};
 use rustok_obsd::statement::{Knowledge, Statement};
 use std::hint::black_box;
@@ -54,7 +54,7 @@ fn recorder(routes: &[Route], trace: Option<Exemplar>) -> (HttpRecorder, Exposit
         recorder.observe(TARGET, &exchange(Side::Server, i), &routes[i as usize % routes.len()], trace);
     }
     let exposition = Exposition::new();
-    exposition.register(metrics);
+    exposition.register(Part::App, metrics);
     (recorder, exposition)
 }
 
@@ -151,11 +151,11 @@ fn database(criterion: &mut Criterion) {
         });
     });
     let exposition = Exposition::new();
-    exposition.register(metrics);
+    exposition.register(Part::App, metrics);
     let mut scratch = Scratch::default();
-    let bytes = exposition.render_into(&mut scratch, Format::Text, false).len();
+    let bytes = exposition.render_into(&mut scratch, &Scrape::default(), Format::Text, false).len();
     group.bench_function(format!("render: {bytes} bytes"), |bencher| {
-        bencher.iter(|| black_box(exposition.render_into(&mut scratch, Format::Text, false).len()));
+        bencher.iter(|| black_box(exposition.render_into(&mut scratch, &Scrape::default(), Format::Text, false).len()));
     });
     group.finish();
 }
@@ -164,7 +164,7 @@ fn render(criterion: &mut Criterion) {
     let trace = Some(Exemplar { trace_id: [1; 16], span_id: [2; 8] });
     let (_recorder, exposition) = recorder(&routes(), trace);
     let mut scratch = Scratch::default();
-    let text = exposition.render_into(&mut scratch, Format::Text, false);
+    let text = exposition.render_into(&mut scratch, &Scrape::default(), Format::Text, false);
     let samples = text.split(|byte| *byte == b'\n').filter(|line| !line.is_empty() && line[0] != b'#').count();
     let mut group = criterion.benchmark_group("render");
     group.throughput(Throughput::Elements(samples as u64));
@@ -174,9 +174,9 @@ fn render(criterion: &mut Criterion) {
         ("text, gzip", Format::Text, true),
         ("openmetrics, gzip", Format::OpenMetrics, true),
     ] {
-        let bytes = exposition.render_into(&mut scratch, format, gzip).len();
+        let bytes = exposition.render_into(&mut scratch, &Scrape::default(), format, gzip).len();
         group.bench_function(format!("{name}: {samples} samples, {bytes} bytes"), |bencher| {
-            bencher.iter(|| black_box(exposition.render_into(&mut scratch, format, gzip).len()));
+            bencher.iter(|| black_box(exposition.render_into(&mut scratch, &Scrape::default(), format, gzip).len()));
         });
     }
     group.finish();

@@ -6,6 +6,7 @@
 
 use crate::config::keys::{KEYS, Key};
 use crate::config::{Config, Slot, Sources, TargetFlags};
+use crate::host::COLLECTORS;
 use clap::{Arg, ArgAction, ArgMatches, Args, Command, FromArgMatches, Parser, Subcommand};
 use std::path::PathBuf;
 
@@ -99,9 +100,24 @@ impl ConfigArgs {
 #[derive(Clone, Debug, Default)]
 pub struct KeyArgs(pub Vec<(&'static str, String)>);
 
+/// node_exporter's switches: `collector.NAME` and `no-collector.NAME`, each with the key that it adds NAME to.
+fn switches() -> impl Iterator<Item = (String, &'static str, &'static str)> {
+    let both = |name| {
+        [
+            (format!("collector.{name}"), "collector.enable", name),
+            (format!("no-collector.{name}"), "collector.disable", name),
+        ]
+    };
+    COLLECTORS.iter().flat_map(move |entry| both(entry.name))
+}
+
 impl Args for KeyArgs {
     fn augment_args(command: Command) -> Command {
         let mut defaults = Config::default();
+        let command = switches().fold(command, |command, (flag, ..)| {
+            let arg = Arg::new(flag.clone()).long(flag).action(ArgAction::SetTrue).hide(true);
+            command.arg(arg)
+        });
         KEYS.iter().filter(|key| !key.flag.is_empty()).fold(command, |command, key| {
             let arg = Arg::new(key.path)
                 .long(key.flag)
@@ -127,7 +143,14 @@ impl Args for KeyArgs {
 impl FromArgMatches for KeyArgs {
     fn from_arg_matches(matches: &ArgMatches) -> Result<Self, clap::Error> {
         let given = |key: &Key| Some((key.path, matches.get_one::<String>(key.path)?.clone()));
-        Ok(Self(KEYS.iter().filter(|key| !key.flag.is_empty()).filter_map(given).collect()))
+        let mut flags: Vec<_> = KEYS.iter().filter(|key| !key.flag.is_empty()).filter_map(given).collect();
+        for (_, path, name) in switches().filter(|(flag, ..)| matches.get_flag(flag)) {
+            match flags.iter_mut().find(|(given, _)| *given == path) {
+                Some((_, list)) => *list = format!("{list},{name}"),
+                None => flags.push((path, name.to_owned())),
+            }
+        }
+        Ok(Self(flags))
     }
 
     fn update_from_arg_matches(&mut self, matches: &ArgMatches) -> Result<(), clap::Error> {
@@ -163,6 +186,8 @@ fn value_name(key: &Key) -> &'static str {
         Slot::HeaderName(_) => "HEADER",
         Slot::HeaderNames(_) => "HEADER,HEADER",
         Slot::Ports(_) => "PORT,PORT",
+        Slot::Pattern(_) => "REGEX",
+        Slot::Names(_) => "TEXT,TEXT",
         Slot::Probes(_) => "NAME,NAME",
     }
 }
@@ -175,6 +200,7 @@ fn heading(key: &Key) -> &'static str {
         Some("routes") => "Routes",
         Some("database" | "errors") => "Database",
         Some("path") => "Paths",
+        Some("collector") => "Host",
         _ => "Log",
     }
 }
@@ -208,6 +234,19 @@ mod tests {
             let sources = Sources { flags: args.keys.0, ..Sources::default() };
             assert_eq!(sources.load().unwrap().config.traces.url_path, expected, "{flag}");
         }
+    }
+
+    #[test]
+    fn collectors_are_switched_as_node_exporter_has_it() {
+        let line = "rustok-obsd run --exe shop --collector.loadavg --no-collector.stat --collector.enable=meminfo";
+        let cli = Cli::try_parse_from(line.split(' ')).unwrap();
+        let Action::Run(args) = cli.command else { panic!("not run") };
+        let sources = Sources { flags: args.keys.0, ..Sources::default() };
+        let collector = sources.load().unwrap().config.collector;
+        assert_eq!(
+            (collector.enable, collector.disable),
+            (vec!["meminfo".into(), "loadavg".into()], vec!["stat".into()])
+        );
     }
 
     #[test]

@@ -13,6 +13,7 @@ pub mod daemon;
 pub mod database;
 pub mod exchange;
 pub mod exposition;
+pub mod host;
 pub mod probe;
 pub mod protocol;
 pub mod route;

@@ -8,7 +8,7 @@ use rustok_obsd::contract::database::{ConnectionState, DatabaseMetrics, Database
 use rustok_obsd::contract::recorder::{Exemplar, HttpRecorder, Limits, TargetKey, TargetLabels};
 use rustok_obsd::database::{Ending, Operation, Parent, Sight, Spent};
 use rustok_obsd::exchange::{Exchange, Method, Outcome, Side};
-use rustok_obsd::exposition::{Exposition, Format, Scratch};
+use rustok_obsd::exposition::{Exposition, Format, Part, Scrape, Scratch};
 use rustok_obsd::route::{Route, Source};
 use rustok_obsd::statement::{Knowledge, Statement};
 use std::sync::Arc;
@@ -126,10 +126,10 @@ fn nothing_is_allocated_per_exchange_operation_or_sample_in_steady_state() {
     let routes: Vec<_> =
         (0..100).map(|i| Route { template: format!("/{i}/{{id}}").into(), source: Source::Axum }).collect();
     let exposition = Exposition::new();
-    exposition.register(metrics);
+    exposition.register(Part::App, metrics);
     let (mut database, metrics): (_, Arc<DatabaseMetrics>) = DatabaseRecorder::new(Settings::default());
     database.register_target(TARGET, "shop");
-    exposition.register(metrics);
+    exposition.register(Part::App, metrics);
     let (statements, namespaces) = (statements(), ["shop".into(), "shop".into()]);
     let mut scratch = Scratch::default();
     let mut allocations = |formats: &[(Format, bool)]| {
@@ -138,7 +138,7 @@ fn nothing_is_allocated_per_exchange_operation_or_sample_in_steady_state() {
         record_database(&mut database, &namespaces, &statements, &routes);
         let mut bytes = 0;
         for (format, gzip) in formats {
-            bytes += exposition.render_into(&mut scratch, *format, *gzip).len();
+            bytes += exposition.render_into(&mut scratch, &Scrape::default(), *format, *gzip).len();
         }
         assert!(bytes > 100_000, "{bytes}");
         test_support::allocations() - before

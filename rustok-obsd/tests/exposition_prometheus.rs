@@ -7,7 +7,7 @@ use rustok_obsd::contract::recorder::{Exemplar, HttpRecorder, Limits, TargetKey,
 use rustok_obsd::database::{Ending, Operation, Parent, Sight, Spent};
 use rustok_obsd::exchange::{Exchange, Method, Outcome, Side};
 use rustok_obsd::exposition::server::{self, Server, Status, serve};
-use rustok_obsd::exposition::{Exposition, Format, bind};
+use rustok_obsd::exposition::{Exposition, Format, Part, Scrape, bind};
 use rustok_obsd::route::{Route, Source};
 use rustok_obsd::statement::{Knowledge, Statement};
 use serde_json::Value;
@@ -107,9 +107,9 @@ fn exposition() -> Arc<Exposition> {
         database.observe_request(target, &Exchange { spent: Some(&spent), ..exchange }, &route);
     }
     let exposition = Exposition::new();
-    exposition.register(metrics);
-    exposition.register(database_metrics);
-    exposition.register(Arc::new(SelfMetrics::new(Build { version: "0", revision: "0", rustc: "0" })));
+    exposition.register(Part::App, metrics);
+    exposition.register(Part::App, database_metrics);
+    exposition.register(Part::App, Arc::new(SelfMetrics::new(Build { version: "0", revision: "0", rustc: "0" })));
     Arc::new(exposition)
 }
 
@@ -126,7 +126,7 @@ fn a_real_prometheus_takes_every_sample_and_exemplar() {
         Err(reason) => return skip("a_real_prometheus_takes_every_sample_and_exemplar", reason),
     };
     let exposition = exposition();
-    let text = exposition.render(Format::OpenMetrics, false);
+    let text = exposition.render(&Scrape::default(), Format::OpenMetrics, false);
     let samples = std::str::from_utf8(&text.body).unwrap().lines().filter(|line| !line.starts_with('#')).count();
     let server = Server::new(exposition, Arc::new(Ready), server::Limits::default());
     let (stop, stopped) = tokio::sync::oneshot::channel::<()>();

@@ -3,7 +3,7 @@
 
 use rustok_obsd::contract::{Family, Kind, Origin, Stability};
 use rustok_obsd::exposition::server::{Limits, Server, Status, serve};
-use rustok_obsd::exposition::{Collect, Encoder, Exposition, bind};
+use rustok_obsd::exposition::{Collect, Encoder, Exposition, Part, bind};
 use std::io::{Read, Write};
 use std::net::{SocketAddr, TcpStream};
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
@@ -86,7 +86,7 @@ struct Running {
 impl Running {
     fn start(source: Arc<dyn Collect + Send + Sync>, limits: Limits) -> Self {
         let exposition = Arc::new(Exposition::new());
-        exposition.register(source);
+        exposition.register(Part::App, source);
         let health = Arc::new(Health(AtomicBool::new(false)));
         let server = Server::new(exposition, health.clone(), limits);
         let (stop, stopped) = oneshot::channel::<()>();

@@ -2,10 +2,12 @@
 //!
 //! Reads: nothing. Yields: [`KEYS`]. Costs: nothing.
 
-use super::{Config, Database, Slot};
+use super::{Config, Database, Slot, collector};
+use std::sync::LazyLock;
 use std::time::Duration;
 
 /// One key of the configuration.
+#[derive(Clone, Copy)]
 pub struct Key {
     /// Path in the file.
     pub path: &'static str,
@@ -31,7 +33,7 @@ impl Key {
 }
 
 /// Builds a row.
-const fn key(
+pub(super) const fn key(
     path: &'static str,
     flag: &'static str,
     otel: &'static [&'static str],
@@ -45,13 +47,23 @@ const MS: Duration = Duration::from_millis(1);
 const HOUR: Duration = Duration::from_secs(3600);
 
 /// All keys but those of `[[targets]]`, in the order of the documentation.
-pub static KEYS: &[Key] = &[
+pub static KEYS: LazyLock<Vec<Key>> = LazyLock::new(|| [GENERAL, collector::KEYS].concat());
+
+/// Keys of no room of their own.
+static GENERAL: &[Key] = &[
     key(
         "web.listen_address",
         "web.listen-address",
         &[],
         |c| Slot::Address(&mut c.web.listen_address),
         "Address of /metrics, /healthz, /readyz and /status. They have no authentication: keep it on loopback or behind a proxy.",
+    ),
+    key(
+        "web.sample_limit",
+        "web.sample-limit",
+        &[],
+        |c| Slot::Integer(&mut c.web.sample_limit, 1000, 100_000_000),
+        "Samples of one answer at most, for each path by itself; what is beyond is left out and counted. Containers come last.",
     ),
     key(
         "traces.exporter",

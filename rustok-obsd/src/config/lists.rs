@@ -40,6 +40,7 @@ pub(super) fn set(slot: &mut Slot<'_>, items: &[String]) -> Result<(), String> {
     let allowed = slot.allowed();
     match slot {
         Slot::HeaderNames(names) => **names = header_names(items, &allowed)?,
+        Slot::Names(names) => **names = items.to_vec(),
         Slot::Ports(ports) => **ports = self::ports(items, &allowed)?,
         Slot::Probes(sets) => {
             let mut parsed = ProbeSets::none();

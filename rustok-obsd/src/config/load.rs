@@ -2,11 +2,13 @@
 //!
 //! Reads: [`Sources`]. Yields: a checked [`Config`] with warnings, or every problem. Costs: once at start.
 
+use super::collector::Collectors;
 use super::error::{ConfigError, Problem, nearest};
 use super::keys::{KEYS, Key};
 use super::target::TARGET_VARIABLES;
 use super::value::{NO_TLS, Style};
 use super::{Backend, Config, TargetFlags, TracesExporter, file};
+use crate::host::COLLECTORS;
 use std::collections::HashMap;
 use std::ffi::OsString;
 use std::path::PathBuf;
@@ -68,7 +70,7 @@ impl Sources {
     }
 
     fn apply_environment(&self, config: &mut Config, problems: &mut Vec<Problem>, warnings: &mut Vec<String>) {
-        for key in KEYS {
+        for key in KEYS.iter() {
             // The specification: an empty value is the same as an unset one.
             let set = key.variables().into_iter().find(|name| self.variables.get(name).is_some_and(|v| !v.is_empty()));
             let Some(name) = set else { continue };
@@ -158,6 +160,7 @@ fn check(config: &mut Config, problems: &mut Vec<Problem>, warnings: &mut Vec<St
     if config.ebpf.backend == Backend::Kprobe {
         problem("ebpf.backend", "`kprobe` is not built yet; allowed: `auto`, `sock`".into());
     }
+    collectors(&config.collector, &mut problem);
     let traces = &config.traces;
     if traces.enabled() && traces.url().starts_with("https://") {
         problem("traces.endpoint", NO_TLS.to_owned());
@@ -180,5 +183,52 @@ fn check(config: &mut Config, problems: &mut Vec<Problem>, warnings: &mut Vec<St
              service; give each [[targets]] its service_name"
                 .into(),
         );
+    }
+}
+
+/// Names of collectors must be such, and an include excludes its exclude.
+fn collectors(options: &Collectors, problem: &mut dyn FnMut(&str, String)) {
+    for (key, names) in [("collector.enable", &options.enable), ("collector.disable", &options.disable)] {
+        for name in names.iter().filter(|name| !COLLECTORS.iter().any(|entry| entry.name == **name)) {
+            let near = nearest(name, COLLECTORS.iter().map(|entry| entry.name));
+            let hint = near.map_or(String::new(), |near| format!("; did you mean `{near}`"));
+            problem(key, format!("`{name}` is no collector{hint}; docs/METRICS.md lists them"));
+        }
+    }
+    let defaults = Collectors::default();
+    for (what, include, exclude, default) in [
+        ("arp.device", &options.arp_device_include, &options.arp_device_exclude, &defaults.arp_device_exclude),
+        (
+            "diskstats.device",
+            &options.diskstats_device_include,
+            &options.diskstats_device_exclude,
+            &defaults.diskstats_device_exclude,
+        ),
+        (
+            "filesystem.mount_points",
+            &options.filesystem_mount_points_include,
+            &options.filesystem_mount_points_exclude,
+            &defaults.filesystem_mount_points_exclude,
+        ),
+        (
+            "filesystem.fs_types",
+            &options.filesystem_fs_types_include,
+            &options.filesystem_fs_types_exclude,
+            &defaults.filesystem_fs_types_exclude,
+        ),
+        ("hwmon.chip", &options.hwmon_chip_include, &options.hwmon_chip_exclude, &defaults.hwmon_chip_exclude),
+        (
+            "netdev.device",
+            &options.netdev_device_include,
+            &options.netdev_device_exclude,
+            &defaults.netdev_device_exclude,
+        ),
+    ] {
+        if include.is_set() && exclude != default && exclude.is_set() {
+            problem(
+                &format!("collector.{what}_include"),
+                format!("excludes `collector.{what}_exclude`: give one of them"),
+            );
+        }
     }
 }

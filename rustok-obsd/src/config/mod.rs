@@ -31,6 +31,7 @@ macro_rules! choice {
 }
 use choice;
 
+pub mod collector;
 mod database;
 mod error;
 mod file;
@@ -81,6 +82,8 @@ pub struct Config {
     pub log: Log,
     /// Where the host's file systems are.
     pub path: Paths,
+    /// Collectors of the host.
+    pub collector: collector::Collectors,
 }
 
 /// `[web]`: where metrics are served.
@@ -88,11 +91,13 @@ pub struct Config {
 pub struct Web {
     /// Address of `/metrics`; without authentication, hence loopback.
     pub listen_address: SocketAddr,
+    /// Samples of one answer at most.
+    pub sample_limit: usize,
 }
 
 impl Default for Web {
     fn default() -> Self {
-        Self { listen_address: SocketAddr::from((Ipv4Addr::LOCALHOST, 9464)) }
+        Self { listen_address: SocketAddr::from((Ipv4Addr::LOCALHOST, 9464)), sample_limit: 500_000 }
     }
 }
 

@@ -158,7 +158,7 @@ fn markdown() -> String {
     }
     out.push_str(NAMING);
     let mut section = "";
-    for key in KEYS {
+    for key in KEYS.iter() {
         let (first, _) = key.path.split_once('.').expect("every key is in a table");
         if first != section {
             section = first;
@@ -197,7 +197,7 @@ fn sample() -> String {
         let _ = writeln!(out, "# {help}\n#{name} = {example}");
     }
     let mut section = "";
-    for key in KEYS {
+    for key in KEYS.iter() {
         let (first, name) = key.path.split_once('.').expect("every key is in a table");
         if first != section {
             section = first;
@@ -272,7 +272,7 @@ fn the_sample_is_the_default_and_stays_valid_with_every_line_in_use() {
 
 #[test]
 fn every_example_of_the_reference_parses_to_what_it_shows() {
-    for key in KEYS {
+    for key in KEYS.iter() {
         let (value, is_default) = shown(key);
         let mut config = load(&format!("{} = {value}", key.path)).unwrap_or_else(|error| panic!("{error}"));
         if is_default {

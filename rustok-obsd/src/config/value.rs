@@ -3,6 +3,7 @@
 //! Reads: a value of the file, a variable or a flag. Yields: the field set, or the reason with what is allowed. Costs:
 //! once at start.
 
+use super::collector::Pattern;
 use super::lists::{self, HEADER_NAMES, MODULES};
 use super::{Endpoint, Pairs, ProbeSets, parse_pairs};
 use axum::http::{HeaderName, HeaderValue, Uri};
@@ -58,6 +59,10 @@ pub enum Slot<'a> {
     Probes(&'a mut ProbeSets),
     /// Modules by route prefix.
     Modules(&'a mut Pairs),
+    /// A regular expression, not anchored; empty matches nothing.
+    Pattern(&'a mut Pattern),
+    /// A list of names or paths.
+    Names(&'a mut Vec<String>),
 }
 
 /// Which conventions a text follows.
@@ -94,6 +99,8 @@ impl Slot<'_> {
             Self::Ports(_) => "a list of ports from 1 to 65535".into(),
             Self::Probes(_) => format!("a list of `{}`; as text also `none`", ProbeSets::NAMES.join("`, `")),
             Self::Modules(_) => MODULES.into(),
+            Self::Pattern(_) => "a regular expression (the crate `regex`), not anchored; empty for none".into(),
+            Self::Names(_) => "a list of texts".into(),
         }
     }
 
@@ -118,6 +125,8 @@ impl Slot<'_> {
             Self::HeaderName(value) => format!("{:?}", value.as_deref().unwrap_or_default()),
             Self::HeaderNames(names) => format!("{names:?}"),
             Self::Ports(ports) => format!("{ports:?}"),
+            Self::Pattern(pattern) => toml_text(pattern.as_str()),
+            Self::Names(names) => format!("{names:?}"),
             Self::Probes(sets) => {
                 format!("{:?}", sets.all().iter().filter(|(_, on)| *on).map(|(name, _)| *name).collect::<Vec<_>>())
             }
@@ -163,7 +172,13 @@ impl Slot<'_> {
                 Some(())
             }
             Self::Modules(pairs) => return lists::set_modules(pairs, parse_pairs(text)?),
-            Self::HeaderNames(_) | Self::Ports(_) | Self::Probes(_) => return lists::set(self, &lists::split(text)),
+            Self::Pattern(pattern) => {
+                **pattern = Pattern::parse(text)?;
+                Some(())
+            }
+            Self::HeaderNames(_) | Self::Ports(_) | Self::Probes(_) | Self::Names(_) => {
+                return lists::set(self, &lists::split(text));
+            }
         };
         done.map_or_else(|| self.refuse(text), Ok)
     }
@@ -190,11 +205,13 @@ impl Slot<'_> {
                 };
                 self.set_text(text, Style::Own)
             }
-            (Self::HeaderNames(_) | Self::Ports(_) | Self::Probes(_), value) => match lists::members(value) {
-                Some(Ok(items)) => lists::set(self, &items),
-                Some(Err(member)) => Err(format!("holds {member}; allowed: {}", self.allowed())),
-                None => Err(format!("is {}; allowed: {}", article(value), self.allowed())),
-            },
+            (Self::HeaderNames(_) | Self::Ports(_) | Self::Probes(_) | Self::Names(_), value) => {
+                match lists::members(value) {
+                    Some(Ok(items)) => lists::set(self, &items),
+                    Some(Err(member)) => Err(format!("holds {member}; allowed: {}", self.allowed())),
+                    None => Err(format!("is {}; allowed: {}", article(value), self.allowed())),
+                }
+            }
             (Self::Headers(_) | Self::Attributes(_) | Self::Modules(_), DeValue::Table(table)) => {
                 let mut parsed = Vec::with_capacity(table.len());
                 for (key, value) in table {
@@ -243,6 +260,11 @@ impl Slot<'_> {
         }
         Ok(())
     }
+}
+
+/// A text as TOML, literal where that is easier to read.
+fn toml_text(text: &str) -> String {
+    if text.contains('\\') && !text.contains('\'') { format!("'{text}'") } else { format!("{text:?}") }
 }
 
 /// A kind of TOML value with its article.

@@ -64,6 +64,7 @@ fn origin(origin: Origin) -> &'static str {
     match origin {
         Origin::Ebpf => "eBPF",
         Origin::Own => "own",
+        Origin::Kernel => "kernel",
     }
 }
 
@@ -72,6 +73,10 @@ fn stability(stability: Stability) -> &'static str {
         Stability::Rustok => "published by RusToK",
         Stability::Stable => "stable semantic convention",
         Stability::Development => "development",
+        Stability::NodeExporter => "as node_exporter 1.12",
+        Stability::Cadvisor => "as cAdvisor 0.60",
+        Stability::ProcessExporter => "as process-exporter 0.8",
+        Stability::Prometheus => "Prometheus' client libraries",
     }
 }
 

@@ -55,6 +55,8 @@ pub enum Origin {
     Ebpf,
     /// The daemon about itself.
     Own,
+    /// procfs, sysfs, cgroupfs, netlink or system calls.
+    Kernel,
 }
 
 /// What a user may rely on.
@@ -66,6 +68,22 @@ pub enum Stability {
     Stable,
     /// May change between minor versions.
     Development,
+    /// As node_exporter 1.12 has it, HELP and all.
+    NodeExporter,
+    /// As cAdvisor 0.60 has it.
+    Cadvisor,
+    /// As process-exporter 0.8 has it.
+    ProcessExporter,
+    /// As Prometheus' client libraries have it.
+    Prometheus,
+}
+
+impl Stability {
+    /// Whether name, type and help are those of another program, whose rules are not ours.
+    #[must_use]
+    pub const fn is_foreign(self) -> bool {
+        matches!(self, Self::NodeExporter | Self::Cadvisor | Self::ProcessExporter | Self::Prometheus)
+    }
 }
 
 /// One metric family. The catalogue holds constants; a collector may also make one at scrape time.

@@ -38,9 +38,10 @@ pub const FAMILIES: &[Family<'static>] = &[
     SCRAPES,
     SCRAPE_DURATION,
     FAMILIES_DROPPED,
+    SAMPLES_OVER_LIMIT,
 ];
 
-pub(super) const fn own(
+pub(crate) const fn own(
     name: &'static str,
     kind: Kind,
     unit: &'static str,
@@ -225,6 +226,15 @@ pub const FAMILIES_DROPPED: Family<'static> = own(
     "",
     &[],
     "Families left out of an exposition because another source had written one of the same name.",
+);
+
+/// Samples beyond the limit of an answer.
+pub const SAMPLES_OVER_LIMIT: Family<'static> = own(
+    "rustok_obsd_samples_over_limit_total",
+    Kind::Counter,
+    "",
+    &[],
+    "Samples that were left out of an answer because it had reached web.sample_limit.",
 );
 
 /// Bounds of [`SCRAPE_DURATION`], seconds.

@@ -27,7 +27,8 @@ use crate::{
     capture::pipeline::{self, Parts, Pipeline},
     config::{Backend, Config},
     contract::{database::DatabaseRecorder, own::SelfMetrics, recorder::HttpRecorder},
-    exposition::{self, BindError, Exposition, server},
+    exposition::{self, BindError, Exposition, Part, server},
+    host::{self, Host},
     probe::{Kernel, LoadError, ProbeBoard, Programs, Settings, State, kernel::Need, loader, stats::ProbeCollector},
     target::{RuleError, ScanError},
     trace::{Resources, TraceError, Tracing},
@@ -101,6 +102,7 @@ struct Daemon {
     manager: thread::JoinHandle<manager::Manager>,
     capture: thread::JoinHandle<()>,
     tracing: Option<Tracing>,
+    sample_limit: u64,
 }
 
 impl Daemon {
@@ -120,15 +122,14 @@ impl Daemon {
         let (recorder, metrics) = HttpRecorder::new(rules::recorder_limits(&config));
         let (database, database_metrics) = DatabaseRecorder::new(rules::database_settings(&config));
         let exposition = Arc::new(Exposition::new());
-        exposition.register(Arc::new(ProbeCollector::new(
-            programs.clone(),
-            counts.clone(),
-            board.clone(),
-            Arc::clone(&own),
-        )));
-        exposition.register(Arc::clone(&own) as _);
-        exposition.register(metrics);
-        exposition.register(database_metrics);
+        exposition.register(
+            Part::App,
+            Arc::new(ProbeCollector::new(programs.clone(), counts.clone(), board.clone(), Arc::clone(&own))),
+        );
+        exposition.register(Part::App, Arc::clone(&own) as _);
+        exposition.register(Part::App, metrics);
+        exposition.register(Part::App, database_metrics);
+        exposition.register(Part::Node, Arc::new(Host::new(&host::Settings::new(&config))));
         if let Some(spans) = &spans {
             let _ = own.spans.set(spans.counters());
         }
@@ -151,6 +152,7 @@ impl Daemon {
             counts: counts.clone(),
         };
         let pipeline = Pipeline::new(parts, obeyed, noticed);
+        let sample_limit = config.web.sample_limit as u64;
         let config = Arc::new(config);
         let manager = manager::Manager::new(
             Arc::clone(&config),
@@ -176,7 +178,7 @@ impl Daemon {
             let run = move || capture_thread::run(ring, pipeline, &stop);
             thread::Builder::new().name("capture".into()).spawn(run).map_err(|e| thread("the capture thread", e))?
         };
-        Ok(Self { exposition, status, stop, programs, manager, capture, tracing: spans })
+        Ok(Self { exposition, status, stop, programs, manager, capture, tracing: spans, sample_limit })
     }
 
     /// Serves until a signal comes. Yields the deadline of the shutdown.
@@ -189,7 +191,11 @@ impl Daemon {
         let server = server::Server::new(
             Arc::clone(&self.exposition),
             Arc::clone(&self.status) as Arc<dyn server::Status>,
-            server::Limits { shutdown_timeout: Duration::from_millis(500), ..server::Limits::default() },
+            server::Limits {
+                shutdown_timeout: Duration::from_millis(500),
+                samples: self.sample_limit,
+                ..server::Limits::default()
+            },
         );
         runtime.block_on(async {
             let signals = |source| DaemonError::Thread { what: "signal handling", source };
@@ -209,7 +215,7 @@ impl Daemon {
     }
 
     fn stop(self, deadline: Instant) {
-        let Self { exposition: _, status: _, stop: _, programs, manager, capture, tracing } = self;
+        let Self { programs, manager, capture, tracing, .. } = self;
         // The capture thread takes what the ring still holds; spans of that are exported below.
         let _ = capture.join();
         let left = |most: Duration| deadline.saturating_duration_since(Instant::now()).min(most);

@@ -7,11 +7,14 @@
 //! <https://github.com/prometheus/OpenMetrics/blob/v1.0.0/specification/OpenMetrics.md>. Created timestamps, which are
 //! optional, are left out.
 
+use super::fragment::Fragment;
 use super::labels::{Labels, escape};
 use super::output::Output;
+use super::scrape::Scrape;
 use crate::contract::{Bounds, Family, Kind};
+use rustc_hash::FxHasher;
 use std::collections::HashSet;
-use std::hash::{DefaultHasher, Hash as _, Hasher as _};
+use std::hash::{Hash as _, Hasher as _};
 
 /// Exposition format.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -96,14 +99,65 @@ pub struct Encoder<'a> {
     format: Format,
     /// Hashes of the names written, and of the names under which they were written.
     seen: &'a mut HashSet<u64>,
+    scrape: &'a Scrape,
+    /// Where each family is, for a fragment.
+    notes: Option<&'a mut Vec<Written>>,
     dropped: u64,
+    samples: u64,
+    over_limit: u64,
+}
+
+/// A family in the text of a fragment.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Written {
+    /// Hashes of its name and of the name under which it was written.
+    names: [u64; 2],
+    /// Where its text begins; it ends where the next begins.
+    start: usize,
+    /// Samples in it.
+    samples: u64,
 }
 
 impl<'a> Encoder<'a> {
     /// Begins an exposition; `seen` is cleared, and kept by the caller for its memory.
-    pub(super) fn new(out: &'a mut Output, seen: &'a mut HashSet<u64>, format: Format) -> Self {
+    pub(super) fn new(out: &'a mut Output, seen: &'a mut HashSet<u64>, format: Format, scrape: &'a Scrape) -> Self {
         seen.clear();
-        Self { out, format, seen, dropped: 0 }
+        Self { out, format, seen, scrape, notes: None, dropped: 0, samples: 0, over_limit: 0 }
+    }
+
+    /// Has the place of each family noted.
+    pub(super) fn note(&mut self, notes: &'a mut Vec<Written>) {
+        self.notes = Some(notes);
+    }
+
+    /// What the scrape wants.
+    #[must_use]
+    pub fn scrape(&self) -> &'a Scrape {
+        self.scrape
+    }
+
+    /// Samples left out because the scrape had reached its limit.
+    #[must_use]
+    pub fn over_limit(&self) -> u64 {
+        self.over_limit
+    }
+
+    /// Takes over the families of a fragment of the same format; those whose name was written before are dropped and
+    /// counted.
+    pub fn absorb(&mut self, fragment: &Fragment) {
+        let (written, text) = fragment.parts();
+        for (at, family) in written.iter().enumerate() {
+            let end = written.get(at + 1).map_or(text.len(), |next| next.start);
+            if self.samples + family.samples > self.scrape.sample_limit {
+                self.over_limit += family.samples;
+            } else if self.seen.insert(family.names[0]) && self.seen.insert(family.names[1]) {
+                self.samples += family.samples;
+                self.out.buffer.extend_from_slice(&text[family.start..end]);
+                self.out.spill();
+            } else {
+                self.dropped += 1;
+            }
+        }
     }
 
     /// The format being written: exemplars need only be gathered for OpenMetrics.
@@ -131,6 +185,10 @@ impl<'a> Encoder<'a> {
             }
         }
         let state = if self.seen.insert(hash(("base", base))) && first {
+            if let Some(notes) = &mut self.notes {
+                let names = [hash(("", family.name)), hash(("base", base))];
+                notes.push(Written { names, start: self.out.buffer.len(), samples: 0 });
+            }
             State::Head
         } else {
             self.dropped += 1;
@@ -148,8 +206,9 @@ impl<'a> Encoder<'a> {
     }
 }
 
+/// Not keyed: names of families are the daemon's own, or those of files that the operator owns.
 fn hash(name: (&str, &str)) -> u64 {
-    let mut hasher = DefaultHasher::new();
+    let mut hasher = FxHasher::default();
     name.hash(&mut hasher);
     hasher.finish()
 }
@@ -255,8 +314,19 @@ impl Samples<'_, '_> {
         self.encoder.out.spill();
     }
 
-    /// Writes the head if that is still to be done; false where the family is dropped.
+    /// Writes the head if that is still to be done; false where the family is dropped or the limit is reached.
     fn ready(&mut self) -> bool {
+        if self.state == State::Dropped {
+            return false;
+        }
+        if self.encoder.samples >= self.encoder.scrape.sample_limit {
+            self.encoder.over_limit += 1;
+            return false;
+        }
+        self.encoder.samples += 1;
+        if let Some(written) = self.encoder.notes.as_mut().and_then(|notes| notes.last_mut()) {
+            written.samples += 1;
+        }
         if self.state == State::Head {
             self.state = State::Samples;
             let Family { help, unit, .. } = *self.family;

@@ -54,6 +54,28 @@ impl Labels for &LabelSet {
     }
 }
 
+/// Labels that are text already, as [`Written::append`] writes them.
+#[derive(Clone, Copy, Debug)]
+pub struct Written<'t>(pub &'t [u8]);
+
+impl Labels for Written<'_> {
+    fn write(&self, _names: &[&str], out: &mut Vec<u8>) {
+        out.extend_from_slice(self.0);
+    }
+}
+
+impl Written<'_> {
+    /// Appends `name="value",…` of the pairs to `out`, for later use.
+    pub fn append<'a>(pairs: impl IntoIterator<Item = (&'a str, &'a str)>, out: &mut Vec<u8>) {
+        for (i, (name, value)) in pairs.into_iter().enumerate() {
+            if i > 0 {
+                out.push(b',');
+            }
+            write_label(name, value, out);
+        }
+    }
+}
+
 fn write_label(name: &str, value: &str, out: &mut Vec<u8>) {
     out.extend_from_slice(name.as_bytes());
     out.extend_from_slice(b"=\"");

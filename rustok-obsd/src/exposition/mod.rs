@@ -6,12 +6,14 @@
 
 mod bind;
 mod encoder;
+mod fragment;
 mod labels;
 mod negotiate;
 mod output;
 #[cfg(test)]
 pub(crate) mod parse;
 mod registry;
+mod scrape;
 pub mod server;
 mod stall;
 #[cfg(test)]
@@ -19,13 +21,20 @@ mod tests;
 
 pub use bind::{BindError, bind};
 pub use encoder::{Encoder, Exemplar, Format, HistogramValue, Samples, Value};
-pub use labels::{LabelSet, Labels};
+pub use fragment::Fragment;
+pub use labels::{LabelSet, Labels, Written as WrittenLabels};
 pub use negotiate::{accepts_gzip, format as negotiate_format};
 pub use output::Output;
-pub use registry::{Exposition, Rendered, Scratch, to_text};
+pub use registry::{Exposition, Rendered, Scratch, to_text, to_text_of};
+pub use scrape::{Part, QueryError, Scrape, Selection};
 
 /// A source of metrics.
 pub trait Collect {
     /// Writes the source's families, each once and whole. Called for every scrape, possibly by several threads at once.
     fn collect(&self, out: &mut Encoder<'_>);
+
+    /// Its names in `collect[]` and `exclude[]` beside that of its part: those of its collectors that are on.
+    fn names(&self) -> Vec<&'static str> {
+        Vec::new()
+    }
 }

@@ -4,6 +4,7 @@
 //! Costs: a handful of allocations per scrape, none per sample; scratch buffers come from a small pool.
 
 use super::encoder::{Encoder, Format, HistogramValue, Value};
+use super::scrape::{Part, Scrape};
 use super::{Collect, Output};
 use crate::contract::own;
 use axum::body::Bytes;
@@ -20,7 +21,7 @@ const KEPT: usize = 2;
 
 /// The registered sources.
 pub struct Exposition {
-    sources: Mutex<Arc<[Source]>>,
+    sources: Mutex<Arc<[(Part, Source)]>>,
     pool: Arc<Mutex<Vec<Scratch>>>,
     scrapes: Scrapes,
 }
@@ -48,6 +49,7 @@ struct Scrapes {
     buckets: [AtomicU64; SCRAPE_BOUNDS + 1],
     sum_ns: AtomicU64,
     dropped: AtomicU64,
+    over_limit: AtomicU64,
 }
 
 const SCRAPE_BOUNDS: usize = own::SCRAPE.values.len();
@@ -72,36 +74,52 @@ impl Exposition {
             buckets: [const { AtomicU64::new(0) }; SCRAPE_BOUNDS + 1],
             sum_ns: AtomicU64::new(0),
             dropped: AtomicU64::new(0),
+            over_limit: AtomicU64::new(0),
         };
         Self { sources: Mutex::new(Arc::new([])), pool: Arc::default(), scrapes }
     }
 
     /// Adds a source; it is collected from the next scrape on.
-    pub fn register(&self, source: Source) {
+    pub fn register(&self, part: Part, source: Source) {
         let mut sources = lock(&self.sources);
-        *sources = sources.iter().cloned().chain([source]).collect();
+        *sources = sources.iter().cloned().chain([(part, source)]).collect();
     }
 
-    /// Renders all sources into pooled memory. Blocks while it collects: not for an async thread.
+    /// What `collect[]` and `exclude[]` may name: the parts that have a source, and the collectors that are on.
     #[must_use]
-    pub fn render(&self, format: Format, gzip: bool) -> Rendered {
+    pub fn names(&self) -> Vec<&'static str> {
+        let sources = Arc::clone(&lock(&self.sources));
+        let mut names: Vec<_> = sources.iter().flat_map(|(_, source)| source.names()).collect();
+        let parts = sources.iter().map(|(part, _)| *part).filter(|part| ![Part::Node, Part::Itself].contains(part));
+        names.extend(parts.map(Part::name));
+        names.sort_unstable();
+        names.dedup();
+        names
+    }
+
+    /// Renders what a scrape wants into pooled memory. Blocks while it collects: not for an async thread.
+    #[must_use]
+    pub fn render(&self, scrape: &Scrape, format: Format, gzip: bool) -> Rendered {
         let mut scratch = lock(&self.pool).pop().unwrap_or_default();
-        self.render_into(&mut scratch, format, gzip);
+        self.render_into(&mut scratch, scrape, format, gzip);
         let body = Body { scratch: Some(scratch), pool: Arc::clone(&self.pool) };
         Rendered { body: Bytes::from_owner(body), format }
     }
 
-    /// Renders all sources into memory of the caller and gives the body.
-    pub fn render_into<'s>(&self, scratch: &'s mut Scratch, format: Format, gzip: bool) -> &'s [u8] {
+    /// Renders what a scrape wants into memory of the caller and gives the body.
+    pub fn render_into<'s>(&self, scratch: &'s mut Scratch, scrape: &Scrape, format: Format, gzip: bool) -> &'s [u8] {
         let start = Instant::now();
         let sources = Arc::clone(&lock(&self.sources));
         scratch.output.begin(gzip);
-        let mut encoder = Encoder::new(&mut scratch.output, &mut scratch.seen, format);
-        for source in sources.iter() {
+        let mut encoder = Encoder::new(&mut scratch.output, &mut scratch.seen, format, scrape);
+        for (_, source) in sources.iter().filter(|(part, _)| scrape.wants_part(*part)) {
             source.collect(&mut encoder);
         }
         self.scrapes.dropped.fetch_add(encoder.dropped(), Ordering::Relaxed);
-        self.scrapes.collect(&mut encoder);
+        self.scrapes.over_limit.fetch_add(encoder.over_limit(), Ordering::Relaxed);
+        if scrape.wants_part(Part::App) {
+            self.scrapes.collect(&mut encoder);
+        }
         encoder.finish();
         let body = scratch.output.finish();
         self.scrapes.rendered(start.elapsed());
@@ -140,6 +158,7 @@ impl Collect for Scrapes {
         let histogram = HistogramValue { bounds: &own::SCRAPE, buckets: &buckets, sum, exemplars: &[] };
         out.family(&own::SCRAPE_DURATION).put_histogram([], &histogram);
         out.family(&own::FAMILIES_DROPPED).put([], self.dropped.load(Ordering::Relaxed));
+        out.family(&own::SAMPLES_OVER_LIMIT).put([], self.over_limit.load(Ordering::Relaxed));
     }
 }
 
@@ -167,9 +186,15 @@ impl Drop for Body {
 /// Renders one source alone, for tests.
 #[must_use]
 pub fn to_text(source: &dyn Collect, format: Format) -> String {
+    to_text_of(source, &Scrape::default(), format)
+}
+
+/// Renders what a scrape wants of one source, for tests.
+#[must_use]
+pub fn to_text_of(source: &dyn Collect, scrape: &Scrape, format: Format) -> String {
     let mut scratch = Scratch::default();
     scratch.output.begin(false);
-    let mut encoder = Encoder::new(&mut scratch.output, &mut scratch.seen, format);
+    let mut encoder = Encoder::new(&mut scratch.output, &mut scratch.seen, format, scrape);
     source.collect(&mut encoder);
     encoder.finish();
     String::from_utf8_lossy(scratch.output.finish()).into_owned()

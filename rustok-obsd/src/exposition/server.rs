@@ -1,4 +1,4 @@
-//! The HTTP server: `/metrics`, `/healthz`, `/readyz`, `/status`, and an index.
+//! The HTTP server: `/metrics` and its parts, `/healthz`, `/readyz`, `/status`, and an index.
 //!
 //! Reads: an [`Exposition`] and a [`Status`]. Yields: answers. Costs: one task per connection; a scrape is rendered on a
 //! blocking thread, so that neither collectors that read files nor compression hold up the async runtime, and nothing
@@ -7,11 +7,12 @@
 //! Bounds: connections, concurrent scrapes (then 503 with `Retry-After`), the time that a request head may take, its size,
 //! and the time that a client may let an answer stand still. There is no authentication: hence loopback by default.
 
+use super::scrape::{Part, Scrape};
 use super::stall::Stall;
 use super::{Exposition, accepts_gzip, negotiate_format};
 use axum::Router;
 use axum::body::Body;
-use axum::extract::State;
+use axum::extract::{RawQuery, State};
 use axum::http::{HeaderMap, HeaderName, HeaderValue, StatusCode, header};
 use axum::response::{IntoResponse, Response};
 use axum::routing::get;
@@ -21,7 +22,7 @@ use hyper_util::service::TowerToHyperService;
 use std::future::Future;
 use std::pin::pin;
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::{Semaphore, watch};
 use tokio::task::JoinSet;
@@ -47,6 +48,8 @@ pub struct Limits {
     pub connections: usize,
     /// Scrapes being rendered; more get 503.
     pub scrapes: usize,
+    /// Samples of one answer; more are left out and counted.
+    pub samples: u64,
     /// Time for a request head to arrive, also the life of an idle connection.
     pub head_timeout: Duration,
     /// Time that an answer may stand still because the client does not read.
@@ -62,6 +65,7 @@ impl Default for Limits {
         Self {
             connections: 64,
             scrapes: 4,
+            samples: u64::MAX,
             head_timeout: Duration::from_secs(10),
             stall_timeout: Duration::from_secs(10),
             head_bytes: 16 * 1024,
@@ -152,9 +156,13 @@ fn prepare(stream: TcpStream, limits: &Limits) -> Stall {
 }
 
 fn router(server: Arc<Server>) -> Router {
-    Router::new()
+    Part::PATHS
+        .into_iter()
+        .fold(Router::new(), |router, (path, part)| {
+            let scrape = move |server, query, headers| metrics(part, server, query, headers);
+            router.route(path, get(scrape))
+        })
         .route("/", get(index))
-        .route("/metrics", get(metrics))
         .route("/healthz", get(async || "ok\n"))
         .route("/readyz", get(ready))
         .route("/status", get(status))
@@ -162,9 +170,14 @@ fn router(server: Arc<Server>) -> Router {
         .with_state(server)
 }
 
+/// How long the scraper waits, seconds.
+const SCRAPE_TIMEOUT: HeaderName = HeaderName::from_static("x-prometheus-scrape-timeout-seconds");
+
 async fn index() -> impl IntoResponse {
     let page = "<!doctype html><html lang=en><meta charset=utf-8><title>rustok-obsd</title><h1>rustok-obsd</h1>\
-        <ul><li><a href=metrics>/metrics</a> for Prometheus<li><a href=status>/status</a> as JSON\
+        <ul><li><a href=metrics>/metrics</a> for Prometheus; its parts:\
+        <a href=metrics/node>/metrics/node</a> <a href=metrics/cadvisor>/metrics/cadvisor</a>\
+        <a href=metrics/process>/metrics/process</a> <a href=metrics/app>/metrics/app</a><li><a href=status>/status</a> as JSON\
         <li><a href=readyz>/readyz</a><li><a href=healthz>/healthz</a></ul></html>\n";
     ([(header::CONTENT_TYPE, "text/html; charset=utf-8")], page)
 }
@@ -181,7 +194,19 @@ async fn status(State(server): State<Arc<Server>>) -> impl IntoResponse {
     ([(header::CONTENT_TYPE, "application/json"), (header::CACHE_CONTROL, "no-store")], body)
 }
 
-async fn metrics(State(server): State<Arc<Server>>, headers: HeaderMap) -> Response {
+async fn metrics(
+    part: Option<Part>,
+    State(server): State<Arc<Server>>,
+    RawQuery(query): RawQuery,
+    headers: HeaderMap,
+) -> Response {
+    let mut scrape = Scrape { part, sample_limit: server.limits.samples, ..Scrape::default() };
+    scrape.set_timeout(Instant::now(), values(&headers, SCRAPE_TIMEOUT).next());
+    if let Some(query) = query.filter(|query| !query.is_empty())
+        && let Err(error) = scrape.set_query(&query, &server.exposition.names())
+    {
+        return (StatusCode::BAD_REQUEST, format!("{error}\n")).into_response();
+    }
     let Ok(permit) = Arc::clone(&server.scrapes).try_acquire_owned() else {
         server.exposition.busy();
         let body = "too many scrapes at once; the next may come in a second\n";
@@ -191,7 +216,7 @@ async fn metrics(State(server): State<Arc<Server>>, headers: HeaderMap) -> Respo
     let gzip = accepts_gzip(values(&headers, header::ACCEPT_ENCODING));
     let exposition = Arc::clone(&server.exposition);
     let rendered = tokio::task::spawn_blocking(move || {
-        let rendered = exposition.render(format, gzip);
+        let rendered = exposition.render(&scrape, format, gzip);
         drop(permit);
         rendered
     });

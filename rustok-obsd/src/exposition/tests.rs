@@ -144,13 +144,13 @@ proptest! {
 #[test]
 fn a_second_source_of_a_family_is_left_out_and_counted() {
     let exposition = Exposition::new();
-    exposition.register(Arc::new(Golden));
-    exposition.register(Arc::new(Golden));
+    exposition.register(Part::App, Arc::new(Golden));
+    exposition.register(Part::App, Arc::new(Golden));
     for format in [Format::Text, Format::OpenMetrics] {
-        let rendered = exposition.render(format, false);
+        let rendered = exposition.render(&Scrape::default(), format, false);
         parse(std::str::from_utf8(&rendered.body).unwrap(), format == Format::OpenMetrics).check();
     }
-    let rendered = exposition.render(Format::Text, false);
+    let rendered = exposition.render(&Scrape::default(), Format::Text, false);
     let parsed = parse(std::str::from_utf8(&rendered.body).unwrap(), false);
     // Nine families, three renderings.
     assert_eq!(parsed.sum("rustok_obsd_exposition_families_dropped_total", &[]), 27.0);
@@ -197,15 +197,15 @@ fn everything() -> Exposition {
     let own_metrics: Arc<SelfMetrics> = Arc::new(SelfMetrics::new(build));
     let (mut recorder, http_metrics) = HttpRecorder::new(Limits::default());
     crate::contract::tests::fill(&mut recorder);
-    exposition.register(own_metrics);
-    exposition.register(http_metrics);
+    exposition.register(Part::App, own_metrics);
+    exposition.register(Part::App, http_metrics);
     let (mut recorder, database_metrics) = DatabaseRecorder::new(Settings::default());
     database::tests::fill(&mut recorder);
-    exposition.register(database_metrics);
-    let rendered = exposition.render(Format::Text, false);
+    exposition.register(Part::App, database_metrics);
+    let rendered = exposition.render(&Scrape::default(), Format::Text, false);
     let parsed = parse(std::str::from_utf8(&rendered.body).unwrap(), false);
     let written = families().map(|family| family.name).filter(|name| parsed.types.contains_key(*name)).collect();
-    exposition.register(Arc::new(Rest(written)));
+    exposition.register(Part::App, Arc::new(Rest(written)));
     exposition
 }
 
@@ -213,7 +213,7 @@ fn everything() -> Exposition {
 fn every_family_of_the_catalogue_renders_and_the_recorders_write_most_of_them() {
     let exposition = everything();
     for format in [Format::Text, Format::OpenMetrics] {
-        let rendered = exposition.render(format, false);
+        let rendered = exposition.render(&Scrape::default(), format, false);
         let parsed = parse(std::str::from_utf8(&rendered.body).unwrap(), format == Format::OpenMetrics);
         parsed.check();
         assert_eq!(parsed.types.len(), families().count());
@@ -222,7 +222,7 @@ fn every_family_of_the_catalogue_renders_and_the_recorders_write_most_of_them() 
     let database = [database::RUSTOK, database::OTEL, database::REQUESTS, database::OWN].into_iter().flatten();
     let all = http::RUSTOK.iter().chain(http::OTEL).chain([&own::EXCHANGES, &own::ROUTES, &own::SPANS]);
     for family in all.chain(database) {
-        let rendered = exposition.render(Format::Text, false);
+        let rendered = exposition.render(&Scrape::default(), Format::Text, false);
         let text = std::str::from_utf8(&rendered.body).unwrap();
         let head = format!("# TYPE {} {}\n", family.name, family.kind.text());
         let sample = text.split_once(&head).expect("the family is there").1.lines().next().unwrap();
@@ -244,7 +244,7 @@ fn promtool_finds_nothing_to_criticise() {
             return skip("promtool_finds_nothing_to_criticise", &format!("promtool does not start: {error}"));
         }
     };
-    let rendered = everything().render(Format::Text, false);
+    let rendered = everything().render(&Scrape::default(), Format::Text, false);
     child.stdin.take().unwrap().write_all(&rendered.body).unwrap();
     let output = child.wait_with_output().unwrap();
     let said = [output.stdout, output.stderr].map(|bytes| String::from_utf8_lossy(&bytes).into_owned()).concat();
@@ -284,9 +284,10 @@ fn a_gzip_body_is_the_plain_body_compressed_also_beyond_one_chunk_and_in_reused_
         let plain = to_text(&source, Format::Text);
         let mut output = Output::default();
         let mut seen = std::collections::HashSet::new();
+        let scrape = Scrape::default();
         for _ in 0..2 {
             output.begin(true);
-            let mut encoder = Encoder::new(&mut output, &mut seen, Format::Text);
+            let mut encoder = Encoder::new(&mut output, &mut seen, Format::Text, &scrape);
             source.collect(&mut encoder);
             encoder.finish();
             let body = output.finish();

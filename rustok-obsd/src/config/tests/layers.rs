@@ -25,6 +25,8 @@ fn samples(key: &Key) -> [(String, String); 3] {
         Slot::Ports(_) => ["1", "2", "3"].map(|port| (port.into(), format!("[{port}]"))),
         Slot::Probes(_) => ["sqlx", "tasks", "results"].map(|name| (name.into(), format!("[\"{name}\"]"))),
         Slot::Modules(_) => ["/a=a", "/a=b", "/a=c"].map(quoted),
+        Slot::Names(_) => ["stat", "loadavg", "meminfo"].map(|name| (name.into(), format!("[\"{name}\"]"))),
+        Slot::Pattern(_) => ["a.*", "b+", "c"].map(quoted),
         Slot::Text(_) | Slot::Headers(_) | Slot::Attributes(_) => ["a=1", "a=2", "a=3"].map(quoted),
     }
 }
@@ -39,7 +41,7 @@ fn value(config: &mut Config, key: &Key) -> String {
 
 #[test]
 fn for_every_key_the_environment_wins_over_the_file_and_the_flag_over_both() {
-    for key in KEYS {
+    for key in KEYS.iter() {
         let [file, variable, flag] = samples(key);
         let toml = format!("{} = {}", key.path, file.1);
         let alone: Vec<String> = [&file, &variable, &flag]

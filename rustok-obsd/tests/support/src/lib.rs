@@ -31,8 +31,10 @@ mod http;
 mod jaeger;
 mod postgres;
 mod prometheus;
+mod scraped;
 #[cfg(feature = "sink")]
 mod sink;
+pub mod ttar;
 
 use std::fmt;
 use std::io::Write as _;
@@ -46,6 +48,7 @@ pub use http::{Response, http_get, http_get_with};
 pub use jaeger::Jaeger;
 pub use postgres::{Postgres, Statement, Tls};
 pub use prometheus::{Prometheus, promtool_check_metrics};
+pub use scraped::{LabelMap, Scraped, ScrapedFamily};
 #[cfg(feature = "sink")]
 pub use sink::{Attributes, Link, Sink, Span, SpanKind};
 

@@ -1,0 +1,33 @@
+//! Families encoded apart from the exposition, for collectors that may not come back in time.
+//!
+//! Reads: what a collector writes. Yields: text that an [`Encoder`] takes over, family by family. Costs: one copy of the
+//! text; the memory is kept by who keeps the fragment.
+
+use super::Encoder;
+use super::encoder::Written;
+use super::{Format, Output, Scrape};
+use std::collections::HashSet;
+
+/// Text of whole families.
+#[derive(Default)]
+pub struct Fragment {
+    output: Output,
+    seen: HashSet<u64>,
+    written: Vec<Written>,
+}
+
+impl Fragment {
+    /// Drops what was there and has `write` write anew.
+    pub fn record<R>(&mut self, scrape: &Scrape, format: Format, write: impl FnOnce(&mut Encoder<'_>) -> R) -> R {
+        self.output.begin(false);
+        self.written.clear();
+        let mut encoder = Encoder::new(&mut self.output, &mut self.seen, format, scrape);
+        encoder.note(&mut self.written);
+        write(&mut encoder)
+    }
+
+    /// The families and the text that holds them.
+    pub(super) fn parts(&self) -> (&[Written], &[u8]) {
+        (&self.written, self.output.body())
+    }
+}

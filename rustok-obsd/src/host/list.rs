@@ -1,0 +1,42 @@
+//! The collectors: name, whether on by default, how each is made.
+
+use super::{Collector, Settings};
+use super::{loadavg, meminfo, stat};
+use crate::contract::Family;
+
+/// One collector.
+pub struct Entry {
+    /// Its name, node_exporter's.
+    pub name: &'static str,
+    /// Whether node_exporter has it on by default.
+    pub default: bool,
+    /// Whether it may block for long: then it runs on a thread of the pool.
+    pub blocks: bool,
+    /// Makes it.
+    pub make: Make,
+    /// Its families; those whose names the kernel gives are not among them.
+    pub families: &'static [Family<'static>],
+}
+
+type Make = fn(&Settings) -> Box<dyn Collector>;
+
+const fn entry(name: &'static str, default: bool, make: Make, families: &'static [Family<'static>]) -> Entry {
+    Entry { name, default, blocks: false, make, families }
+}
+
+/// One that asks hardware, file servers or other programs.
+#[expect(dead_code, reason = "collectors follow")]
+const fn blocking(name: &'static str, default: bool, make: Make, families: &'static [Family<'static>]) -> Entry {
+    Entry { name, default, blocks: true, make, families }
+}
+
+const ON: bool = true;
+#[expect(dead_code, reason = "collectors follow")]
+const OFF: bool = false;
+
+/// All collectors, by name.
+pub static COLLECTORS: &[Entry] = &[
+    entry("loadavg", ON, loadavg::make, loadavg::FAMILIES),
+    entry("meminfo", ON, meminfo::make, meminfo::FAMILIES),
+    entry("stat", ON, stat::make, stat::FAMILIES),
+];

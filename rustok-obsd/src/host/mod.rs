@@ -1,0 +1,85 @@
+//! Metrics of the host, by node_exporter's names, types, labels, HELP texts, filters and formulas (1.12).
+//!
+//! Reads: procfs, sysfs, netlink and system calls, below the configured paths. Yields: one [`Collect`] source ([`Host`]) of
+//! all collectors that are on. Costs: per scrape one `pread` for most files, which stay open; nothing is done between
+//! scrapes. What may block runs on threads of its own ([`pool`]) and costs, if it does, its own series only.
+//!
+//! One file per collector. [`list`] names them all.
+//!
+//! [`Collect`]: crate::exposition::Collect
+
+mod bag;
+mod error;
+pub mod family;
+mod kept;
+mod list;
+pub mod pool;
+mod set;
+pub mod text;
+
+mod loadavg;
+mod meminfo;
+mod stat;
+
+use crate::config::{Config, Paths, collector::Collectors};
+use crate::exposition::Encoder;
+use std::path::PathBuf;
+use std::time::Instant;
+
+pub use bag::Bag;
+pub use error::CollectError;
+pub use kept::{KeptFile, attribute, number, read_all, read_once};
+pub use list::{COLLECTORS, Entry};
+pub use set::{FAILURES, FAMILIES, Host};
+
+/// What collectors are made from.
+#[derive(Clone, Debug, Default)]
+pub struct Settings {
+    /// Where the host's file systems are.
+    pub paths: Paths,
+    /// Options.
+    pub options: Collectors,
+}
+
+impl Settings {
+    /// Of the configuration.
+    #[must_use]
+    pub fn new(config: &Config) -> Self {
+        Self { paths: config.path.clone(), options: config.collector.clone() }
+    }
+
+    /// A path below procfs.
+    #[must_use]
+    pub fn procfs(&self, path: &str) -> PathBuf {
+        self.paths.procfs.join(path)
+    }
+
+    /// A path below sysfs.
+    #[must_use]
+    pub fn sysfs(&self, path: &str) -> PathBuf {
+        self.paths.sysfs.join(path)
+    }
+
+    /// A file below procfs that stays open.
+    #[must_use]
+    pub fn kept_procfs(&self, path: &str) -> KeptFile {
+        KeptFile::new(self.procfs(path))
+    }
+}
+
+/// What a collector needs beside its own state.
+pub struct Context<'a> {
+    /// When its result must be there.
+    pub deadline: Instant,
+    /// Threads for what may block.
+    pub pool: &'a pool::Pool,
+}
+
+/// Reads one thing of the host and writes its families.
+pub trait Collector: Send {
+    /// Writes what is there now. What was written before an error stays.
+    ///
+    /// # Errors
+    /// The reason; [`CollectError::NoData`] where this host has nothing of the kind.
+    fn collect(&mut self, context: &Context<'_>, out: &mut Encoder<'_>) -> Result<(), CollectError>;
+}

@@ -1,0 +1,276 @@
+//! Threads for what may not come back: a system call into a dead file server, a driver that waits for its hardware.
+//!
+//! Reads: jobs. Yields: their results, of those that end in time ([`Pool::run`]). Costs: one wake-up of one thread where
+//! nothing is stuck; a further thread for each job that does not return, up to a bound; idle threads end after a while.
+
+use std::collections::VecDeque;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::mpsc::{self, RecvTimeoutError};
+use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
+use std::thread;
+use std::time::{Duration, Instant};
+
+/// Without a result for so long, another thread goes on with the rest.
+const PATIENCE: Duration = Duration::from_millis(20);
+/// An idle thread ends after this time: longer than the usual time between two scrapes.
+const IDLE: Duration = Duration::from_secs(90);
+/// Jobs run shallow code; the kernel gives memory only to the pages that are touched.
+const STACK: usize = 256 * 1024;
+
+type Job = Box<dyn FnOnce() + Send>;
+
+/// The threads. Clones share them.
+#[derive(Clone)]
+pub struct Pool {
+    shared: Arc<Shared>,
+}
+
+struct Shared {
+    jobs: Mutex<VecDeque<Job>>,
+    ready: Condvar,
+    idle: AtomicUsize,
+    threads: AtomicUsize,
+    most: usize,
+}
+
+impl Pool {
+    /// Up to `most` threads; none is started yet.
+    #[must_use]
+    pub fn new(most: usize) -> Self {
+        let (idle, threads) = (AtomicUsize::new(0), AtomicUsize::new(0));
+        Self { shared: Arc::new(Shared { jobs: Mutex::default(), ready: Condvar::new(), idle, threads, most }) }
+    }
+
+    /// Threads that are there.
+    #[must_use]
+    pub fn threads(&self) -> usize {
+        self.shared.threads.load(Ordering::Relaxed)
+    }
+
+    /// Does `work` with each item, one after the other, until `deadline`; an item that takes long does not hold up the
+    /// others. Yields the results in the order in which they came; an item without one was not finished, and goes on
+    /// in its thread if it had begun.
+    pub fn run<T, R>(
+        &self,
+        items: impl IntoIterator<Item = T>,
+        deadline: Instant,
+        work: impl Fn(T) -> R + Send + Sync + 'static,
+    ) -> Vec<R>
+    where
+        T: Send + 'static,
+        R: Send + 'static,
+    {
+        self.start(items, work).finish(self, deadline)
+    }
+
+    /// The same in two steps, so that the caller can do other things meanwhile.
+    pub fn start<T, R>(
+        &self,
+        items: impl IntoIterator<Item = T>,
+        work: impl Fn(T) -> R + Send + Sync + 'static,
+    ) -> Running<R>
+    where
+        T: Send + 'static,
+        R: Send + 'static,
+    {
+        let queue: Arc<Mutex<VecDeque<T>>> = Arc::new(Mutex::new(items.into_iter().collect()));
+        let open = lock(&queue).len();
+        let (results, arrived) = mpsc::channel();
+        let (queued, work) = (Arc::clone(&queue), Arc::new(work));
+        let worker = move || -> Job {
+            let (queue, work, results) = (Arc::clone(&queued), Arc::clone(&work), results.clone());
+            Box::new(move || {
+                // The lock must not be held while the work is done.
+                while let Some(item) = { lock(&queue).pop_front() } {
+                    if results.send(work(item)).is_err() {
+                        return;
+                    }
+                }
+            })
+        };
+        let left = Box::new(move |abandon: bool| {
+            let mut queue = lock(&queue);
+            if abandon {
+                queue.clear();
+            }
+            queue.len()
+        });
+        let mut running = Running { arrived, open, worker: Box::new(worker), left };
+        if open > 0 && !self.submit((running.worker)()) {
+            running.open = 0;
+        }
+        running
+    }
+
+    /// Hands a job to an idle thread or a new one; false where neither is to be had.
+    fn submit(&self, job: Job) -> bool {
+        let shared = &self.shared;
+        let mut jobs = lock(&shared.jobs);
+        if shared.idle.load(Ordering::Relaxed) > jobs.len() {
+            jobs.push_back(job);
+            shared.ready.notify_one();
+            return true;
+        }
+        if shared.threads.load(Ordering::Relaxed) >= shared.most {
+            return false;
+        }
+        jobs.push_back(job);
+        drop(jobs);
+        shared.threads.fetch_add(1, Ordering::Relaxed);
+        let thread = { Arc::clone(shared) };
+        match thread::Builder::new().name("collector".into()).stack_size(STACK).spawn(move || serve(&thread)) {
+            Ok(_) => true,
+            Err(error) => {
+                shared.threads.fetch_sub(1, Ordering::Relaxed);
+                // It is the only one that nobody took: submitting happens under the scrape's own control.
+                lock(&shared.jobs).pop_back();
+                tracing::warn!(
+                    "cannot start a thread for collectors: {error}; raise the limit of processes (ulimit -u)"
+                );
+                false
+            }
+        }
+    }
+}
+
+/// A run under way.
+pub struct Running<R> {
+    arrived: mpsc::Receiver<R>,
+    open: usize,
+    worker: Box<dyn FnMut() -> Job>,
+    /// Items that nobody has begun; drops them if told so.
+    left: Box<dyn Fn(bool) -> usize>,
+}
+
+impl<R> Running<R> {
+    /// Waits for the results until `deadline`.
+    pub fn finish(mut self, pool: &Pool, deadline: Instant) -> Vec<R> {
+        let mut results = Vec::with_capacity(self.open);
+        while results.len() < self.open {
+            let left = deadline.saturating_duration_since(Instant::now());
+            match self.arrived.recv_timeout(PATIENCE.min(left)) {
+                Ok(result) => results.push(result),
+                Err(RecvTimeoutError::Timeout) if !left.is_zero() => {
+                    if (self.left)(false) > 0 {
+                        pool.submit((self.worker)());
+                    }
+                }
+                Err(_) => break,
+            }
+        }
+        // What nobody has begun is not to begin when nobody waits for it any more.
+        (self.left)(true);
+        results
+    }
+}
+
+fn serve(shared: &Shared) {
+    loop {
+        let mut jobs = lock(&shared.jobs);
+        let job = match jobs.pop_front() {
+            Some(job) => job,
+            None => {
+                shared.idle.fetch_add(1, Ordering::Relaxed);
+                let until = Instant::now() + IDLE;
+                let job = loop {
+                    let left = until.saturating_duration_since(Instant::now());
+                    if let Some(job) = jobs.pop_front() {
+                        break Some(job);
+                    }
+                    if left.is_zero() {
+                        break None;
+                    }
+                    jobs = shared.ready.wait_timeout(jobs, left).unwrap_or_else(PoisonError::into_inner).0;
+                };
+                shared.idle.fetch_sub(1, Ordering::Relaxed);
+                match job {
+                    Some(job) => job,
+                    None => {
+                        shared.threads.fetch_sub(1, Ordering::Relaxed);
+                        return;
+                    }
+                }
+            }
+        };
+        drop(jobs);
+        // A job that panics has said so through the panic hook; its result never comes, which its run notices.
+        let _ = std::panic::catch_unwind(std::panic::AssertUnwindSafe(job));
+    }
+}
+
+/// A mutex whose content is valid after a panic of its holder.
+fn lock<T: ?Sized>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn soon(ms: u64) -> Instant {
+        Instant::now() + Duration::from_millis(ms)
+    }
+
+    #[test]
+    fn all_items_are_done_by_one_thread_where_none_is_slow() {
+        let pool = Pool::new(8);
+        for _ in 0..50 {
+            let mut results = pool.run(0..100, soon(5000), |item| item * 2);
+            results.sort_unstable();
+            assert_eq!(results, (0..100).map(|item| item * 2).collect::<Vec<_>>());
+        }
+        assert!(pool.threads() <= 2, "{}", pool.threads());
+        assert!(pool.run(Vec::<u8>::new(), soon(5000), |item| item).is_empty());
+    }
+
+    #[test]
+    fn stuck_items_cost_themselves_alone() {
+        let pool = Pool::new(8);
+        let (release, stuck) = mpsc::channel::<()>();
+        let stuck = Mutex::new(stuck);
+        let start = Instant::now();
+        let mut results = pool.run(0..20, soon(1000), move |item| {
+            if item % 10 == 3 {
+                let _ = lock(&stuck).recv();
+            }
+            item
+        });
+        results.sort_unstable();
+        assert_eq!(results.len(), 18, "{results:?}");
+        assert!(start.elapsed() >= Duration::from_millis(1000));
+        assert_eq!(pool.threads(), 3);
+        drop(release);
+    }
+
+    #[test]
+    fn a_pool_whose_threads_are_all_stuck_says_so_at_once_and_recovers() {
+        let pool = Pool::new(2);
+        let (release, stuck) = mpsc::channel::<()>();
+        let stuck = Arc::new(Mutex::new(stuck));
+        let wait = {
+            let stuck = Arc::clone(&stuck);
+            move |_| {
+                let _ = lock(&stuck).recv();
+            }
+        };
+        assert!(pool.run(0..5, soon(150), wait).is_empty());
+        assert!(pool.run(0..5, soon(60_000), |item| item).is_empty(), "no thread is to be had");
+        drop(release);
+        let until = soon(10_000);
+        while pool.run(0..3, soon(1000), |item| item).len() < 3 {
+            assert!(Instant::now() < until, "the threads are free again");
+            thread::sleep(Duration::from_millis(10));
+        }
+    }
+
+    #[test]
+    fn a_panic_loses_one_result() {
+        let pool = Pool::new(4);
+        let mut results = pool.run(0..6, soon(300), |item| {
+            assert_ne!(item, 2, "on purpose");
+            item
+        });
+        results.sort_unstable();
+        assert_eq!(results, [0, 1, 3, 4, 5]);
+    }
+}

@@ -1,0 +1,255 @@
+//! All collectors that are on, as one source of the exposition.
+//!
+//! Reads: the collectors. Yields: their families, then `node_scrape_collector_{duration_seconds,success}` and
+//! `rustok_obsd_collector_failures_total`. Costs: see the collectors; those that may block take one thread's wake-up together.
+//!
+//! What may block runs on the pool and writes a [`Fragment`]; the scrape takes over those that are there by its deadline.
+//! One that did not come back is not asked again until it does. An error is logged when it appears and when it goes.
+
+use super::pool::Pool;
+use super::{COLLECTORS, CollectError, Collector, Context, Entry, Settings};
+use crate::contract::own::own;
+use crate::contract::{Family, Kind};
+use crate::exposition::{Collect, Encoder, Format, Fragment, Scrape};
+use crate::host::family::gauge;
+use std::any::Any;
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::sync::atomic::{AtomicU8, AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::{Duration, Instant};
+
+/// Threads for what blocks.
+const THREADS: usize = 24;
+/// What is left of a scrape's time for the text, once the last collector was waited for.
+const MARGIN: Duration = Duration::from_millis(20);
+/// A collector that has been busy for so long in another scrape's behalf is not waited for.
+const STUCK: Duration = Duration::from_secs(1);
+
+const DURATION: Family<'static> =
+    gauge("node_scrape_collector_duration_seconds", &["collector"], "node_exporter: Duration of a collector scrape.");
+const SUCCESS: Family<'static> =
+    gauge("node_scrape_collector_success", &["collector"], "node_exporter: Whether a collector succeeded.");
+
+/// Failures of collectors.
+pub const FAILURES: Family<'static> = own(
+    "rustok_obsd_collector_failures_total",
+    Kind::Counter,
+    "",
+    &["collector", "reason"],
+    "Times that a collector of the host had an error, was late, or is a bug of ours (panic); no_data is none.",
+);
+
+/// The families of this file.
+pub const FAMILIES: &[Family<'static>] = &[DURATION, SUCCESS];
+
+/// The collectors that are on.
+pub struct Host {
+    slots: Vec<Arc<Slot>>,
+    pool: Pool,
+}
+
+struct Slot {
+    name: &'static str,
+    blocks: bool,
+    collector: Mutex<Box<dyn Collector>>,
+    /// A fragment whose memory can be used again.
+    spare: Mutex<Fragment>,
+    /// When the run under way began, ns since `epoch`; 0: none is.
+    busy_since: AtomicU64,
+    epoch: Instant,
+    /// error, late, panic.
+    failures: [AtomicU64; 3],
+    /// The outcome that was logged last.
+    logged: AtomicU8,
+}
+
+/// What became of one run.
+enum Outcome {
+    Fine,
+    NoData(String),
+    Failed(CollectError),
+    Late(CollectError),
+    Panicked(String),
+}
+
+impl Outcome {
+    fn of(result: Result<Result<(), CollectError>, Box<dyn Any + Send>>) -> Self {
+        match result {
+            Ok(Ok(())) => Self::Fine,
+            Ok(Err(CollectError::NoData(what))) => Self::NoData(what),
+            Ok(Err(error @ CollectError::Late(_))) => Self::Late(error),
+            Ok(Err(error)) => Self::Failed(error),
+            Err(panic) => {
+                let text = panic.downcast_ref::<&str>().map(ToString::to_string);
+                Self::Panicked(text.or_else(|| panic.downcast_ref::<String>().cloned()).unwrap_or_default())
+            }
+        }
+    }
+
+    fn code(&self) -> u8 {
+        match self {
+            Self::Fine => 0,
+            Self::NoData(_) => 1,
+            Self::Failed(_) => 2,
+            Self::Late(_) => 3,
+            Self::Panicked(_) => 4,
+        }
+    }
+}
+
+/// A run on the pool.
+struct Done {
+    slot: usize,
+    fragment: Fragment,
+    outcome: Outcome,
+    took: Duration,
+}
+
+fn lock<T: ?Sized>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+impl Host {
+    /// The collectors that `settings` has on. Names that are none were refused by the configuration.
+    #[must_use]
+    pub fn new(settings: &Settings) -> Self {
+        let options = &settings.options;
+        let named = |list: &[String], entry: &Entry| list.iter().any(|name| name == entry.name);
+        let on = |entry: &&Entry| {
+            let wanted = (entry.default && !options.disable_defaults) || named(&options.enable, entry);
+            wanted && !named(&options.disable, entry)
+        };
+        let slot = |entry: &Entry| {
+            Arc::new(Slot {
+                name: entry.name,
+                blocks: entry.blocks,
+                collector: Mutex::new((entry.make)(settings)),
+                spare: Mutex::default(),
+                busy_since: AtomicU64::new(0),
+                epoch: Instant::now(),
+                failures: [const { AtomicU64::new(0) }; 3],
+                logged: AtomicU8::new(0),
+            })
+        };
+        Self { slots: COLLECTORS.iter().filter(on).map(slot).collect(), pool: Pool::new(THREADS) }
+    }
+}
+
+impl Collect for Host {
+    fn collect(&self, out: &mut Encoder<'_>) {
+        let scrape = out.scrape();
+        let deadline = scrape.deadline.checked_sub(MARGIN).unwrap_or(scrape.deadline);
+        let wanted = |blocks: bool| {
+            let slots = self.slots.iter().enumerate();
+            slots.filter(move |(_, slot)| slot.blocks == blocks && scrape.wants(slot.name))
+        };
+        let mut results: Vec<Option<(f64, bool)>> = vec![None; self.slots.len()];
+        // Those that may block go first, so that they run while the others do.
+        let (mut waited, mut stuck) = (Vec::new(), Vec::new());
+        for (index, slot) in wanted(true) {
+            if slot.is_stuck() { stuck.push(index) } else { waited.push((index, Arc::clone(slot))) }
+        }
+        let indices: Vec<usize> = waited.iter().map(|(index, _)| *index).collect();
+        let (scrape, format, pool) = (scrape.clone(), out.format(), self.pool.clone());
+        let running =
+            self.pool.start(waited, move |(index, slot)| slot.record(index, &scrape, format, deadline, &pool));
+        for (index, slot) in wanted(false) {
+            let start = Instant::now();
+            let context = Context { deadline, pool: &self.pool };
+            let mut collector = lock(&slot.collector);
+            let result = catch_unwind(AssertUnwindSafe(|| collector.collect(&context, out)));
+            drop(collector);
+            let outcome = Outcome::of(result);
+            results[index] = Some((start.elapsed().as_secs_f64(), matches!(outcome, Outcome::Fine)));
+            slot.note(outcome);
+        }
+        for done in running.finish(&self.pool, deadline) {
+            let slot = &self.slots[done.slot];
+            out.absorb(&done.fragment);
+            *lock(&slot.spare) = done.fragment;
+            results[done.slot] = Some((done.took.as_secs_f64(), matches!(done.outcome, Outcome::Fine)));
+            slot.note(done.outcome);
+        }
+        for index in indices.into_iter().chain(stuck) {
+            if results[index].is_none() {
+                let slot = &self.slots[index];
+                let busy = slot.busy();
+                results[index] = Some((busy.as_secs_f64(), false));
+                let what = format!("it has been waiting for {:.1} s for the kernel or a device", busy.as_secs_f64());
+                slot.note(Outcome::Late(CollectError::Late(what)));
+            }
+        }
+        self.summarise(&results, out);
+    }
+
+    fn names(&self) -> Vec<&'static str> {
+        self.slots.iter().map(|slot| slot.name).collect()
+    }
+}
+
+impl Host {
+    fn summarise(&self, results: &[Option<(f64, bool)>], out: &mut Encoder<'_>) {
+        let named = || self.slots.iter().zip(results).filter_map(|(slot, result)| Some((slot, (*result)?)));
+        let mut samples = out.family(&DURATION);
+        for (slot, (seconds, _)) in named() {
+            samples.put([slot.name], seconds);
+        }
+        let mut samples = out.family(&SUCCESS);
+        for (slot, (_, success)) in named() {
+            samples.put([slot.name], u64::from(success));
+        }
+        let mut samples = out.family(&FAILURES);
+        for (slot, _) in named() {
+            for (count, reason) in slot.failures.iter().zip(["error", "late", "panic"]) {
+                samples.put([slot.name, reason], count.load(Ordering::Relaxed));
+            }
+        }
+    }
+}
+
+impl Slot {
+    /// Runs the collector on a thread of the pool.
+    fn record(&self, index: usize, scrape: &Scrape, format: Format, deadline: Instant, pool: &Pool) -> Done {
+        let mut collector = lock(&self.collector);
+        let start = Instant::now();
+        let since = u64::try_from((start - self.epoch).as_nanos()).unwrap_or(u64::MAX);
+        self.busy_since.store(since.max(1), Ordering::Relaxed);
+        let mut fragment = std::mem::take(&mut *lock(&self.spare));
+        let context = Context { deadline, pool };
+        let result =
+            catch_unwind(AssertUnwindSafe(|| fragment.record(scrape, format, |out| collector.collect(&context, out))));
+        self.busy_since.store(0, Ordering::Relaxed);
+        Done { slot: index, fragment, outcome: Outcome::of(result), took: start.elapsed() }
+    }
+
+    /// How long the run under way has been going on.
+    fn busy(&self) -> Duration {
+        match self.busy_since.load(Ordering::Relaxed) {
+            0 => Duration::ZERO,
+            since => self.epoch.elapsed().saturating_sub(Duration::from_nanos(since)),
+        }
+    }
+
+    fn is_stuck(&self) -> bool {
+        self.busy() > STUCK
+    }
+
+    /// Counts and, where it is news, logs an outcome.
+    fn note(&self, outcome: Outcome) {
+        let code = outcome.code();
+        if code >= 2 {
+            self.failures[usize::from(code) - 2].fetch_add(1, Ordering::Relaxed);
+        }
+        if self.logged.swap(code, Ordering::Relaxed) == code {
+            return;
+        }
+        match outcome {
+            Outcome::Fine => tracing::debug!("collector {} works", self.name),
+            Outcome::NoData(what) => tracing::debug!("collector {}: this host has no such data: {what}", self.name),
+            Outcome::Failed(error) | Outcome::Late(error) => tracing::warn!("collector {}: {error}", self.name),
+            Outcome::Panicked(text) => {
+                tracing::error!("collector {} panicked ({text}): a bug of rustok-obsd, please report it", self.name);
+            }
+        }
+    }
+}

@@ -1,0 +1,3 @@
+//! The collectors of the host against node_exporter: its fixture tree with its expected output, and itself, live.
+
+mod fixture;
