@@ -2,8 +2,9 @@
 
 use super::{Collector, Settings};
 use super::{
-    conntrack, cpu, cpufreq, entropy, filefd, kernel_hung, loadavg, meminfo, netstat, pressure, schedstat, sockstat,
-    softnet, stat, udp_queues, vmstat,
+    buddyinfo, cgroups, conntrack, cpu, cpu_vulnerabilities, cpufreq, entropy, filefd, interrupts, kernel_hung, ksmd,
+    lnstat, loadavg, meminfo, meminfo_numa, netstat, pressure, processes, schedstat, slabinfo, sockstat, softirqs,
+    softnet, stat, sysctl, udp_queues, vmstat, xfrm, zoneinfo,
 };
 use crate::contract::Family;
 
@@ -28,31 +29,42 @@ const fn entry(name: &'static str, default: bool, make: Make, families: &'static
 }
 
 /// One that asks hardware, file servers or other programs.
-#[expect(dead_code, reason = "collectors follow")]
 const fn blocking(name: &'static str, default: bool, make: Make, families: &'static [Family<'static>]) -> Entry {
     Entry { name, default, blocks: true, make, families }
 }
 
 const ON: bool = true;
-#[expect(dead_code, reason = "collectors follow")]
 const OFF: bool = false;
 
 /// All collectors, by name.
 pub static COLLECTORS: &[Entry] = &[
+    entry("buddyinfo", OFF, buddyinfo::make, buddyinfo::FAMILIES),
+    entry("cgroups", OFF, cgroups::make, cgroups::FAMILIES),
     entry("conntrack", ON, conntrack::make, conntrack::FAMILIES),
     entry("cpu", ON, cpu::make, cpu::FAMILIES),
+    entry("cpu_vulnerabilities", OFF, cpu_vulnerabilities::make, cpu_vulnerabilities::FAMILIES),
     entry("cpufreq", ON, cpufreq::make, cpufreq::FAMILIES),
     entry("entropy", ON, entropy::make, entropy::FAMILIES),
     entry("filefd", ON, filefd::make, filefd::FAMILIES),
+    entry("interrupts", OFF, interrupts::make, interrupts::FAMILIES),
     entry("kernel_hung", ON, kernel_hung::make, kernel_hung::FAMILIES),
+    entry("ksmd", OFF, ksmd::make, ksmd::FAMILIES),
+    entry("lnstat", OFF, lnstat::make, lnstat::FAMILIES),
     entry("loadavg", ON, loadavg::make, loadavg::FAMILIES),
     entry("meminfo", ON, meminfo::make, meminfo::FAMILIES),
+    entry("meminfo_numa", OFF, meminfo_numa::make, meminfo_numa::FAMILIES),
     entry("netstat", ON, netstat::make, netstat::FAMILIES),
     entry("pressure", ON, pressure::make, pressure::FAMILIES),
+    blocking("processes", OFF, processes::make, processes::FAMILIES),
     entry("schedstat", ON, schedstat::make, schedstat::FAMILIES),
+    entry("slabinfo", OFF, slabinfo::make, slabinfo::FAMILIES),
     entry("sockstat", ON, sockstat::make, sockstat::FAMILIES),
+    entry("softirqs", OFF, softirqs::make, softirqs::FAMILIES),
     entry("softnet", ON, softnet::make, softnet::FAMILIES),
     entry("stat", ON, stat::make, stat::FAMILIES),
+    entry("sysctl", OFF, sysctl::make, sysctl::FAMILIES),
     entry("udp_queues", ON, udp_queues::make, udp_queues::FAMILIES),
     entry("vmstat", ON, vmstat::make, vmstat::FAMILIES),
+    entry("xfrm", OFF, xfrm::make, xfrm::FAMILIES),
+    entry("zoneinfo", OFF, zoneinfo::make, zoneinfo::FAMILIES),
 ];
