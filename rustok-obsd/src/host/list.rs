@@ -4,7 +4,7 @@ use super::{Collector, Settings};
 use super::{
     buddyinfo, cgroups, conntrack, cpu, cpu_vulnerabilities, cpufreq, entropy, filefd, interrupts, kernel_hung, ksmd,
     lnstat, loadavg, meminfo, meminfo_numa, netstat, pressure, processes, schedstat, slabinfo, sockstat, softirqs,
-    softnet, stat, sysctl, udp_queues, vmstat, xfrm, zoneinfo,
+    softnet, stat, sysctl, systemd, udp_queues, vmstat, xfrm, zoneinfo,
 };
 use crate::contract::Family;
 
@@ -63,6 +63,7 @@ pub static COLLECTORS: &[Entry] = &[
     entry("softnet", ON, softnet::make, softnet::FAMILIES),
     entry("stat", ON, stat::make, stat::FAMILIES),
     entry("sysctl", OFF, sysctl::make, sysctl::FAMILIES),
+    blocking("systemd", OFF, systemd::make, systemd::FAMILIES),
     entry("udp_queues", ON, udp_queues::make, udp_queues::FAMILIES),
     entry("vmstat", ON, vmstat::make, vmstat::FAMILIES),
     entry("xfrm", OFF, xfrm::make, xfrm::FAMILIES),

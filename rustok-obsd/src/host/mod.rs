@@ -45,6 +45,7 @@ mod softirqs;
 mod softnet;
 mod stat;
 mod sysctl;
+mod systemd;
 #[cfg(test)]
 mod testing;
 mod udp_queues;
