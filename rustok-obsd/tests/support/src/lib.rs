@@ -20,6 +20,8 @@
 //! | `Sink` (feature `sink`) | OTLP in, spans kept in memory |
 //! | [`Jaeger`] | OTLP in, traces read back by its query API |
 //! | [`Prometheus`], [`promtool_check_metrics`] | scrapes one target; queries |
+//! | [`NodeExporter`] | the host's metrics as the Prometheus project has them |
+//! | [`Tool`] | where a program is that was built or given for the tests |
 //! | [`Child`] | a process group that ends with its value; last log lines kept |
 //! | [`http_get`], [`http_get_with`] | one request over a fresh connection |
 //! | [`Counting`], [`allocations`] | an allocator that counts |
@@ -29,10 +31,12 @@ mod allocations;
 mod child;
 mod http;
 mod jaeger;
+mod node_exporter;
 mod postgres;
 mod prometheus;
 #[cfg(feature = "sink")]
 mod sink;
+mod tool;
 
 use std::fmt;
 use std::io::Write as _;
@@ -44,10 +48,12 @@ pub use allocations::{Counting, allocations};
 pub use child::Child;
 pub use http::{Response, http_get, http_get_with};
 pub use jaeger::Jaeger;
+pub use node_exporter::NodeExporter;
 pub use postgres::{Postgres, Statement, Tls};
 pub use prometheus::{Prometheus, promtool_check_metrics};
 #[cfg(feature = "sink")]
 pub use sink::{Attributes, Link, Sink, Span, SpanKind};
+pub use tool::{CADVISOR, CRICTL, JAEGER, NODE_EXPORTER, Origin, PROCESS_EXPORTER, Tool, cache_folder};
 
 /// Names the file that [`skip`] appends to.
 pub const SKIPS_ENV: &str = "RUSTOK_OBSD_SKIPS";
@@ -150,7 +156,10 @@ fn program(name: &str, variable: &str) -> Result<PathBuf, Skip> {
 }
 
 fn find_on_path(name: &str) -> Option<PathBuf> {
-    std::env::split_paths(&std::env::var_os("PATH")?).map(|folder| folder.join(name)).find(|path| path.is_file())
+    let path = std::env::var_os("PATH").unwrap_or_default();
+    // Where daemons are; Debian has it in the PATH of root alone.
+    let folders = std::env::split_paths(&path).chain([PathBuf::from("/usr/sbin")]);
+    folders.map(|folder| folder.join(name)).find(|path| path.is_file())
 }
 
 #[cfg(test)]
