@@ -19,7 +19,7 @@
 //! | [`Postgres`] | a cluster of its own, TLS as a stock one, statements counted |
 //! | `Sink` (feature `sink`) | OTLP in, spans kept in memory |
 //! | [`Jaeger`] | OTLP in, traces read back by its query API |
-//! | [`Prometheus`], [`promtool_check_metrics`] | scrapes one target; queries |
+//! | [`Prometheus`], [`Scraping`], [`promtool_check_metrics`] | scrapes; rules; queries |
 //! | [`NodeExporter`] | the host's metrics as the Prometheus project has them |
 //! | [`Runc`], [`Containerd`], [`Docker`] | containers of busybox with a [`Workload`], without a registry |
 //! | [`cgroups_of`] | the folders of a process' cgroups |
@@ -41,6 +41,7 @@ mod node_exporter;
 mod postgres;
 mod prometheus;
 mod runc;
+mod scraping;
 #[cfg(feature = "sink")]
 mod sink;
 mod tool;
@@ -63,6 +64,7 @@ pub use node_exporter::NodeExporter;
 pub use postgres::{Postgres, Statement, Tls};
 pub use prometheus::{Prometheus, promtool_check_metrics};
 pub use runc::Runc;
+pub use scraping::{Job, Sample, Scraping};
 #[cfg(feature = "sink")]
 pub use sink::{Attributes, Link, Sink, Span, SpanKind};
 pub use tool::{CADVISOR, CRICTL, JAEGER, NODE_EXPORTER, Origin, PROCESS_EXPORTER, Tool, cache_folder};
