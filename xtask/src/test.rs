@@ -16,7 +16,7 @@ use std::process::Stdio;
 use anyhow::{Context, Result, bail};
 
 use crate::build_ebpf;
-use crate::setup::{self, Need, jaeger};
+use crate::setup::{self, Need, go};
 use crate::workspace::{EXAMPLES, Workspace, cargo, program};
 
 /// Sums of `cargo test`.
@@ -45,12 +45,16 @@ pub fn test(filter: &[String]) -> Result<()> {
 
 fn all(workspace: &Workspace, filter: &[String], summary: &mut Summary) -> Result<()> {
     let outcome = setup::setup(true);
-    let without_jaeger = outcome.missing.iter().find(|missing| missing.name == "Jaeger");
-    if outcome.missing.len() > usize::from(without_jaeger.is_some()) {
+    // What Go would build, or the kernel to boot: their tests are skipped, and say so.
+    let (without, needed): (Vec<_>, Vec<_>) = outcome
+        .missing
+        .iter()
+        .partition(|missing| missing.need == Need::Tests || missing.name == go::JAEGER_PROGRAM.title);
+    if !needed.is_empty() {
         outcome.complete()?;
     }
-    if let Some(missing) = without_jaeger {
-        println!("test: tests against Jaeger will be skipped: {missing}");
+    for missing in without {
+        println!("test: tests that need it will be skipped: {missing}");
     }
     if let Some(missing) = outcome.lacks(Need::Ebpf) {
         bail!("{missing}");
@@ -73,12 +77,6 @@ fn all(workspace: &Workspace, filter: &[String], summary: &mut Summary) -> Resul
         .env("RUSTOK_OBSD_SKIPS", &skips)
         .stdin(Stdio::null())
         .stdout(Stdio::piped());
-    match jaeger::find() {
-        Ok(Some(path)) if without_jaeger.is_none() => command.env(jaeger::OVERRIDE, path),
-        _ => command
-            .env_remove(jaeger::OVERRIDE)
-            .env("RUSTOK_OBSD_JAEGER_MISSING", without_jaeger.map_or("not found", |missing| missing.reason.as_str())),
-    };
     let fixtures = workspace.root.join("../shared/fixtures");
     if env::var_os("RUSTOK_OBSD_FIXTURES").is_none()
         && let Ok(fixtures) = fixtures.canonicalize()

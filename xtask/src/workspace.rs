@@ -123,12 +123,9 @@ pub fn cargo_home() -> Option<PathBuf> {
     env::var_os("CARGO_HOME").map(PathBuf::from).or_else(|| Some(env::home_dir()?.join(".cargo")))
 }
 
-/// The user's cache folder for what is too dear to make twice: `$XDG_CACHE_HOME/rustok-obsd`.
+/// The user's cache folder for what is too dear to make twice.
 pub fn cache_folder() -> Result<PathBuf> {
-    // The XDG specification: a relative path is to be ignored.
-    let base = env::var_os("XDG_CACHE_HOME").map(PathBuf::from).filter(|path| path.is_absolute());
-    let base = base.or_else(|| Some(env::home_dir()?.join(".cache")));
-    Ok(base.context("neither XDG_CACHE_HOME nor HOME is set: no place for a cache")?.join("rustok-obsd"))
+    test_support::cache_folder().context("neither XDG_CACHE_HOME nor HOME is set: no place for a cache")
 }
 
 /// Standard output of a command that must succeed.

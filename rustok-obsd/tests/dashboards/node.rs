@@ -3,7 +3,7 @@
 use super::scraped::{Daemon, prometheus};
 use super::set::{evaluate, folder, report, rows};
 use std::time::{Duration, Instant};
-use test_support::{NodeExporter, Skip, skip};
+use test_support::{Job, NodeExporter, Skip, skip};
 
 /// What node_exporter has here and we do not, and why.
 const KNOWN: &[(&str, &str)] = &[];
@@ -21,11 +21,11 @@ fn every_expression_that_has_data_with_node_exporter_has_data_with_us() {
 fn compare() -> Result<(), Skip> {
     let folder = folder()?;
     let flags = EXTRA.map(|name| format!("--collector.{name}"));
-    let original = NodeExporter::start(&flags)?;
     let flags = flags.each_ref().map(String::as_str);
+    let original = NodeExporter::start(&flags)?;
     let daemon = Daemon::start(&flags)?;
     let rules = ["node-mixin-rules.yaml", "node-mixin-alerts.yaml"];
-    let jobs = |address, path| [("node", address, path), ("node-exporter", address, path)];
+    let jobs = |address, path| ["node", "node-exporter"].map(|name| Job::new(name, address).path(path));
     let theirs = prometheus(&folder, &jobs(original.addr(), "/metrics"), &rules)?;
     let ours = prometheus(&folder, &jobs(daemon.address, "/metrics/node"), &rules)?;
     let mut missing = Vec::new();

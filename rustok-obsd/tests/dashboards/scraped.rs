@@ -1,11 +1,10 @@
 //! The daemon, and the Prometheus that scrapes it as the stock dashboards want.
 
-use std::fmt::Write as _;
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::time::Duration;
-use test_support::{Child, Ports, Prometheus, Skip, free_port, wait_until};
+use test_support::{Child, Job, Prometheus, Scraping, Skip, free_port, wait_until};
 
 /// A running daemon.
 pub struct Daemon {
@@ -17,7 +16,8 @@ impl Daemon {
     /// Starts it with these flags; eBPF is not needed.
     pub fn start(flags: &[&str]) -> Result<Self, Skip> {
         let binary = std::env::var_os("RUSTOK_OBSD_BIN").map(PathBuf::from);
-        let binary = binary.ok_or_else(|| Skip::new("RUSTOK_OBSD_BIN is not set; `cargo xtask test` builds what it names"))?;
+        let binary =
+            binary.ok_or_else(|| Skip::new("RUSTOK_OBSD_BIN is not set; `cargo xtask test` builds what it names"))?;
         let address = SocketAddr::from(([127, 0, 0, 1], free_port()));
         let mut command = Command::new(binary);
         command.arg("run").arg(format!("--web.listen-address={address}")).args(flags);
@@ -27,23 +27,11 @@ impl Daemon {
     }
 }
 
-/// A job: its name, target and path.
-pub type Job<'a> = (&'a str, SocketAddr, &'a str);
-
 /// A Prometheus with these jobs, each second, and the rules of the mixins.
-pub fn prometheus(folder: &Path, jobs: &[Job<'_>], rules: &[&str]) -> Result<Prometheus, Skip> {
-    let mut config = "global: {scrape_interval: 1s, scrape_timeout: 1s, evaluation_interval: 1s}\nrule_files:\n".to_owned();
-    for rules in rules {
-        let _ = writeln!(config, "  - {}", folder.join("rules").join(rules).canonicalize().unwrap().display());
-    }
-    config += "scrape_configs:\n";
-    for (job, target, path) in jobs {
-        let _ = writeln!(
-            config,
-            "  - {{job_name: {job}, metrics_path: {path}, static_configs: [{{targets: [\"{target}\"]}}]}}"
-        );
-    }
-    let prometheus = Prometheus::start_with(Ports::Free, |_| config)?;
+pub fn prometheus(folder: &Path, jobs: &[Job], rules: &[&str]) -> Result<Prometheus, Skip> {
+    let scraping = jobs.iter().cloned().fold(Scraping::every(Duration::from_secs(1)), Scraping::job);
+    let rules = rules.iter().map(|rules| folder.join("rules").join(rules));
+    let prometheus = Prometheus::scrape(&rules.fold(scraping, |all, file| all.rules(&file)))?;
     let up = || {
         let up = prometheus.query("up == 1");
         (up.as_array().map_or(0, Vec::len) == jobs.len()).then_some(())
