@@ -1,6 +1,7 @@
 //! Commands of the project, as `cargo xtask COMMAND`: one file each.
 
 mod bench;
+mod bench_exporters;
 mod build_ebpf;
 mod compiler;
 mod demo;
@@ -50,6 +51,8 @@ enum Command {
     Lint,
     /// Measure what watching costs.
     Bench(bench::Args),
+    /// Measure what a scrape costs, beside the exporters that the daemon replaces.
+    BenchExporters(bench_exporters::Args),
 }
 
 fn main() -> ExitCode {
@@ -71,5 +74,6 @@ fn run(command: Command) -> Result<()> {
         Command::Test { filter } => test::test(&filter),
         Command::Lint => lint::lint(&Workspace::find()?),
         Command::Bench(args) => bench::bench(&Workspace::find()?, &args),
+        Command::BenchExporters(args) => bench_exporters::bench(&Workspace::find()?, &args),
     }
 }

@@ -140,6 +140,7 @@ pub const CATALOGUE: &[Area] = &[
     Area { title: "Requests taken apart, and statements", families: database::REQUESTS },
     Area { title: "The daemon itself", families: own::FAMILIES },
     Area { title: "The daemon itself: databases", families: database::OWN },
+    Area { title: "Collectors of the host", families: crate::host::FAMILIES },
 ];
 
 /// Every family of [`CATALOGUE`].

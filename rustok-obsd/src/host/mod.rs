@@ -30,7 +30,7 @@ pub use bag::Bag;
 pub use error::CollectError;
 pub use kept::{KeptFile, attribute, number, read_all, read_once};
 pub use list::{COLLECTORS, Entry};
-pub use set::{FAILURES, FAMILIES, Host};
+pub use set::{FAMILIES, Host};
 
 /// What collectors are made from.
 #[derive(Clone, Debug, Default)]

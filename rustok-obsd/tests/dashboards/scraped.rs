@@ -8,7 +8,7 @@ use test_support::{Child, Job, Prometheus, Scraping, Skip, free_port, wait_until
 
 /// A running daemon.
 pub struct Daemon {
-    pub child: Child,
+    _child: Child,
     pub address: SocketAddr,
 }
 
@@ -23,7 +23,7 @@ impl Daemon {
         command.arg("run").arg(format!("--web.listen-address={address}")).args(flags);
         let mut child = Child::spawn("rustok-obsd", &mut command).expect("start the daemon");
         child.wait_for_http(address, "/healthz", Duration::from_secs(20)).expect("the daemon serves");
-        Ok(Self { child, address })
+        Ok(Self { _child: child, address })
     }
 }
 
