@@ -5,14 +5,12 @@
 //! since few machines that run tests may use KVM.
 
 use std::fs;
-use std::io::{BufRead as _, BufReader};
 use std::path::Path;
-use std::process::{Command, Stdio};
-use std::sync::mpsc;
-use std::thread;
-use std::time::{Duration, Instant};
+use std::process::Command;
+use std::time::Duration;
 
-use anyhow::{Context, Result};
+use anyhow::Result;
+use test_support::Child;
 
 /// One line of the first process.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -54,44 +52,18 @@ impl Machine<'_> {
     /// Runs it, and hands on each report as it comes.
     pub fn run(&self, mut report: impl FnMut(&Report)) -> Result<End> {
         let console = self.folder.join("console");
-        let mut child = self.command(&console).spawn().context("QEMU could not be started")?;
-        let stdout = child.stdout.take().context("QEMU has no output")?;
-        let (sender, lines) = mpsc::channel();
-        let reader = thread::spawn(move || {
-            for line in BufReader::new(stdout).split(b'\n').map_while(Result::ok) {
-                if sender.send(String::from_utf8_lossy(&line).into_owned()).is_err() {
-                    break;
-                }
-            }
+        let child = Child::spawn("QEMU", &mut self.command(&console))?;
+        let ended = child.wait_for_line(self.limit, |line| {
+            let said = Report::read(line)?;
+            report(&said);
+            (said == Report::Done).then_some(())
         });
-        let deadline = Instant::now() + self.limit;
-        let mut done = false;
-        let out_of_time = loop {
-            match lines.recv_timeout(deadline.saturating_duration_since(Instant::now())) {
-                Ok(line) => {
-                    if let Some(said) = Report::read(&line) {
-                        done |= said == Report::Done;
-                        report(&said);
-                    }
-                }
-                Err(mpsc::RecvTimeoutError::Disconnected) => break false,
-                Err(mpsc::RecvTimeoutError::Timeout) => break true,
-            }
-        };
-        // It has closed its output, or has to end.
-        let _ = child.kill();
-        let status = child.wait().context("QEMU cannot be waited for")?;
-        let _ = reader.join();
-        if done {
+        let Err(ended) = ended else {
             return Ok(End::Done);
-        }
+        };
         let said = fs::read_to_string(&console).unwrap_or_default();
         let panic = said.lines().position(|line| line.contains("Kernel panic"));
-        let why = match panic {
-            Some(_) => "the kernel panicked".to_owned(),
-            None if out_of_time => format!("no end after {} s", self.limit.as_secs()),
-            None => format!("QEMU ended ({status}) before the checks did"),
-        };
+        let why = if panic.is_some() { "the kernel panicked".to_owned() } else { ended };
         // What leads to a panic stands before it; the stack after it is that of the panic itself.
         let lines = panic.map_or(usize::MAX, |line| line + 1);
         Ok(End::Broken(format!("{why}; the console's last lines:\n{}", tail(said.lines().take(lines), 25))))
@@ -119,9 +91,7 @@ impl Machine<'_> {
             ))
             .arg("-drive")
             .arg(format!("file={},if=none,id=disk,format=raw", self.disk.display()))
-            .args(["-device", "nvme,serial=disk,drive=disk"])
-            .stdin(Stdio::null())
-            .stdout(Stdio::piped());
+            .args(["-device", "nvme,serial=disk,drive=disk"]);
         command
     }
 }

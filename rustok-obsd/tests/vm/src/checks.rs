@@ -18,4 +18,6 @@ pub const CHECKS: &[(&str, Check)] = &[
     ("a_disk_is_there", cgroup::a_disk_is_there),
     ("the_daemon_serves_metrics", daemon::serves_metrics),
     ("a_container_is_held_to_its_limits", container::is_held_to_its_limits),
+    ("writes_of_a_container_are_counted", container::writes_are_counted),
+    ("out_of_memory_in_a_container_is_counted", container::out_of_memory_is_counted),
 ];
