@@ -1,8 +1,9 @@
 //! `cargo xtask test`: every test, and one line at the end.
 //!
-//! Reads: what the test programs print, and the file in which tests that skip themselves say why. Yields:
-//! `N passed, N failed, N skipped`. Costs: on 2 cores with nothing but Rust and Go about half an hour the first time
-//! (packages 2 min, bpf-linker 1, Jaeger 7, release and test builds 12, tests 2), the tests' own time after that.
+//! Reads: what the test programs print, the file in which tests that skip themselves say why, and what the virtual
+//! machine ([`vm`]) reports. Yields: `N passed, N failed, N skipped`. Costs: on 2 cores with nothing but Rust and Go about
+//! half an hour the first time (packages 2 min, bpf-linker 1, Jaeger 7, the other Go programs 2, release and test builds
+//! 12, tests 3), the tests' own time after that.
 //!
 //! Formatting and clippy are not part of it (`cargo xtask lint`): a newer compiler has new lints, and then a fresh
 //! clone would fail its tests.
