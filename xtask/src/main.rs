@@ -11,6 +11,7 @@ mod scene;
 mod setup;
 mod stop;
 mod test;
+mod vm;
 mod workspace;
 
 use std::io::{self, Write as _};
@@ -33,7 +34,8 @@ struct Cli {
 enum Command {
     /// Find or install what the build and the demo need.
     Setup {
-        /// What the tests need, too: Jaeger, built from its Go module where it is not installed.
+        /// What the tests need, too: programs built from their Go modules (Jaeger, node_exporter, crictl), container
+        /// runtimes, QEMU and a kernel for it.
         #[arg(long)]
         tests: bool,
     },
@@ -47,6 +49,8 @@ enum Command {
         #[arg(trailing_var_arg = true, allow_hyphen_values = true)]
         filter: Vec<String>,
     },
+    /// Test the daemon on a kernel of its own, in a virtual machine.
+    VmTest(vm::Args),
     /// Check formatting, lints and dependencies.
     Lint,
     /// Measure what watching costs.
@@ -72,6 +76,7 @@ fn run(command: Command) -> Result<()> {
         Command::BuildEbpf => build_ebpf::build(&Workspace::find()?).map(drop),
         Command::Demo(args) => demo::demo(&Workspace::find()?, &args),
         Command::Test { filter } => test::test(&filter),
+        Command::VmTest(args) => vm::vm_test(&Workspace::find()?, &args),
         Command::Lint => lint::lint(&Workspace::find()?),
         Command::Bench(args) => bench::bench(&Workspace::find()?, &args),
         Command::BenchExporters(args) => bench_exporters::bench(&Workspace::find()?, &args),

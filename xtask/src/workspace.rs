@@ -103,11 +103,13 @@ pub fn cargo() -> Command {
     command
 }
 
-/// An executable file of this name in `PATH`, then in cargo's own `bin`.
+/// An executable file of this name in `PATH`, then in cargo's own `bin`, then where daemons are: Debian has that folder in
+/// the `PATH` of root alone.
 pub fn find_program(name: &str) -> Option<PathBuf> {
     let path = env::var_os("PATH").unwrap_or_default();
     env::split_paths(&path)
         .chain(cargo_home().map(|home| home.join("bin")))
+        .chain([PathBuf::from("/usr/sbin")])
         .map(|folder| folder.join(name))
         .find(|file| is_executable(file))
 }

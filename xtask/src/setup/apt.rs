@@ -8,7 +8,7 @@
 //! - `/usr/sbin/policy-rc.d`, Debian's interface for it (`man invoke-rc.d`), says no for these services. Ours stops
 //!   saying no when this process is gone, should it be killed; one that is already there stays as it is.
 //! - a drop-in of `createcluster.conf` (`man pg_createcluster`) keeps the package from creating a cluster.
-//! - afterwards `systemctl disable --now` for the units of the others, only if this run installed them.
+//! - afterwards `systemctl disable` for the units of the others, only if this run installed them.
 
 use std::fs;
 use std::io::ErrorKind;
@@ -82,8 +82,9 @@ pub fn install(packages: &[&str]) -> Result<()> {
     drop((policy, no_cluster));
     for (package, units) in fresh {
         if installed(package).is_some() && find_program("systemctl").is_some() {
-            // Works without a running systemd too: it removes the link that starts the server at boot.
-            run(Command::new("systemctl").args(["disable", "--now", "--quiet"]).args(*units))
+            // Removes the links that start it at boot. A systemd that does not run cannot stop anything, and says so.
+            let running = Path::new("/run/systemd/system").exists();
+            run(Command::new("systemctl").args(["disable", "--quiet"]).args(running.then_some("--now")).args(*units))
                 .with_context(|| format!("{package} is installed, but would start at the next boot"))?;
         }
     }
