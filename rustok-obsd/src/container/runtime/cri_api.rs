@@ -248,7 +248,7 @@ impl Client {
     }
 
     /// A call that has an answer even if there is nothing.
-    async fn must<Q, A>(&self, path: Path, request: Q) -> Result<A, Failure>
+    pub(super) async fn must<Q, A>(&self, path: Path, request: Q) -> Result<A, Failure>
     where
         Q: Message + 'static,
         A: Message + Default + 'static,

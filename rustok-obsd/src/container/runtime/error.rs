@@ -29,7 +29,9 @@ pub enum Failure {
         after: Duration,
     },
     /// An answer that is too large to be held.
-    #[error("the answer to {call} is larger than {most} bytes and was dropped; see what makes the runtime's lists this long")]
+    #[error(
+        "the answer to {call} is larger than {most} bytes and was dropped; see what makes the runtime's lists this long"
+    )]
     TooLarge {
         /// What was asked.
         call: &'static str,

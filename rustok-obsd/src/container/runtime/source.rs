@@ -108,8 +108,7 @@ pub struct Source {
 
 impl Source {
     pub(super) fn new(api: Api, socket: PathBuf, index: usize, store: Arc<Store>) -> Self {
-        let report =
-            Report { state: State::Connecting, reason: String::new(), kind: None, version: String::new() };
+        let report = Report { state: State::Connecting, reason: String::new(), kind: None, version: String::new() };
         Self {
             api,
             socket,
