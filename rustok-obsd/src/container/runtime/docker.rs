@@ -22,23 +22,32 @@ pub async fn session(source: &Source) -> Result<Infallible, Failure> {
     let podman = version.components.iter().any(|component| component.name.contains("Podman"));
     let (kind, name) = if podman { (RuntimeKind::Podman, "podman") } else { (RuntimeKind::Docker, "docker") };
     // Before the list: what happens after it must not be missed.
-    let events = Client::over(source.connect().await?).await?.events().await;
-    let mut events = source.counted(events)?;
+    let mut events = Client::over(source.connect().await?).await?.events().await;
     let mut daemon = Daemon { source, client, kind };
     daemon.list(true).await?;
     source.up(kind, format!("{name} {}", version.version));
 
+    let mut watching = true;
     let mut relist = Instant::now() + RELIST;
     let mut asked = Instant::now();
     loop {
         let again = source.store.has_pending(source.index);
         tokio::select! {
-            event = events.next() => {
-                let event = event.inspect_err(|failure| source.count(failure.outcome()))?;
-                daemon.obey(&event).await?;
-            }
+            event = events.next(), if watching => match event {
+                Ok(event) => daemon.obey(&event).await?,
+                // A proxy before the socket may allow lists alone: then the minute's list has to do.
+                Err(failure @ Failure::Refused { .. }) => {
+                    source.count(failure.outcome());
+                    tracing::info!("{}: {failure}; changes are seen once a minute", source.socket().display());
+                    watching = false;
+                }
+                Err(failure) => {
+                    source.count(failure.outcome());
+                    return Err(failure);
+                }
+            },
             () = sleep_until(relist) => {
-                daemon.list(false).await?;
+                daemon.list(!watching).await?;
                 relist = Instant::now() + RELIST;
             }
             // The first try comes at once: the wish is pending as soon as it is made.

@@ -3,7 +3,7 @@
 //! Reads: HTTP/1.1 over a Unix socket, without a version in the path: every daemon then answers with its newest. Yields:
 //! JSON with the fields that are used; others are skipped. Costs: one connection for requests, one for events.
 
-use std::{collections::HashMap, fmt::Display};
+use std::{collections::HashMap, fmt::Display, time::Duration};
 
 use http_body_util::{BodyExt as _, Empty, Limited};
 use hyper::{
@@ -14,13 +14,20 @@ use hyper::{
 };
 use hyper_util::rt::TokioIo;
 use serde::{Deserialize, de::DeserializeOwned};
-use tokio::{net::UnixStream, task::AbortHandle, time::timeout};
+use tokio::{
+    net::UnixStream,
+    sync::{mpsc, oneshot},
+    task::AbortHandle,
+    time::timeout,
+};
 
 use super::{
     error::Failure,
     source::{CALL_TIMEOUT, MOST_BYTES},
 };
 
+/// How long a stream of events may take to begin before the list is read all the same.
+const BEGIN_TIMEOUT: Duration = Duration::from_secs(1);
 /// The longest event.
 const MOST_EVENT: usize = 1024 * 1024;
 /// Podman says `died` and `remove` where Docker says `die` and `destroy`. Filtered by the server: each health check makes
@@ -222,28 +229,70 @@ impl Client {
         self.get(&format!("/containers/{id}/json"), "GET /containers/{id}/json").await
     }
 
-    /// Turns the connection into a stream of events.
-    pub async fn events(mut self) -> Result<Events, Failure> {
+    /// Turns the connection into a stream of events. It is begun when this returns; Podman does not even say so before
+    /// the first event, hence no more than a second is waited for that.
+    pub async fn events(mut self) -> Events {
+        let (events, taken) = mpsc::channel(64);
+        let (begun, begins) = oneshot::channel::<()>();
+        let driver = tokio::spawn(async move {
+            if let Err(failure) = self.pump(begun, &events).await {
+                // Nobody there to take it: the session has ended.
+                let _ = events.send(Err(failure)).await;
+            }
+        });
+        let _ = timeout(BEGIN_TIMEOUT, begins).await;
+        Events { taken, driver: driver.abort_handle() }
+    }
+
+    /// Hands over events until the connection ends.
+    async fn pump(
+        &mut self,
+        begun: oneshot::Sender<()>,
+        events: &mpsc::Sender<Result<Event, Failure>>,
+    ) -> Result<(), Failure> {
         let call = Events::CALL;
-        let response = match timeout(CALL_TIMEOUT, self.send(EVENTS, call)).await {
-            Ok(response) => response?,
-            Err(_) => return Err(Failure::Timeout { call, after: CALL_TIMEOUT }),
-        };
+        let response = self.send(EVENTS, call).await?;
         if response.status() != StatusCode::OK {
             return Err(Failure::Refused { call, reason: response.status().to_string() });
         }
-        Ok(Events { body: response.into_body(), line: Vec::new(), read: 0, _client: self })
+        drop(begun);
+        let mut body = response.into_body();
+        let mut lines = Vec::new();
+        loop {
+            let frame = body.frame().await.ok_or(Failure::Closed { call })?;
+            let Ok(data) = frame.map_err(|error| broken(call, &error))?.into_data() else { continue };
+            lines.extend_from_slice(&data);
+            let mut read = 0;
+            while let Some(end) = memchr::memchr(b'\n', &lines[read..]) {
+                let line = lines[read..read + end].trim_ascii();
+                read += end + 1;
+                if line.is_empty() {
+                    continue;
+                }
+                let event = serde_json::from_slice(line).map_err(|error| invalid(call, &error))?;
+                if events.send(Ok(event)).await.is_err() {
+                    return Ok(());
+                }
+            }
+            lines.drain(..read);
+            if lines.len() > MOST_EVENT {
+                return Err(Failure::TooLarge { call, most: MOST_EVENT });
+            }
+        }
     }
 }
 
 /// Events, one JSON object a line.
 #[derive(Debug)]
 pub struct Events {
-    body: Incoming,
-    /// What came and was not yet taken, from `read` on.
-    line: Vec<u8>,
-    read: usize,
-    _client: Client,
+    taken: mpsc::Receiver<Result<Event, Failure>>,
+    driver: AbortHandle,
+}
+
+impl Drop for Events {
+    fn drop(&mut self) {
+        self.driver.abort();
+    }
 }
 
 impl Events {
@@ -251,30 +300,7 @@ impl Events {
 
     /// The next event, however long it takes. May be dropped and called again.
     pub async fn next(&mut self) -> Result<Event, Failure> {
-        loop {
-            if let Some(end) = memchr::memchr(b'\n', &self.line[self.read..]) {
-                let line = &self.line[self.read..self.read + end];
-                self.read += end + 1;
-                if line.iter().all(u8::is_ascii_whitespace) {
-                    continue;
-                }
-                return serde_json::from_slice(line).map_err(|error| invalid(Self::CALL, &error));
-            }
-            self.line.drain(..self.read);
-            self.read = 0;
-            if self.line.len() > MOST_EVENT {
-                return Err(Failure::TooLarge { call: Self::CALL, most: MOST_EVENT });
-            }
-            match self.body.frame().await {
-                Some(Ok(frame)) => {
-                    if let Ok(data) = frame.into_data() {
-                        self.line.extend_from_slice(&data);
-                    }
-                }
-                Some(Err(error)) => return Err(broken(Self::CALL, &error)),
-                None => return Err(Failure::Closed { call: Self::CALL }),
-            }
-        }
+        self.taken.recv().await.unwrap_or(Err(Failure::Closed { call: Self::CALL }))
     }
 }
 

@@ -93,8 +93,8 @@ fn who_is_asked_for_and_not_there_becomes_unknown_and_is_not_asked_for_ever() {
     assert_eq!(runtimes.lookup(&id('a')), Lookup::NotYet);
     eventually("it is unknown", SOON, || (runtimes.lookup(&id('a')) == Lookup::Unknown).then_some(()));
     let asked = source.requests(Outcome::Ok);
-    // Version, events, the list, and each try.
-    assert_eq!(asked, 3 + u64::from(crate::container::runtime::store::TRIES));
+    // Version, the list, and each try.
+    assert_eq!(asked, 2 + u64::from(crate::container::runtime::store::TRIES));
     thread::sleep(Duration::from_millis(2500));
     assert_eq!(source.requests(Outcome::Ok), asked);
     assert_eq!(source.requests(Outcome::Error), 0);
@@ -134,6 +134,26 @@ fn an_event_in_pieces_is_whole_and_strangers_are_skipped() {
     eventually("up", SOON, || (runtimes.sources()[0].report().state == State::Up).then_some(()));
     sent.store(true, Ordering::Relaxed);
     assert_eq!(known(&runtimes, &id('a')).name, "late");
+}
+
+#[test]
+fn without_events_lists_and_wishes_remain() {
+    let fake = Fake::start(|stream| {
+        requests(stream, |path, stream| match path {
+            "/version" => respond(stream, "200 OK", VERSION),
+            _ if path.starts_with("/events") => respond(stream, "403 Forbidden", ""),
+            _ if path.starts_with("/containers/json") => respond(stream, "200 OK", "[]"),
+            _ => respond(stream, "200 OK", &inspected(&id('a'), "web", "none")),
+        });
+    });
+    let runtimes = docker_at(fake.socket());
+    let source = &runtimes.sources()[0];
+    eventually("refused", SOON, || (source.requests(Outcome::Error) == 1).then_some(()));
+    thread::sleep(Duration::from_millis(1500));
+    assert_eq!(source.report().state, State::Up);
+    runtimes.wanted(&id('a'));
+    assert_eq!(known(&runtimes, &id('a')).name, "web");
+    assert_eq!(source.requests(Outcome::Error), 1, "it is not asked again and again");
 }
 
 /// Starts against a server and waits for the state and a piece of the reason.
