@@ -336,7 +336,7 @@ fn a_socket_of_others_is_denied() {
     } else {
         let dir = tempfile::tempdir().unwrap();
         let _listener = std::os::unix::net::UnixListener::bind(fake::socket(dir.path())).unwrap();
-        std::fs::set_permissions(fake::socket(dir.path()), std::fs::Permissions::from_mode(0)).unwrap();
+        std::fs::set_permissions(fake::socket(dir.path()), std::fs::Permissions::from_mode(0o0)).unwrap();
         let runtimes = docker_at(fake::socket(dir.path()));
         eventually("denied", SOON, || (runtimes.sources()[0].report().state == State::Denied).then_some(()));
     }
