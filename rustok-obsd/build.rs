@@ -24,12 +24,7 @@ struct Object {
 }
 
 const OBJECTS: [Object; 2] = [
-    Object {
-        name: "rustok-obsd-ebpf.o",
-        variable: "RUSTOK_OBSD_EBPF_OBJECT",
-        copy: "ebpf.o",
-        cfg: "has_ebpf_object",
-    },
+    Object { name: "rustok-obsd-ebpf.o", variable: "RUSTOK_OBSD_EBPF_OBJECT", copy: "ebpf.o", cfg: "has_ebpf_object" },
     Object { name: "rustok-obsd-host.o", variable: "RUSTOK_OBSD_HOST_OBJECT", copy: "host.o", cfg: "has_host_object" },
 ];
 

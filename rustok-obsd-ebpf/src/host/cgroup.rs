@@ -23,7 +23,8 @@ pub fn tell(kind: HostKind, cgroup: u64, path: u64) {
         path: [0; CGROUP_PATH],
     };
     // SAFETY: the helper writes at most as many bytes as the array has, and fails on a bad address.
-    let read = unsafe { bpf_probe_read_kernel_str(event.path.as_mut_ptr().cast(), CGROUP_PATH as u32, path as *const _) };
+    let read =
+        unsafe { bpf_probe_read_kernel_str(event.path.as_mut_ptr().cast(), CGROUP_PATH as u32, path as *const _) };
     // A full array may be a path that was cut. The length counts the end.
     if read > 0 && read < CGROUP_PATH as i64 {
         event.path_len = (read - 1) as u16;

@@ -7,10 +7,7 @@
 #![no_std]
 #![no_main]
 #![allow(missing_docs, reason = "the program macros emit entry points without the docs above them")]
-#![allow(
-    clippy::needless_pass_by_value,
-    reason = "entry points get their context by value, which is a pointer"
-)]
+#![allow(clippy::needless_pass_by_value, reason = "entry points get their context by value, which is a pointer")]
 
 mod cgroup;
 mod globals;

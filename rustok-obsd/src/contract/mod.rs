@@ -9,6 +9,7 @@ mod catalogue_tests;
 pub mod database;
 pub mod docs;
 mod histogram;
+pub mod host_events;
 pub mod http;
 mod http_collect;
 mod list;
@@ -122,6 +123,7 @@ pub const CATALOGUE: &[Area] = &[
     Area { title: "Requests taken apart, and statements", families: database::REQUESTS },
     Area { title: "The daemon itself", families: own::FAMILIES },
     Area { title: "The daemon itself: databases", families: database::OWN },
+    Area { title: "The daemon itself: events of the host's kernel", families: host_events::FAMILIES },
 ];
 
 /// Every family of [`CATALOGUE`].

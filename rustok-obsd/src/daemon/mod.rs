@@ -1,11 +1,12 @@
 //! Runs everything: loads the programs, starts the threads, serves, and ends in bounded time.
 //!
-//! Reads: the configuration. Yields: nothing; `run` returns when the daemon was told to end. Costs: three threads (capture,
-//! targets, span export) and a small runtime for the exposition.
+//! Reads: the configuration. Yields: nothing; `run` returns when the daemon was told to end. Costs: four threads (capture,
+//! targets, kernel events, span export) and a small runtime for the exposition.
 
 mod capture_thread;
 pub mod doctor;
 mod drivers;
+mod host;
 pub mod logging;
 mod manager;
 mod rules;
@@ -98,6 +99,7 @@ struct Daemon {
     status: Arc<status::DaemonStatus>,
     stop: Arc<AtomicBool>,
     programs: Option<Arc<Mutex<Programs>>>,
+    host: host::Host,
     manager: thread::JoinHandle<manager::Manager>,
     capture: thread::JoinHandle<()>,
     tracing: Option<Tracing>,
@@ -120,12 +122,14 @@ impl Daemon {
         let (recorder, metrics) = HttpRecorder::new(rules::recorder_limits(&config));
         let (database, database_metrics) = DatabaseRecorder::new(rules::database_settings(&config));
         let exposition = Arc::new(Exposition::new());
-        exposition.register(Arc::new(ProbeCollector::new(
-            programs.clone(),
-            counts.clone(),
-            board.clone(),
-            Arc::clone(&own),
-        )));
+        let host = host::Host::start(&config, &kernel, &board, Vec::new());
+        exposition.register(Arc::new(
+            ProbeCollector::new(programs.clone(), counts.clone(), board.clone(), Arc::clone(&own))
+                .with_host(host.programs()),
+        ));
+        if let Some(events) = host.events() {
+            exposition.register(events);
+        }
         exposition.register(Arc::clone(&own) as _);
         exposition.register(metrics);
         exposition.register(database_metrics);
@@ -176,7 +180,7 @@ impl Daemon {
             let run = move || capture_thread::run(ring, pipeline, &stop);
             thread::Builder::new().name("capture".into()).spawn(run).map_err(|e| thread("the capture thread", e))?
         };
-        Ok(Self { exposition, status, stop, programs, manager, capture, tracing: spans })
+        Ok(Self { exposition, status, stop, programs, host, manager, capture, tracing: spans })
     }
 
     /// Serves until a signal comes. Yields the deadline of the shutdown.
@@ -209,7 +213,8 @@ impl Daemon {
     }
 
     fn stop(self, deadline: Instant) {
-        let Self { exposition: _, status: _, stop: _, programs, manager, capture, tracing } = self;
+        let Self { exposition: _, status: _, stop: _, programs, host, manager, capture, tracing } = self;
+        host.stop();
         // The capture thread takes what the ring still holds; spans of that are exported below.
         let _ = capture.join();
         let left = |most: Duration| deadline.saturating_duration_since(Instant::now()).min(most);
