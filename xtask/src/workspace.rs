@@ -42,9 +42,9 @@ impl Workspace {
         Ok(Self { root: path("workspace_root")?, target: path("target_directory")? })
     }
 
-    /// The kernel programs, where `rustok-obsd/build.rs` looks for them.
-    pub fn ebpf_object(&self) -> PathBuf {
-        self.target.join("ebpf/rustok-obsd-ebpf.o")
+    /// An object of kernel programs, where `rustok-obsd/build.rs` looks for it.
+    pub fn ebpf_object(&self, name: &str) -> PathBuf {
+        self.target.join("ebpf").join(name).with_extension("o")
     }
 
     /// Builds packages in release with cargo's own progress, and yields the path of each program by name. Asks cargo
