@@ -1,7 +1,10 @@
 //! The collectors: name, whether on by default, how each is made.
 
 use super::{Collector, Settings};
-use super::{loadavg, meminfo, stat};
+use super::{
+    conntrack, cpu, cpufreq, entropy, filefd, kernel_hung, loadavg, meminfo, netstat, pressure, schedstat, sockstat,
+    softnet, stat, udp_queues, vmstat,
+};
 use crate::contract::Family;
 
 /// One collector.
@@ -36,7 +39,20 @@ const OFF: bool = false;
 
 /// All collectors, by name.
 pub static COLLECTORS: &[Entry] = &[
+    entry("conntrack", ON, conntrack::make, conntrack::FAMILIES),
+    entry("cpu", ON, cpu::make, cpu::FAMILIES),
+    entry("cpufreq", ON, cpufreq::make, cpufreq::FAMILIES),
+    entry("entropy", ON, entropy::make, entropy::FAMILIES),
+    entry("filefd", ON, filefd::make, filefd::FAMILIES),
+    entry("kernel_hung", ON, kernel_hung::make, kernel_hung::FAMILIES),
     entry("loadavg", ON, loadavg::make, loadavg::FAMILIES),
     entry("meminfo", ON, meminfo::make, meminfo::FAMILIES),
+    entry("netstat", ON, netstat::make, netstat::FAMILIES),
+    entry("pressure", ON, pressure::make, pressure::FAMILIES),
+    entry("schedstat", ON, schedstat::make, schedstat::FAMILIES),
+    entry("sockstat", ON, sockstat::make, sockstat::FAMILIES),
+    entry("softnet", ON, softnet::make, softnet::FAMILIES),
     entry("stat", ON, stat::make, stat::FAMILIES),
+    entry("udp_queues", ON, udp_queues::make, udp_queues::FAMILIES),
+    entry("vmstat", ON, vmstat::make, vmstat::FAMILIES),
 ];

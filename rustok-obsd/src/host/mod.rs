@@ -17,9 +17,27 @@ pub mod pool;
 mod set;
 pub mod text;
 
+mod conntrack;
+mod cpu;
+mod cpufreq;
+mod cpuinfo;
+mod cpus;
+mod entropy;
+mod filefd;
+mod kernel_hung;
 mod loadavg;
 mod meminfo;
+mod named;
+mod netstat;
+mod pressure;
+mod schedstat;
+mod sockstat;
+mod softnet;
 mod stat;
+#[cfg(test)]
+mod testing;
+mod udp_queues;
+mod vmstat;
 
 use crate::config::{Config, Paths, collector::Collectors};
 use crate::exposition::Encoder;
@@ -65,6 +83,12 @@ impl Settings {
     pub fn kept_procfs(&self, path: &str) -> KeptFile {
         KeptFile::new(self.procfs(path))
     }
+}
+
+/// Bytes of a page of memory.
+fn page_size() -> u64 {
+    // SAFETY: no pointers.
+    u64::try_from(unsafe { libc::sysconf(libc::_SC_PAGESIZE) }).unwrap_or(4096)
 }
 
 /// What a collector needs beside its own state.

@@ -24,7 +24,6 @@ const OWNERS: &[(&str, &str)] = &[
     ("node_cpu_frequency_avg_", "cpufreq"),
     ("node_cpu_frequency_max_", "cpufreq"),
     ("node_cpu_frequency_min_", "cpufreq"),
-    ("node_cpu_frequency_hertz", "cpufreq"),
     ("node_cpu_scaling_", "cpufreq"),
     ("node_cpu_vulnerabilities_", "cpu_vulnerabilities"),
     ("node_disk_", "diskstats"),
