@@ -1,7 +1,7 @@
 //! The collectors: name, whether on by default, how each is made.
 
 use super::{Collector, Settings};
-use super::{loadavg, meminfo, stat};
+use super::{bonding, diskstats, filesystem, loadavg, mdadm, meminfo, stat};
 use crate::contract::Family;
 
 /// One collector.
@@ -25,7 +25,6 @@ const fn entry(name: &'static str, default: bool, make: Make, families: &'static
 }
 
 /// One that asks hardware, file servers or other programs.
-#[expect(dead_code, reason = "collectors follow")]
 const fn blocking(name: &'static str, default: bool, make: Make, families: &'static [Family<'static>]) -> Entry {
     Entry { name, default, blocks: true, make, families }
 }
@@ -36,7 +35,11 @@ const OFF: bool = false;
 
 /// All collectors, by name.
 pub static COLLECTORS: &[Entry] = &[
+    entry("bonding", ON, bonding::make, bonding::FAMILIES),
+    entry("diskstats", ON, diskstats::make, diskstats::FAMILIES),
+    blocking("filesystem", ON, filesystem::make, filesystem::FAMILIES),
     entry("loadavg", ON, loadavg::make, loadavg::FAMILIES),
+    entry("mdadm", ON, mdadm::make, mdadm::FAMILIES),
     entry("meminfo", ON, meminfo::make, meminfo::FAMILIES),
     entry("stat", ON, stat::make, stat::FAMILIES),
 ];

@@ -17,7 +17,11 @@ pub mod pool;
 mod set;
 pub mod text;
 
+mod bonding;
+mod diskstats;
+mod filesystem;
 mod loadavg;
+mod mdadm;
 mod meminfo;
 mod stat;
 
