@@ -5,6 +5,7 @@ use super::{
     conntrack, cpu, cpufreq, entropy, filefd, kernel_hung, loadavg, meminfo, netstat, pressure, schedstat, sockstat,
     softnet, stat, udp_queues, vmstat,
 };
+use super::{bonding, diskstats, filesystem, loadavg, mdadm, meminfo, stat};
 use crate::contract::Family;
 
 /// One collector.
@@ -28,7 +29,6 @@ const fn entry(name: &'static str, default: bool, make: Make, families: &'static
 }
 
 /// One that asks hardware, file servers or other programs.
-#[expect(dead_code, reason = "collectors follow")]
 const fn blocking(name: &'static str, default: bool, make: Make, families: &'static [Family<'static>]) -> Entry {
     Entry { name, default, blocks: true, make, families }
 }
@@ -45,7 +45,11 @@ pub static COLLECTORS: &[Entry] = &[
     entry("entropy", ON, entropy::make, entropy::FAMILIES),
     entry("filefd", ON, filefd::make, filefd::FAMILIES),
     entry("kernel_hung", ON, kernel_hung::make, kernel_hung::FAMILIES),
+    entry("bonding", ON, bonding::make, bonding::FAMILIES),
+    entry("diskstats", ON, diskstats::make, diskstats::FAMILIES),
+    blocking("filesystem", ON, filesystem::make, filesystem::FAMILIES),
     entry("loadavg", ON, loadavg::make, loadavg::FAMILIES),
+    entry("mdadm", ON, mdadm::make, mdadm::FAMILIES),
     entry("meminfo", ON, meminfo::make, meminfo::FAMILIES),
     entry("netstat", ON, netstat::make, netstat::FAMILIES),
     entry("pressure", ON, pressure::make, pressure::FAMILIES),
