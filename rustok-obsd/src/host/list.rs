@@ -1,7 +1,7 @@
 //! The collectors: name, whether on by default, how each is made.
 
 use super::{Collector, Settings};
-use super::{loadavg, meminfo, stat};
+use super::{edac, hwmon, loadavg, meminfo, nvme, powersupplyclass, rapl, stat, thermal_zone, watchdog};
 use crate::contract::Family;
 
 /// One collector.
@@ -25,7 +25,6 @@ const fn entry(name: &'static str, default: bool, make: Make, families: &'static
 }
 
 /// One that asks hardware, file servers or other programs.
-#[expect(dead_code, reason = "collectors follow")]
 const fn blocking(name: &'static str, default: bool, make: Make, families: &'static [Family<'static>]) -> Entry {
     Entry { name, default, blocks: true, make, families }
 }
@@ -36,7 +35,14 @@ const OFF: bool = false;
 
 /// All collectors, by name.
 pub static COLLECTORS: &[Entry] = &[
+    entry("edac", ON, edac::make, edac::FAMILIES),
+    blocking("hwmon", ON, hwmon::make, hwmon::FAMILIES),
     entry("loadavg", ON, loadavg::make, loadavg::FAMILIES),
     entry("meminfo", ON, meminfo::make, meminfo::FAMILIES),
+    entry("nvme", ON, nvme::make, nvme::FAMILIES),
+    blocking("powersupplyclass", ON, powersupplyclass::make, powersupplyclass::FAMILIES),
+    entry("rapl", ON, rapl::make, rapl::FAMILIES),
     entry("stat", ON, stat::make, stat::FAMILIES),
+    blocking("thermal_zone", ON, thermal_zone::make, thermal_zone::FAMILIES),
+    entry("watchdog", ON, watchdog::make, watchdog::FAMILIES),
 ];

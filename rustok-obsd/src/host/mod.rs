@@ -11,15 +11,24 @@
 mod bag;
 mod error;
 pub mod family;
+mod folder;
 mod kept;
 mod list;
 pub mod pool;
 mod set;
 pub mod text;
 
+mod edac;
+mod hwmon;
+mod hwmon_sensor;
 mod loadavg;
 mod meminfo;
+mod nvme;
+mod powersupplyclass;
+mod rapl;
 mod stat;
+mod thermal_zone;
+mod watchdog;
 
 use crate::config::{Config, Paths, collector::Collectors};
 use crate::exposition::Encoder;
