@@ -6,6 +6,7 @@ use super::{
     softnet, stat, udp_queues, vmstat,
 };
 use super::{bonding, diskstats, filesystem, loadavg, mdadm, meminfo, stat};
+use super::{edac, hwmon, loadavg, meminfo, nvme, powersupplyclass, rapl, stat, thermal_zone, watchdog};
 use crate::contract::Family;
 
 /// One collector.
@@ -48,6 +49,8 @@ pub static COLLECTORS: &[Entry] = &[
     entry("bonding", ON, bonding::make, bonding::FAMILIES),
     entry("diskstats", ON, diskstats::make, diskstats::FAMILIES),
     blocking("filesystem", ON, filesystem::make, filesystem::FAMILIES),
+    entry("edac", ON, edac::make, edac::FAMILIES),
+    blocking("hwmon", ON, hwmon::make, hwmon::FAMILIES),
     entry("loadavg", ON, loadavg::make, loadavg::FAMILIES),
     entry("mdadm", ON, mdadm::make, mdadm::FAMILIES),
     entry("meminfo", ON, meminfo::make, meminfo::FAMILIES),
@@ -59,4 +62,10 @@ pub static COLLECTORS: &[Entry] = &[
     entry("stat", ON, stat::make, stat::FAMILIES),
     entry("udp_queues", ON, udp_queues::make, udp_queues::FAMILIES),
     entry("vmstat", ON, vmstat::make, vmstat::FAMILIES),
+    entry("nvme", ON, nvme::make, nvme::FAMILIES),
+    blocking("powersupplyclass", ON, powersupplyclass::make, powersupplyclass::FAMILIES),
+    entry("rapl", ON, rapl::make, rapl::FAMILIES),
+    entry("stat", ON, stat::make, stat::FAMILIES),
+    blocking("thermal_zone", ON, thermal_zone::make, thermal_zone::FAMILIES),
+    entry("watchdog", ON, watchdog::make, watchdog::FAMILIES),
 ];
