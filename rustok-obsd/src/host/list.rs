@@ -2,11 +2,10 @@
 
 use super::{Collector, Settings};
 use super::{
-    conntrack, cpu, cpufreq, entropy, filefd, kernel_hung, loadavg, meminfo, netstat, pressure, schedstat, sockstat,
-    softnet, stat, udp_queues, vmstat,
+    bonding, conntrack, cpu, cpufreq, diskstats, edac, entropy, filefd, filesystem, hwmon, kernel_hung, loadavg, mdadm,
+    meminfo, netstat, nvme, powersupplyclass, pressure, rapl, schedstat, sockstat, softnet, stat, thermal_zone,
+    udp_queues, vmstat, watchdog,
 };
-use super::{bonding, diskstats, filesystem, loadavg, mdadm, meminfo, stat};
-use super::{edac, hwmon, loadavg, meminfo, nvme, powersupplyclass, rapl, stat, thermal_zone, watchdog};
 use crate::contract::Family;
 
 /// One collector.
@@ -40,32 +39,31 @@ const OFF: bool = false;
 
 /// All collectors, by name.
 pub static COLLECTORS: &[Entry] = &[
+    entry("bonding", ON, bonding::make, bonding::FAMILIES),
     entry("conntrack", ON, conntrack::make, conntrack::FAMILIES),
     entry("cpu", ON, cpu::make, cpu::FAMILIES),
     entry("cpufreq", ON, cpufreq::make, cpufreq::FAMILIES),
+    entry("diskstats", ON, diskstats::make, diskstats::FAMILIES),
+    entry("edac", ON, edac::make, edac::FAMILIES),
     entry("entropy", ON, entropy::make, entropy::FAMILIES),
     entry("filefd", ON, filefd::make, filefd::FAMILIES),
-    entry("kernel_hung", ON, kernel_hung::make, kernel_hung::FAMILIES),
-    entry("bonding", ON, bonding::make, bonding::FAMILIES),
-    entry("diskstats", ON, diskstats::make, diskstats::FAMILIES),
     blocking("filesystem", ON, filesystem::make, filesystem::FAMILIES),
-    entry("edac", ON, edac::make, edac::FAMILIES),
     blocking("hwmon", ON, hwmon::make, hwmon::FAMILIES),
+    entry("kernel_hung", ON, kernel_hung::make, kernel_hung::FAMILIES),
     entry("loadavg", ON, loadavg::make, loadavg::FAMILIES),
     entry("mdadm", ON, mdadm::make, mdadm::FAMILIES),
     entry("meminfo", ON, meminfo::make, meminfo::FAMILIES),
     entry("netstat", ON, netstat::make, netstat::FAMILIES),
+    entry("nvme", ON, nvme::make, nvme::FAMILIES),
+    blocking("powersupplyclass", ON, powersupplyclass::make, powersupplyclass::FAMILIES),
     entry("pressure", ON, pressure::make, pressure::FAMILIES),
+    entry("rapl", ON, rapl::make, rapl::FAMILIES),
     entry("schedstat", ON, schedstat::make, schedstat::FAMILIES),
     entry("sockstat", ON, sockstat::make, sockstat::FAMILIES),
     entry("softnet", ON, softnet::make, softnet::FAMILIES),
     entry("stat", ON, stat::make, stat::FAMILIES),
+    blocking("thermal_zone", ON, thermal_zone::make, thermal_zone::FAMILIES),
     entry("udp_queues", ON, udp_queues::make, udp_queues::FAMILIES),
     entry("vmstat", ON, vmstat::make, vmstat::FAMILIES),
-    entry("nvme", ON, nvme::make, nvme::FAMILIES),
-    blocking("powersupplyclass", ON, powersupplyclass::make, powersupplyclass::FAMILIES),
-    entry("rapl", ON, rapl::make, rapl::FAMILIES),
-    entry("stat", ON, stat::make, stat::FAMILIES),
-    blocking("thermal_zone", ON, thermal_zone::make, thermal_zone::FAMILIES),
     entry("watchdog", ON, watchdog::make, watchdog::FAMILIES),
 ];

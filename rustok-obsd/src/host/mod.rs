@@ -9,48 +9,46 @@
 //! [`Collect`]: crate::exposition::Collect
 
 mod bag;
-mod error;
-pub mod family;
-mod folder;
-mod kept;
-mod list;
-pub mod pool;
-mod set;
-pub mod text;
-
+mod bonding;
 mod conntrack;
 mod cpu;
 mod cpufreq;
 mod cpuinfo;
 mod cpus;
-mod entropy;
-mod filefd;
-mod kernel_hung;
-mod bonding;
 mod diskstats;
-mod filesystem;
 mod edac;
+mod entropy;
+mod error;
+pub mod family;
+mod filefd;
+mod filesystem;
+mod folder;
 mod hwmon;
 mod hwmon_sensor;
+mod kept;
+mod kernel_hung;
+mod list;
 mod loadavg;
 mod mdadm;
 mod meminfo;
 mod named;
 mod netstat;
+mod nvme;
+pub mod pool;
+mod powersupplyclass;
 mod pressure;
+mod rapl;
 mod schedstat;
+mod set;
 mod sockstat;
 mod softnet;
 mod stat;
 #[cfg(test)]
 mod testing;
+pub mod text;
+mod thermal_zone;
 mod udp_queues;
 mod vmstat;
-mod nvme;
-mod powersupplyclass;
-mod rapl;
-mod stat;
-mod thermal_zone;
 mod watchdog;
 
 use crate::config::{Config, Paths, collector::Collectors};
