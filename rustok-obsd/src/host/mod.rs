@@ -53,7 +53,8 @@ mod watchdog;
 
 use crate::config::{Config, Paths, collector::Collectors};
 use crate::exposition::Encoder;
-use std::path::PathBuf;
+use std::os::unix::fs::MetadataExt as _;
+use std::path::{Path, PathBuf};
 use std::time::Instant;
 
 pub use bag::Bag;
@@ -75,7 +76,11 @@ impl Settings {
     /// Of the configuration.
     #[must_use]
     pub fn new(config: &Config) -> Self {
-        Self { paths: config.path.clone(), options: config.collector.clone() }
+        let mut paths = config.path.clone();
+        if paths.rootfs == Path::new("/") && has_mounts_of_its_own(&paths.procfs) {
+            paths.rootfs = paths.procfs.join("1/root");
+        }
+        Self { paths, options: config.collector.clone() }
     }
 
     /// A path below procfs.
@@ -101,6 +106,14 @@ impl Settings {
 fn page_size() -> u64 {
     // SAFETY: no pointers.
     u64::try_from(unsafe { libc::sysconf(libc::_SC_PAGESIZE) }).unwrap_or(4096)
+}
+
+/// Whether this process sees other mounts than process 1, as a systemd unit with `ProtectHome` or `PrivateTmp` does: the host's
+/// file systems must be asked for where process 1 sees them. False where that cannot be told.
+fn has_mounts_of_its_own(procfs: &Path) -> bool {
+    let namespace = |process: &str| std::fs::metadata(procfs.join(process).join("ns/mnt")).ok();
+    let (ours, first) = (namespace("self"), namespace("1"));
+    ours.zip(first).is_some_and(|(ours, first)| (ours.dev(), ours.ino()) != (first.dev(), first.ino()))
 }
 
 /// What a collector needs beside its own state.
