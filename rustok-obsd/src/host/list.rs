@@ -5,6 +5,9 @@ use super::{
     bonding, conntrack, cpu, cpufreq, diskstats, edac, entropy, filefd, filesystem, hwmon, kernel_hung, loadavg, mdadm,
     meminfo, netstat, nvme, powersupplyclass, pressure, rapl, schedstat, sockstat, softnet, stat, thermal_zone,
     udp_queues, vmstat, watchdog,
+    buddyinfo, cgroups, conntrack, cpu, cpu_vulnerabilities, cpufreq, entropy, filefd, interrupts, kernel_hung, ksmd,
+    lnstat, loadavg, meminfo, meminfo_numa, netstat, pressure, processes, schedstat, slabinfo, sockstat, softirqs,
+    softnet, stat, sysctl, udp_queues, vmstat, xfrm, zoneinfo,
 };
 use crate::contract::Family;
 
@@ -34,14 +37,16 @@ const fn blocking(name: &'static str, default: bool, make: Make, families: &'sta
 }
 
 const ON: bool = true;
-#[expect(dead_code, reason = "collectors follow")]
 const OFF: bool = false;
 
 /// All collectors, by name.
 pub static COLLECTORS: &[Entry] = &[
     entry("bonding", ON, bonding::make, bonding::FAMILIES),
+    entry("buddyinfo", OFF, buddyinfo::make, buddyinfo::FAMILIES),
+    entry("cgroups", OFF, cgroups::make, cgroups::FAMILIES),
     entry("conntrack", ON, conntrack::make, conntrack::FAMILIES),
     entry("cpu", ON, cpu::make, cpu::FAMILIES),
+    entry("cpu_vulnerabilities", OFF, cpu_vulnerabilities::make, cpu_vulnerabilities::FAMILIES),
     entry("cpufreq", ON, cpufreq::make, cpufreq::FAMILIES),
     entry("diskstats", ON, diskstats::make, diskstats::FAMILIES),
     entry("edac", ON, edac::make, edac::FAMILIES),
@@ -49,21 +54,33 @@ pub static COLLECTORS: &[Entry] = &[
     entry("filefd", ON, filefd::make, filefd::FAMILIES),
     blocking("filesystem", ON, filesystem::make, filesystem::FAMILIES),
     blocking("hwmon", ON, hwmon::make, hwmon::FAMILIES),
+    entry("interrupts", OFF, interrupts::make, interrupts::FAMILIES),
     entry("kernel_hung", ON, kernel_hung::make, kernel_hung::FAMILIES),
+    entry("ksmd", OFF, ksmd::make, ksmd::FAMILIES),
+    entry("lnstat", OFF, lnstat::make, lnstat::FAMILIES),
     entry("loadavg", ON, loadavg::make, loadavg::FAMILIES),
     entry("mdadm", ON, mdadm::make, mdadm::FAMILIES),
     entry("meminfo", ON, meminfo::make, meminfo::FAMILIES),
+    entry("meminfo_numa", OFF, meminfo_numa::make, meminfo_numa::FAMILIES),
     entry("netstat", ON, netstat::make, netstat::FAMILIES),
     entry("nvme", ON, nvme::make, nvme::FAMILIES),
     blocking("powersupplyclass", ON, powersupplyclass::make, powersupplyclass::FAMILIES),
     entry("pressure", ON, pressure::make, pressure::FAMILIES),
     entry("rapl", ON, rapl::make, rapl::FAMILIES),
+    blocking("processes", OFF, processes::make, processes::FAMILIES),
     entry("schedstat", ON, schedstat::make, schedstat::FAMILIES),
+    entry("slabinfo", OFF, slabinfo::make, slabinfo::FAMILIES),
     entry("sockstat", ON, sockstat::make, sockstat::FAMILIES),
+    entry("softirqs", OFF, softirqs::make, softirqs::FAMILIES),
     entry("softnet", ON, softnet::make, softnet::FAMILIES),
     entry("stat", ON, stat::make, stat::FAMILIES),
     blocking("thermal_zone", ON, thermal_zone::make, thermal_zone::FAMILIES),
     entry("udp_queues", ON, udp_queues::make, udp_queues::FAMILIES),
     entry("vmstat", ON, vmstat::make, vmstat::FAMILIES),
     entry("watchdog", ON, watchdog::make, watchdog::FAMILIES),
+    entry("sysctl", OFF, sysctl::make, sysctl::FAMILIES),
+    entry("udp_queues", ON, udp_queues::make, udp_queues::FAMILIES),
+    entry("vmstat", ON, vmstat::make, vmstat::FAMILIES),
+    entry("xfrm", OFF, xfrm::make, xfrm::FAMILIES),
+    entry("zoneinfo", OFF, zoneinfo::make, zoneinfo::FAMILIES),
 ];

@@ -10,8 +10,19 @@
 
 mod bag;
 mod bonding;
+mod error;
+pub mod family;
+mod kept;
+mod list;
+pub mod pool;
+mod set;
+pub mod text;
+
+mod buddyinfo;
+mod cgroups;
 mod conntrack;
 mod cpu;
+mod cpu_vulnerabilities;
 mod cpufreq;
 mod cpuinfo;
 mod cpus;
@@ -28,9 +39,14 @@ mod hwmon_sensor;
 mod kept;
 mod kernel_hung;
 mod list;
+mod interrupts;
+mod kernel_hung;
+mod ksmd;
+mod lnstat;
 mod loadavg;
 mod mdadm;
 mod meminfo;
+mod meminfo_numa;
 mod named;
 mod netstat;
 mod nvme;
@@ -40,9 +56,14 @@ mod pressure;
 mod rapl;
 mod schedstat;
 mod set;
+mod processes;
+mod schedstat;
+mod slabinfo;
 mod sockstat;
+mod softirqs;
 mod softnet;
 mod stat;
+mod sysctl;
 #[cfg(test)]
 mod testing;
 pub mod text;
@@ -50,6 +71,8 @@ mod thermal_zone;
 mod udp_queues;
 mod vmstat;
 mod watchdog;
+mod xfrm;
+mod zoneinfo;
 
 use crate::config::{Config, Paths, collector::Collectors};
 use crate::exposition::Encoder;

@@ -130,6 +130,9 @@ pub fn settings(root: &Path) -> Settings {
     options.netclass_netlink = false;
     options.netdev_device_include = pattern("lo");
     options.stat_softirq = true;
+    options.sysctl_include =
+        ["fs.file-nr", "fs.file-nr:total,current,max", "kernel.threads-max"].map(Into::into).to_vec();
+    options.sysctl_include_info = vec!["kernel.seccomp.actions_avail".into()];
     options.textfile_directory = vec![root.join("textfile/two_metric_files").display().to_string()];
     let paths = Paths {
         procfs: root.join("proc"),
