@@ -5,6 +5,8 @@ use super::{
     bonding, conntrack, cpu, cpufreq, diskstats, edac, entropy, filefd, filesystem, hwmon, kernel_hung, loadavg, mdadm,
     meminfo, netstat, nvme, powersupplyclass, pressure, rapl, schedstat, sockstat, softnet, stat, thermal_zone,
     udp_queues, vmstat, watchdog,
+    bcache, bcachefs, btrfs, dmmultipath, drbd, edac, fibrechannel, hwmon, infiniband, ipvs, loadavg, meminfo, nfs,
+    nfsd, nvme, powersupplyclass, rapl, stat, tapestats, thermal_zone, watchdog, xfs, zfs,
 };
 use crate::contract::Family;
 
@@ -34,7 +36,6 @@ const fn blocking(name: &'static str, default: bool, make: Make, families: &'sta
 }
 
 const ON: bool = true;
-#[expect(dead_code, reason = "collectors follow")]
 const OFF: bool = false;
 
 /// All collectors, by name.
@@ -50,10 +51,22 @@ pub static COLLECTORS: &[Entry] = &[
     blocking("filesystem", ON, filesystem::make, filesystem::FAMILIES),
     blocking("hwmon", ON, hwmon::make, hwmon::FAMILIES),
     entry("kernel_hung", ON, kernel_hung::make, kernel_hung::FAMILIES),
+    entry("bcache", ON, bcache::make, bcache::FAMILIES),
+    entry("bcachefs", ON, bcachefs::make, bcachefs::FAMILIES),
+    blocking("btrfs", ON, btrfs::make, btrfs::FAMILIES),
+    entry("dmmultipath", ON, dmmultipath::make, dmmultipath::FAMILIES),
+    entry("drbd", OFF, drbd::make, drbd::FAMILIES),
+    entry("edac", ON, edac::make, edac::FAMILIES),
+    blocking("fibrechannel", ON, fibrechannel::make, fibrechannel::FAMILIES),
+    blocking("hwmon", ON, hwmon::make, hwmon::FAMILIES),
+    blocking("infiniband", ON, infiniband::make, infiniband::FAMILIES),
+    entry("ipvs", ON, ipvs::make, ipvs::FAMILIES),
     entry("loadavg", ON, loadavg::make, loadavg::FAMILIES),
     entry("mdadm", ON, mdadm::make, mdadm::FAMILIES),
     entry("meminfo", ON, meminfo::make, meminfo::FAMILIES),
     entry("netstat", ON, netstat::make, netstat::FAMILIES),
+    entry("nfs", ON, nfs::make, nfs::FAMILIES),
+    entry("nfsd", ON, nfsd::make, nfsd::FAMILIES),
     entry("nvme", ON, nvme::make, nvme::FAMILIES),
     blocking("powersupplyclass", ON, powersupplyclass::make, powersupplyclass::FAMILIES),
     entry("pressure", ON, pressure::make, pressure::FAMILIES),
@@ -62,8 +75,11 @@ pub static COLLECTORS: &[Entry] = &[
     entry("sockstat", ON, sockstat::make, sockstat::FAMILIES),
     entry("softnet", ON, softnet::make, softnet::FAMILIES),
     entry("stat", ON, stat::make, stat::FAMILIES),
+    entry("tapestats", ON, tapestats::make, tapestats::FAMILIES),
     blocking("thermal_zone", ON, thermal_zone::make, thermal_zone::FAMILIES),
     entry("udp_queues", ON, udp_queues::make, udp_queues::FAMILIES),
     entry("vmstat", ON, vmstat::make, vmstat::FAMILIES),
     entry("watchdog", ON, watchdog::make, watchdog::FAMILIES),
+    entry("xfs", ON, xfs::make, xfs::FAMILIES),
+    entry("zfs", ON, zfs::make, zfs::FAMILIES),
 ];
