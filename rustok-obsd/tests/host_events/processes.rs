@@ -89,7 +89,7 @@ fn check(watch: &Watch, what: &str, command: &mut Command, replaced: usize, name
     let execs = execs(watch, ended.pid);
     assert_eq!(execs.len(), 1 + replaced, "{what}: {execs:?}");
     assert!(execs.iter().all(|(known, parent, _)| known == process && *parent == std::process::id()), "{what}");
-    assert_eq!(execs.last().unwrap().2, name, "{what}");
+    assert_eq!(execs[replaced].2, name, "{what}");
     let Some(freed) = freed(watch, *process) else {
         // Then the end alone has to do: it never tells more than there was.
         let told = (ended.user_us + ended.system_us + 1) * 1000;
@@ -104,8 +104,8 @@ fn check(watch: &Watch, what: &str, command: &mut Command, replaced: usize, name
 }
 
 fn run_all(watch: &Watch, rounds: u64) {
-    let exe = std::env::current_exe().unwrap();
-    let own: String = exe.file_name().unwrap().to_string_lossy().chars().take(15).collect();
+    let exe = std::env::current_exe().expect("a path");
+    let own: String = exe.file_name().expect("a name").to_string_lossy().chars().take(15).collect();
     let roles = [Role::Nothing, Role::Burn, Role::Threads, Role::Killed, Role::LeaderFirst, Role::ExecInThread];
     let scripts = [("exit 0", 0, "sh"), ("exec sh -c 'exec true'", 2, "true")];
     let mut sums: [Sum; 8] = Default::default();
