@@ -69,7 +69,7 @@ pub fn on_exit(task: u64) {
 pub fn on_free(task: u64) {
     let mut reader = Reader::new();
     if reader.int(task, globals::task_pid()) != reader.int(task, globals::task_tgid()) {
-        return;
+        return reader.finish(HostKind::Freed);
     }
     let signal = reader.word(task, globals::task_signal());
     let event = sums(&mut reader, HostKind::Freed, task, signal);

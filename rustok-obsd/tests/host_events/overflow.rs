@@ -9,6 +9,7 @@ use crate::watch::{As, Watch};
 #[test]
 fn what_a_full_ring_refuses_is_counted_to_the_last_event() {
     let test = "what_a_full_ring_refuses_is_counted_to_the_last_event";
+    // SAFETY: no memory is passed.
     let page = u32::try_from(unsafe { libc::sysconf(libc::_SC_PAGESIZE) }).unwrap();
     let Some(mut watch) = Watch::start(test, As::Now, page) else { return };
     // A shell that forks 3000 times: no exec, and nobody drains meanwhile.
