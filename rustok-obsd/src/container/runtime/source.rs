@@ -55,7 +55,7 @@ pub enum State {
     Connecting,
     /// It answers.
     Up,
-    /// There is no socket.
+    /// There is no socket, or no CRI behind it: a containerd that serves Docker alone.
     Absent,
     /// The socket is not for this user.
     Denied,
@@ -185,7 +185,7 @@ impl Source {
     /// Tells a failure, in the log only when it is another than before.
     fn failed(&self, failure: &Failure) {
         let state = match failure {
-            Failure::Absent => State::Absent,
+            Failure::Absent | Failure::NoCri(_) => State::Absent,
             Failure::Denied => State::Denied,
             _ => State::Failed,
         };

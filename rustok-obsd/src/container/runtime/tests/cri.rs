@@ -275,7 +275,7 @@ fn fails(serve: impl Fn(UnixStream) + Send + Sync + 'static, reason: &str) -> Ou
     let source = &runtimes.sources()[0];
     let report = eventually(reason, SOON, || {
         let report = source.report();
-        (report.state == State::Failed).then_some(report)
+        matches!(report.state, State::Failed | State::Absent).then_some(report)
     });
     assert!(report.reason.contains(reason), "{}", report.reason);
     assert_eq!(runtimes.lookup(&id('a')), Lookup::NoRuntime);
