@@ -37,6 +37,8 @@ pub const MOST_BYTES: usize = 16 * 1024 * 1024;
 pub const DEBOUNCE: Duration = Duration::from_secs(1);
 /// The whole list is read this often in case an event was lost.
 pub const RELIST: Duration = Duration::from_secs(60);
+/// A container whose details do not come is passed over; after this many in a row it is the runtime that hangs.
+pub const MOST_HUNG: u8 = 2;
 const MOST_PAUSE: Duration = Duration::from_secs(30);
 
 /// Which API a socket speaks.
