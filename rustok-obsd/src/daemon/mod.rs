@@ -29,6 +29,7 @@ use crate::{
     contract::{database::DatabaseRecorder, own::SelfMetrics, recorder::HttpRecorder},
     exposition::{self, BindError, Exposition, Part, server},
     host::{self, Host},
+    process,
     probe::{Kernel, LoadError, ProbeBoard, Programs, Settings, State, kernel::Need, loader, stats::ProbeCollector},
     target::{RuleError, ScanError},
     trace::{Resources, TraceError, Tracing},
@@ -130,6 +131,7 @@ impl Daemon {
         exposition.register(Part::App, metrics);
         exposition.register(Part::App, database_metrics);
         exposition.register(Part::Node, Arc::new(Host::new(&host::Settings::new(&config))));
+        process::register(&config, &exposition);
         if let Some(spans) = &spans {
             let _ = own.spans.set(spans.counters());
         }
