@@ -264,11 +264,15 @@ pub struct Ebpf {
     pub backend: Backend,
     /// Ask the kernel for run counts and times of programs (`BPF_ENABLE_STATS`, about 20 ns a run).
     pub run_stats: bool,
+    /// Follow processes, victims of the OOM killer and cgroups of the whole host.
+    pub host_events: bool,
+    /// Bytes of the ring buffer for these.
+    pub host_ring_bytes: usize,
 }
 
 impl Default for Ebpf {
     fn default() -> Self {
-        Self { backend: Backend::default(), run_stats: true }
+        Self { backend: Backend::default(), run_stats: true, host_events: true, host_ring_bytes: 256 << 10 }
     }
 }
 

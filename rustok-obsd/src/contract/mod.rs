@@ -9,6 +9,7 @@ mod catalogue_tests;
 pub mod database;
 pub mod docs;
 mod histogram;
+pub mod host_events;
 pub mod http;
 mod http_collect;
 mod list;
@@ -146,6 +147,8 @@ pub const CATALOGUE: &[Area] = &[
     Area { title: "The daemon's own process, as Prometheus' client libraries", families: process::families::ITSELF },
     Area { title: "The daemon itself", families: own::FAMILIES },
     Area { title: "The daemon itself: databases", families: database::OWN },
+    Area { title: "Collectors of the host", families: crate::host::FAMILIES },
+    Area { title: "The daemon itself: events of the host's kernel", families: host_events::FAMILIES },
 ];
 
 /// Every family of [`CATALOGUE`].

@@ -1,11 +1,12 @@
 //! Runs everything: loads the programs, starts the threads, serves, and ends in bounded time.
 //!
-//! Reads: the configuration. Yields: nothing; `run` returns when the daemon was told to end. Costs: three threads (capture,
-//! targets, span export) and a small runtime for the exposition.
+//! Reads: the configuration. Yields: nothing; `run` returns when the daemon was told to end. Costs: four threads (capture,
+//! targets, kernel events, span export) and a small runtime for the exposition.
 
 mod capture_thread;
 pub mod doctor;
 mod drivers;
+mod kernel_events;
 pub mod logging;
 mod manager;
 mod rules;
@@ -35,6 +36,7 @@ use crate::{
     trace::{Resources, TraceError, Tracing},
 };
 
+use kernel_events::KernelEvents;
 pub use rules::rules;
 
 /// The daemon ends within this time of SIGTERM.
@@ -100,6 +102,7 @@ struct Daemon {
     status: Arc<status::DaemonStatus>,
     stop: Arc<AtomicBool>,
     programs: Option<Arc<Mutex<Programs>>>,
+    events: KernelEvents,
     manager: thread::JoinHandle<manager::Manager>,
     capture: thread::JoinHandle<()>,
     tracing: Option<Tracing>,
@@ -123,13 +126,15 @@ impl Daemon {
         let (recorder, metrics) = HttpRecorder::new(rules::recorder_limits(&config));
         let (database, database_metrics) = DatabaseRecorder::new(rules::database_settings(&config));
         let exposition = Arc::new(Exposition::new());
-        exposition.register(
-            Part::App,
-            Arc::new(ProbeCollector::new(programs.clone(), counts.clone(), board.clone(), Arc::clone(&own))),
-        );
+        let events = KernelEvents::start(&config, &kernel, &board, Vec::new());
+        let probes = ProbeCollector::new(programs.clone(), counts.clone(), board.clone(), Arc::clone(&own));
+        exposition.register(Part::App, Arc::new(probes.with_host(events.programs())));
         exposition.register(Part::App, Arc::clone(&own) as _);
         exposition.register(Part::App, metrics);
         exposition.register(Part::App, database_metrics);
+        if let Some(events) = events.events() {
+            exposition.register(Part::App, events);
+        }
         exposition.register(Part::Node, Arc::new(Host::new(&host::Settings::new(&config))));
         process::register(&config, &exposition);
         if let Some(spans) = &spans {
@@ -180,7 +185,7 @@ impl Daemon {
             let run = move || capture_thread::run(ring, pipeline, &stop);
             thread::Builder::new().name("capture".into()).spawn(run).map_err(|e| thread("the capture thread", e))?
         };
-        Ok(Self { exposition, status, stop, programs, manager, capture, tracing: spans, sample_limit })
+        Ok(Self { exposition, status, stop, programs, events, manager, capture, tracing: spans, sample_limit })
     }
 
     /// Serves until a signal comes. Yields the deadline of the shutdown.
@@ -217,7 +222,8 @@ impl Daemon {
     }
 
     fn stop(self, deadline: Instant) {
-        let Self { programs, manager, capture, tracing, .. } = self;
+        let Self { programs, events, manager, capture, tracing, .. } = self;
+        events.stop();
         // The capture thread takes what the ring still holds; spans of that are exported below.
         let _ = capture.join();
         let left = |most: Duration| deadline.saturating_duration_since(Instant::now()).min(most);

@@ -1,7 +1,11 @@
 //! The collectors: name, whether on by default, how each is made.
 
 use super::{Collector, Settings};
-use super::{loadavg, meminfo, stat};
+use super::{
+    bonding, conntrack, cpu, cpufreq, diskstats, edac, entropy, filefd, filesystem, hwmon, kernel_hung, loadavg, mdadm,
+    meminfo, netstat, nvme, powersupplyclass, pressure, rapl, schedstat, sockstat, softnet, stat, thermal_zone,
+    udp_queues, vmstat, watchdog,
+};
 use crate::contract::Family;
 
 /// One collector.
@@ -25,7 +29,6 @@ const fn entry(name: &'static str, default: bool, make: Make, families: &'static
 }
 
 /// One that asks hardware, file servers or other programs.
-#[expect(dead_code, reason = "collectors follow")]
 const fn blocking(name: &'static str, default: bool, make: Make, families: &'static [Family<'static>]) -> Entry {
     Entry { name, default, blocks: true, make, families }
 }
@@ -36,7 +39,31 @@ const OFF: bool = false;
 
 /// All collectors, by name.
 pub static COLLECTORS: &[Entry] = &[
+    entry("bonding", ON, bonding::make, bonding::FAMILIES),
+    entry("conntrack", ON, conntrack::make, conntrack::FAMILIES),
+    entry("cpu", ON, cpu::make, cpu::FAMILIES),
+    entry("cpufreq", ON, cpufreq::make, cpufreq::FAMILIES),
+    entry("diskstats", ON, diskstats::make, diskstats::FAMILIES),
+    entry("edac", ON, edac::make, edac::FAMILIES),
+    entry("entropy", ON, entropy::make, entropy::FAMILIES),
+    entry("filefd", ON, filefd::make, filefd::FAMILIES),
+    blocking("filesystem", ON, filesystem::make, filesystem::FAMILIES),
+    blocking("hwmon", ON, hwmon::make, hwmon::FAMILIES),
+    entry("kernel_hung", ON, kernel_hung::make, kernel_hung::FAMILIES),
     entry("loadavg", ON, loadavg::make, loadavg::FAMILIES),
+    entry("mdadm", ON, mdadm::make, mdadm::FAMILIES),
     entry("meminfo", ON, meminfo::make, meminfo::FAMILIES),
+    entry("netstat", ON, netstat::make, netstat::FAMILIES),
+    entry("nvme", ON, nvme::make, nvme::FAMILIES),
+    blocking("powersupplyclass", ON, powersupplyclass::make, powersupplyclass::FAMILIES),
+    entry("pressure", ON, pressure::make, pressure::FAMILIES),
+    entry("rapl", ON, rapl::make, rapl::FAMILIES),
+    entry("schedstat", ON, schedstat::make, schedstat::FAMILIES),
+    entry("sockstat", ON, sockstat::make, sockstat::FAMILIES),
+    entry("softnet", ON, softnet::make, softnet::FAMILIES),
     entry("stat", ON, stat::make, stat::FAMILIES),
+    blocking("thermal_zone", ON, thermal_zone::make, thermal_zone::FAMILIES),
+    entry("udp_queues", ON, udp_queues::make, udp_queues::FAMILIES),
+    entry("vmstat", ON, vmstat::make, vmstat::FAMILIES),
+    entry("watchdog", ON, watchdog::make, watchdog::FAMILIES),
 ];

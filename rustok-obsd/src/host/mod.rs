@@ -9,17 +9,47 @@
 //! [`Collect`]: crate::exposition::Collect
 
 mod bag;
+mod bonding;
+mod conntrack;
+mod cpu;
+mod cpufreq;
+mod cpuinfo;
+mod cpus;
+mod diskstats;
+mod edac;
+mod entropy;
 mod error;
 pub mod family;
+mod filefd;
+mod filesystem;
+mod folder;
+mod hwmon;
+mod hwmon_sensor;
 mod kept;
+mod kernel_hung;
 mod list;
-pub mod pool;
-mod set;
-pub mod text;
-
 mod loadavg;
+mod mdadm;
 mod meminfo;
+mod named;
+mod netstat;
+mod nvme;
+pub mod pool;
+mod powersupplyclass;
+mod pressure;
+mod rapl;
+mod schedstat;
+mod set;
+mod sockstat;
+mod softnet;
 mod stat;
+#[cfg(test)]
+mod testing;
+pub mod text;
+mod thermal_zone;
+mod udp_queues;
+mod vmstat;
+mod watchdog;
 
 use crate::config::{Config, Paths, collector::Collectors};
 use crate::exposition::Encoder;
@@ -30,7 +60,7 @@ pub use bag::Bag;
 pub use error::CollectError;
 pub use kept::{KeptFile, attribute, number, read_all, read_once};
 pub use list::{COLLECTORS, Entry};
-pub use set::{FAILURES, FAMILIES, Host};
+pub use set::{FAMILIES, Host};
 
 /// What collectors are made from.
 #[derive(Clone, Debug, Default)]
@@ -65,6 +95,12 @@ impl Settings {
     pub fn kept_procfs(&self, path: &str) -> KeptFile {
         KeptFile::new(self.procfs(path))
     }
+}
+
+/// Bytes of a page of memory.
+fn page_size() -> u64 {
+    // SAFETY: no pointers.
+    u64::try_from(unsafe { libc::sysconf(libc::_SC_PAGESIZE) }).unwrap_or(4096)
 }
 
 /// What a collector needs beside its own state.

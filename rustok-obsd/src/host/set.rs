@@ -31,7 +31,7 @@ const SUCCESS: Family<'static> =
     gauge("node_scrape_collector_success", &["collector"], "node_exporter: Whether a collector succeeded.");
 
 /// Failures of collectors.
-pub const FAILURES: Family<'static> = own(
+const FAILURES: Family<'static> = own(
     "rustok_obsd_collector_failures_total",
     Kind::Counter,
     "",
@@ -40,7 +40,7 @@ pub const FAILURES: Family<'static> = own(
 );
 
 /// The families of this file.
-pub const FAMILIES: &[Family<'static>] = &[DURATION, SUCCESS];
+pub const FAMILIES: &[Family<'static>] = &[DURATION, SUCCESS, FAILURES];
 
 /// The collectors that are on.
 pub struct Host {

@@ -1,3 +1,4 @@
 //! The collectors of the host against node_exporter: its fixture tree with its expected output, and itself, live.
 
+mod filesystem;
 mod fixture;
