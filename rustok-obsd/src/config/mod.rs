@@ -39,6 +39,7 @@ pub mod keys;
 mod lists;
 mod load;
 mod pairs;
+pub mod process;
 #[cfg(test)]
 mod reference;
 mod target;
@@ -84,6 +85,8 @@ pub struct Config {
     pub path: Paths,
     /// Collectors of the host.
     pub collector: collector::Collectors,
+    /// Groups of processes.
+    pub process: process::Process,
 }
 
 /// `[web]`: where metrics are served.

@@ -21,6 +21,8 @@ pub(crate) mod tests;
 
 pub use series::HttpMetrics;
 
+use crate::process;
+
 /// What a family's samples mean (OpenMetrics 1.0.0, section "Metric Types").
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Kind {
@@ -139,6 +141,10 @@ pub const CATALOGUE: &[Area] = &[
     Area { title: "Database and errors, RusToK's names", families: database::RUSTOK },
     Area { title: "Database, OpenTelemetry semantic conventions", families: database::OTEL },
     Area { title: "Requests taken apart, and statements", families: database::REQUESTS },
+    Area { title: "Groups of processes, process-exporter's names", families: process::families::NAMED },
+    Area { title: "Groups of processes, what process-exporter lacks", families: process::families::OWN },
+    Area { title: "Groups of processes, OpenTelemetry semantic conventions (process.otel_names)", families: process::otel::FAMILIES },
+    Area { title: "The daemon's own process, as Prometheus' client libraries", families: process::families::ITSELF },
     Area { title: "The daemon itself", families: own::FAMILIES },
     Area { title: "The daemon itself: databases", families: database::OWN },
     Area { title: "Collectors of the host", families: crate::host::FAMILIES },

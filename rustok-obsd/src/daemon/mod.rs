@@ -30,6 +30,7 @@ use crate::{
     contract::{database::DatabaseRecorder, own::SelfMetrics, recorder::HttpRecorder},
     exposition::{self, BindError, Exposition, Part, server},
     host::{self, Host},
+    process,
     probe::{Kernel, LoadError, ProbeBoard, Programs, Settings, State, kernel::Need, loader, stats::ProbeCollector},
     target::{RuleError, ScanError},
     trace::{Resources, TraceError, Tracing},
@@ -135,6 +136,7 @@ impl Daemon {
             exposition.register(Part::App, events);
         }
         exposition.register(Part::Node, Arc::new(Host::new(&host::Settings::new(&config))));
+        process::register(&config, &exposition);
         if let Some(spans) = &spans {
             let _ = own.spans.set(spans.counters());
         }
