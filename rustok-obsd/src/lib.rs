@@ -8,6 +8,7 @@
 pub mod capture;
 pub mod cli;
 pub mod config;
+pub mod container;
 pub mod contract;
 pub mod daemon;
 pub mod database;

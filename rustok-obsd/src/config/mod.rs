@@ -32,6 +32,7 @@ macro_rules! choice {
 use choice;
 
 pub mod collector;
+pub mod container;
 mod database;
 mod error;
 mod file;
@@ -84,6 +85,8 @@ pub struct Config {
     pub path: Paths,
     /// Collectors of the host.
     pub collector: collector::Collectors,
+    /// Cgroups and containers.
+    pub container: container::ContainerOptions,
 }
 
 /// `[web]`: where metrics are served.

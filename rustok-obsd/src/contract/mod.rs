@@ -20,6 +20,8 @@ pub(crate) mod tests;
 
 pub use series::HttpMetrics;
 
+use crate::container;
+
 /// What a family's samples mean (OpenMetrics 1.0.0, section "Metric Types").
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Kind {
@@ -140,6 +142,8 @@ pub const CATALOGUE: &[Area] = &[
     Area { title: "Requests taken apart, and statements", families: database::REQUESTS },
     Area { title: "The daemon itself", families: own::FAMILIES },
     Area { title: "The daemon itself: databases", families: database::OWN },
+    Area { title: "Containers, cAdvisor's names", families: container::families::FAMILIES },
+    Area { title: "The daemon itself: containers", families: container::families::OWN },
 ];
 
 /// Every family of [`CATALOGUE`].

@@ -26,6 +26,7 @@ use thiserror::Error;
 use crate::{
     capture::pipeline::{self, Parts, Pipeline},
     config::{Backend, Config},
+    container::{self, Containers},
     contract::{database::DatabaseRecorder, own::SelfMetrics, recorder::HttpRecorder},
     exposition::{self, BindError, Exposition, Part, server},
     host::{self, Host},
@@ -130,6 +131,9 @@ impl Daemon {
         exposition.register(Part::App, metrics);
         exposition.register(Part::App, database_metrics);
         exposition.register(Part::Node, Arc::new(Host::new(&host::Settings::new(&config))));
+        if let Some(containers) = containers(&config) {
+            exposition.register(Part::Cadvisor, containers);
+        }
         if let Some(spans) = &spans {
             let _ = own.spans.set(spans.counters());
         }
@@ -239,6 +243,21 @@ impl Daemon {
         }
         if let Some(programs) = programs {
             programs.lock().unwrap_or_else(PoisonError::into_inner).detach();
+        }
+    }
+}
+
+/// Cgroups by cAdvisor's names; `None`, and told, where there are none.
+fn containers(config: &Config) -> Option<Arc<Containers>> {
+    if !config.container.enabled {
+        return None;
+    }
+    let settings = container::Settings::new(config, container::limit::raise());
+    match Containers::new(&settings, Arc::new(container::names::PathNames)) {
+        Ok(containers) => Some(Arc::new(containers)),
+        Err(error) => {
+            tracing::warn!("no metrics of containers: {error}");
+            None
         }
     }
 }
