@@ -21,7 +21,7 @@ pub(crate) mod tests;
 
 pub use series::HttpMetrics;
 
-use crate::process;
+use crate::{container, process};
 
 /// What a family's samples mean (OpenMetrics 1.0.0, section "Metric Types").
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -143,12 +143,17 @@ pub const CATALOGUE: &[Area] = &[
     Area { title: "Requests taken apart, and statements", families: database::REQUESTS },
     Area { title: "Groups of processes, process-exporter's names", families: process::families::NAMED },
     Area { title: "Groups of processes, what process-exporter lacks", families: process::families::OWN },
-    Area { title: "Groups of processes, OpenTelemetry semantic conventions (process.otel_names)", families: process::otel::FAMILIES },
+    Area {
+        title: "Groups of processes, OpenTelemetry semantic conventions (process.otel_names)",
+        families: process::otel::FAMILIES,
+    },
     Area { title: "The daemon's own process, as Prometheus' client libraries", families: process::families::ITSELF },
     Area { title: "The daemon itself", families: own::FAMILIES },
     Area { title: "The daemon itself: databases", families: database::OWN },
     Area { title: "Collectors of the host", families: crate::host::FAMILIES },
     Area { title: "The daemon itself: events of the host's kernel", families: host_events::FAMILIES },
+    Area { title: "Containers, cAdvisor's names", families: container::families::FAMILIES },
+    Area { title: "The daemon itself: containers", families: container::families::OWN },
 ];
 
 /// Every family of [`CATALOGUE`].

@@ -27,11 +27,12 @@ use thiserror::Error;
 use crate::{
     capture::pipeline::{self, Parts, Pipeline},
     config::{Backend, Config},
+    container::{self, Containers},
     contract::{database::DatabaseRecorder, own::SelfMetrics, recorder::HttpRecorder},
     exposition::{self, BindError, Exposition, Part, server},
     host::{self, Host},
-    process,
     probe::{Kernel, LoadError, ProbeBoard, Programs, Settings, State, kernel::Need, loader, stats::ProbeCollector},
+    process,
     target::{RuleError, ScanError},
     trace::{Resources, TraceError, Tracing},
 };
@@ -137,6 +138,9 @@ impl Daemon {
         }
         exposition.register(Part::Node, Arc::new(Host::new(&host::Settings::new(&config))));
         process::register(&config, &exposition);
+        if let Some(containers) = containers(&config) {
+            exposition.register(Part::Cadvisor, containers);
+        }
         if let Some(spans) = &spans {
             let _ = own.spans.set(spans.counters());
         }
@@ -247,6 +251,21 @@ impl Daemon {
         }
         if let Some(programs) = programs {
             programs.lock().unwrap_or_else(PoisonError::into_inner).detach();
+        }
+    }
+}
+
+/// Cgroups by cAdvisor's names; `None`, and told, where there are none.
+fn containers(config: &Config) -> Option<Arc<Containers>> {
+    if !config.container.enabled {
+        return None;
+    }
+    let settings = container::Settings::new(config, container::limit::raise());
+    match Containers::new(&settings, Arc::new(container::names::PathNames)) {
+        Ok(containers) => Some(Arc::new(containers)),
+        Err(error) => {
+            tracing::warn!("no metrics of containers: {error}");
+            None
         }
     }
 }
