@@ -5,6 +5,8 @@
 use super::Slot;
 use super::collector::Pattern;
 use super::keys::{Key, key};
+use crate::container::runtime::RuntimeSettings;
+use std::path::PathBuf;
 
 /// `[container]`: cgroups by cAdvisor's names.
 #[derive(Clone, Debug, PartialEq)]
@@ -26,6 +28,10 @@ pub struct ContainerOptions {
     pub labels: Vec<String>,
     /// Families that cAdvisor tells as a constant 0.
     pub constants: bool,
+    /// Sockets of runtimes that speak the CRI.
+    pub cri_sockets: Vec<String>,
+    /// Sockets of runtimes that speak Docker's API.
+    pub docker_sockets: Vec<String>,
 }
 
 impl Default for ContainerOptions {
@@ -39,8 +45,14 @@ impl Default for ContainerOptions {
             limit: 5000,
             labels: Vec::new(),
             constants: false,
+            cri_sockets: paths(&RuntimeSettings::default().cri),
+            docker_sockets: paths(&RuntimeSettings::default().docker),
         }
     }
+}
+
+fn paths(paths: &[PathBuf]) -> Vec<String> {
+    paths.iter().map(|path| path.display().to_string()).collect()
 }
 
 /// The keys of `[container]`.
@@ -100,5 +112,19 @@ pub(super) static KEYS: &[Key] = &[
         &[],
         |c| Slot::Bool(&mut c.container.constants),
         "Tell also what cAdvisor tells as a constant 0 because it is not measured: load averages and states of tasks, and on cgroup v1 events and scans of memory and pressure.",
+    ),
+    key(
+        "container.cri_sockets",
+        "container.cri-sockets",
+        &[],
+        |c| Slot::Names(&mut c.container.cri_sockets),
+        "Sockets, below `path.rootfs`, of runtimes that speak Kubernetes' CRI: names, images and pods of containers. `[]` for none.",
+    ),
+    key(
+        "container.docker_sockets",
+        "container.docker-sockets",
+        &[],
+        |c| Slot::Names(&mut c.container.docker_sockets),
+        "Sockets, below `path.rootfs`, of runtimes that speak Docker's API (Docker, Podman). `[]` for none.",
     ),
 ];

@@ -223,7 +223,7 @@ impl Group {
     pub fn health(&self) -> i64 {
         match self.facts.as_ref().and_then(|facts| facts.health) {
             Some(Health::Healthy) => 1,
-            Some(Health::Unhealthy) => 0,
+            Some(Health::Starting | Health::Unhealthy) => 0,
             None => -1,
         }
     }

@@ -34,6 +34,7 @@ mod tests;
 
 use crate::config::container::ContainerOptions;
 use crate::config::{Config, Paths};
+use crate::events::{Event, OomKill, Subscriber};
 use crate::exposition::{Collect, Encoder};
 use files::Reader;
 use filesystem::FileSystems;
@@ -139,8 +140,16 @@ impl Containers {
 
     /// The kernel chose a process to be killed for lack of memory: `cgroup` is the inode of the directory of its cgroup, in
     /// the tree of memory. Never waits for a scrape.
-    pub fn oom(&self, cgroup: u64, _tgid: u32) {
+    pub fn oom(&self, cgroup: u64) {
         self.kills.push(cgroup);
+    }
+}
+
+impl Subscriber for Containers {
+    fn event(&self, event: &Event<'_>) {
+        if let Event::Oom(OomKill { cgroup: Some(cgroup), .. }) = event {
+            self.oom(*cgroup);
+        }
     }
 }
 
@@ -311,7 +320,7 @@ fn network(group: &mut Group, host: Option<u64>, net: &mut NetReader, told: &mut
 fn find_network(group: &mut Group, host: Option<u64>, net: &mut NetReader, reader: &mut Reader) -> Net {
     if let Some(facts) = &group.facts {
         let of_the_pod = !facts.pod.is_empty() && !facts.is_sandbox;
-        if facts.network == Network::Other || of_the_pod {
+        if matches!(facts.network, Network::Host | Network::Of(_)) || of_the_pod {
             return Net::None;
         }
     }

@@ -15,6 +15,7 @@ mod http_collect;
 mod list;
 pub mod own;
 pub mod recorder;
+pub mod runtimes;
 mod series;
 #[cfg(test)]
 pub(crate) mod tests;
@@ -153,6 +154,7 @@ pub const CATALOGUE: &[Area] = &[
     Area { title: "Collectors of the host", families: crate::host::FAMILIES },
     Area { title: "The daemon itself: events of the host's kernel", families: host_events::FAMILIES },
     Area { title: "Containers, cAdvisor's names", families: container::families::FAMILIES },
+    Area { title: "The daemon itself: container runtimes", families: runtimes::FAMILIES },
     Area { title: "The daemon itself: containers", families: container::families::OWN },
 ];
 

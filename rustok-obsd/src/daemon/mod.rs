@@ -10,6 +10,7 @@ mod kernel_events;
 pub mod logging;
 mod manager;
 mod rules;
+mod sources;
 mod status;
 
 use std::{
@@ -27,18 +28,16 @@ use thiserror::Error;
 use crate::{
     capture::pipeline::{self, Parts, Pipeline},
     config::{Backend, Config},
-    container::{self, Containers},
     contract::{database::DatabaseRecorder, own::SelfMetrics, recorder::HttpRecorder},
     exposition::{self, BindError, Exposition, Part, server},
-    host::{self, Host},
     probe::{Kernel, LoadError, ProbeBoard, Programs, Settings, State, kernel::Need, loader, stats::ProbeCollector},
-    process,
     target::{RuleError, ScanError},
     trace::{Resources, TraceError, Tracing},
 };
 
 use kernel_events::KernelEvents;
 pub use rules::rules;
+use sources::Drain;
 
 /// The daemon ends within this time of SIGTERM.
 const SHUTDOWN: Duration = Duration::from_secs(3);
@@ -127,19 +126,19 @@ impl Daemon {
         let (recorder, metrics) = HttpRecorder::new(rules::recorder_limits(&config));
         let (database, database_metrics) = DatabaseRecorder::new(rules::database_settings(&config));
         let exposition = Arc::new(Exposition::new());
-        let events = KernelEvents::start(&config, &kernel, &board, Vec::new());
-        let probes = ProbeCollector::new(programs.clone(), counts.clone(), board.clone(), Arc::clone(&own));
-        exposition.register(Part::App, Arc::new(probes.with_host(events.programs())));
+        // Containers come last: their samples are the first to be beyond a limit.
         exposition.register(Part::App, Arc::clone(&own) as _);
         exposition.register(Part::App, metrics);
         exposition.register(Part::App, database_metrics);
+        let drain = Arc::new(Drain::default());
+        exposition.register(Part::Itself, Arc::clone(&drain) as _);
+        let subscribers = sources::register(&config, &exposition);
+        let events = KernelEvents::start(&config, &kernel, &board, subscribers);
+        let probes = ProbeCollector::new(programs.clone(), counts.clone(), board.clone(), Arc::clone(&own));
+        exposition.register(Part::App, Arc::new(probes.with_host(events.programs())));
         if let Some(events) = events.events() {
+            let _ = drain.0.set(Arc::clone(&events));
             exposition.register(Part::App, events);
-        }
-        exposition.register(Part::Node, Arc::new(Host::new(&host::Settings::new(&config))));
-        process::register(&config, &exposition);
-        if let Some(containers) = containers(&config) {
-            exposition.register(Part::Cadvisor, containers);
         }
         if let Some(spans) = &spans {
             let _ = own.spans.set(spans.counters());
@@ -251,21 +250,6 @@ impl Daemon {
         }
         if let Some(programs) = programs {
             programs.lock().unwrap_or_else(PoisonError::into_inner).detach();
-        }
-    }
-}
-
-/// Cgroups by cAdvisor's names; `None`, and told, where there are none.
-fn containers(config: &Config) -> Option<Arc<Containers>> {
-    if !config.container.enabled {
-        return None;
-    }
-    let settings = container::Settings::new(config, container::limit::raise());
-    match Containers::new(&settings, Arc::new(container::names::PathNames)) {
-        Ok(containers) => Some(Arc::new(containers)),
-        Err(error) => {
-            tracing::warn!("no metrics of containers: {error}");
-            None
         }
     }
 }

@@ -50,6 +50,17 @@ pub enum Api {
     Docker,
 }
 
+impl Api {
+    /// The value of a label.
+    #[must_use]
+    pub const fn label(self) -> &'static str {
+        match self {
+            Self::Cri => "cri",
+            Self::Docker => "docker",
+        }
+    }
+}
+
 /// The state of a runtime's socket.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum State {

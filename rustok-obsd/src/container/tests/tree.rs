@@ -115,17 +115,17 @@ fn kills_outlive_their_cgroup_and_count_once() {
     let inode = made("b");
     assert_eq!(kills("/b"), Some(0.0));
     // Killed, and gone before anybody looks again.
-    containers.oom(inode, 7);
+    containers.oom(inode);
     remove(&host.path("sys/fs/cgroup/memory/b"));
     assert_eq!(kills("/b"), Some(1.0));
     assert!(!ids(&containers).contains(&"/b".to_owned()));
     // It starts again; the event and the file tell the same kill.
     let inode = made("b");
     assert_eq!(kills("/b"), Some(1.0));
-    containers.oom(inode, 8);
+    containers.oom(inode);
     host.file("sys/fs/cgroup/memory/b/memory.oom_control", "oom_kill_disable 0\nunder_oom 0\noom_kill 1\n");
     assert_eq!(kills("/b"), Some(2.0));
     assert_eq!(kills("/b"), Some(2.0));
-    containers.oom(1, 9);
+    containers.oom(1);
     assert_eq!(scrape(&containers).sum("rustok_obsd_container_oom_events_unknown_total", &[]), Some(1.0));
 }
