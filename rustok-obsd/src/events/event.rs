@@ -78,9 +78,20 @@ pub enum Event<'a> {
 pub struct ProcessId {
     /// Pid, in the initial pid namespace.
     pub pid: u32,
-    /// When it was forked, ns since boot. `starttime` of `/proc/PID/stat` is this in clock ticks, rounded down, where the
-    /// reader is in the initial time namespace.
+    /// When it was forked, ns since boot.
     pub start_ns: u64,
+}
+
+impl ProcessId {
+    /// `starttime` of `/proc/PID/stat`, as a reader in the initial time namespace sees it; `ticks` is
+    /// `sysconf(_SC_CLK_TCK)`.
+    #[must_use]
+    pub const fn start_ticks(&self, ticks: u64) -> u64 {
+        match 1_000_000_000u64.checked_div(ticks) {
+            Some(tick_ns) if tick_ns > 0 => self.start_ns / tick_ns,
+            _ => 0,
+        }
+    }
 }
 
 /// A process replaced its program.

@@ -135,6 +135,17 @@ pub fn run(command: &mut Command) -> Ended {
     wait(child.id())
 }
 
+/// Waits until a child has ended, and leaves it as a zombie. Yields its pid.
+pub fn wait_and_leave(pid: u32) -> u32 {
+    // SAFETY: a struct of plain numbers.
+    let mut info = unsafe { mem::zeroed::<libc::siginfo_t>() };
+    // SAFETY: a valid place for the answer.
+    let waited = unsafe { libc::waitid(libc::P_PID, pid, &raw mut info, libc::WEXITED | libc::WNOWAIT) };
+    assert_eq!(waited, 0, "waitid({pid}): {}", io::Error::last_os_error());
+    // SAFETY: `waitid` has filled in that part of the union.
+    unsafe { info.si_pid() }.cast_unsigned()
+}
+
 /// Waits for a child.
 pub fn wait(pid: u32) -> Ended {
     let mut status = 0;

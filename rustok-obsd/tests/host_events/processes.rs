@@ -152,6 +152,30 @@ fn every_process_is_told_once_by_a_kernel_that_does_not_tell_the_last_thread() {
 }
 
 #[test]
+fn a_process_has_the_start_and_the_end_that_proc_tells() {
+    let test = "a_process_has_the_start_and_the_end_that_proc_tells";
+    let Some(watch) = Watch::start(test, As::Now, RING) else { return };
+    // SAFETY: no memory is passed.
+    let ticks = u64::try_from(unsafe { libc::sysconf(libc::_SC_CLK_TCK) }).unwrap();
+    for _ in 0..20 {
+        let pid = helper::command(Role::Burn).spawn().unwrap().id();
+        let ended = helper::wait_and_leave(pid);
+        // A zombie is in /proc still, and its end in the events already.
+        let stat = std::fs::read_to_string(format!("/proc/{pid}/stat")).unwrap();
+        let fields: Vec<_> = stat.rsplit_once(')').unwrap().1.split_whitespace().collect();
+        assert_eq!(fields[0], "Z", "{stat}");
+        let number = |field: usize| fields[field - 3].parse::<u64>().unwrap();
+        let exits = exits(&watch, pid);
+        let [(process, parent, exit, _)] = &exits[..] else { panic!("{exits:?}") };
+        assert_eq!((process.start_ticks(ticks), u64::from(*parent)), (number(22), number(4)), "{stat}");
+        let told = (number(14) + number(15) + 2) * 1_000_000_000 / ticks;
+        assert!(exit.runtime_ns <= told && exit.minor_faults <= number(10), "{stat} {exit:?}");
+        assert_eq!(ended, pid);
+        helper::wait(pid);
+    }
+}
+
+#[test]
 fn many_at_once_are_all_told_by_the_thread() {
     let Some(watch) = Watch::start("many_at_once_are_all_told_by_the_thread", As::Now, RING) else { return };
     let thread = EventThread::start(watch.events.clone()).unwrap();

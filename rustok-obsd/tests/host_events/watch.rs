@@ -69,30 +69,9 @@ pub struct Watch {
 impl Watch {
     /// `None`, and told, where this machine allows no BPF.
     pub fn start(test: &str, told: As, ring_bytes: u32) -> Option<Self> {
-        let mut kernel = Kernel::inspect();
-        if let (As::Before, Ok(types)) = (told, &mut kernel.host) {
-            types.exit_tells_group_dead = false;
-            types.victim_is_task = false;
-            types.programs[3] = Use::LeaveOut("as on an older kernel".into());
-        }
-        let settings = HostSettings { ring_bytes, run_stats: true };
-        let board = ProbeBoard::default();
-        let (programs, ring, counts) = match HostPrograms::load(HOST_OBJECT, &kernel, settings, &board) {
-            Ok(loaded) => loaded,
-            Err(error @ (LoadError::NoObject | LoadError::Refused(_))) => {
-                skip(test, error);
-                return None;
-            }
-            Err(error) => panic!("{error}"),
-        };
-        for probe in board.all() {
-            let left_out = told == As::Before && probe.probe == "host_oom";
-            let expected = if left_out { State::Disabled } else { State::Attached };
-            assert_eq!(probe.state, expected, "{}: {}", probe.probe, probe.reason);
-        }
         let keeper = Arc::new(Keeper::default());
-        let events = EventSource::new(ring, ring_bytes, counts, vec![Arc::clone(&keeper) as _]);
-        Some(Self { programs, events: Arc::new(events), keeper })
+        let (programs, events) = load(test, told, ring_bytes, Arc::clone(&keeper) as _)?;
+        Some(Self { programs, events, keeper })
     }
 
     /// Events of now that `pick` wants.
@@ -128,4 +107,36 @@ impl Watch {
             );
         }
     }
+}
+
+/// The programs and their events, handed to `subscriber`; `None`, and told, where this machine allows no BPF.
+pub fn load(
+    test: &str,
+    told: As,
+    ring_bytes: u32,
+    subscriber: Arc<dyn Subscriber>,
+) -> Option<(HostPrograms, Arc<EventSource>)> {
+    let mut kernel = Kernel::inspect();
+    if let (As::Before, Ok(types)) = (told, &mut kernel.host) {
+        types.exit_tells_group_dead = false;
+        types.victim_is_task = false;
+        types.programs[3] = Use::LeaveOut("as on an older kernel".into());
+    }
+    let settings = HostSettings { ring_bytes, run_stats: true };
+    let board = ProbeBoard::default();
+    let (programs, ring, counts) = match HostPrograms::load(HOST_OBJECT, &kernel, settings, &board) {
+        Ok(loaded) => loaded,
+        Err(error @ (LoadError::NoObject | LoadError::Refused(_))) => {
+            skip(test, error);
+            return None;
+        }
+        Err(error) => panic!("{error}"),
+    };
+    for probe in board.all() {
+        let left_out = told == As::Before && probe.probe == "host_oom";
+        let expected = if left_out { State::Disabled } else { State::Attached };
+        assert_eq!(probe.state, expected, "{}: {}", probe.probe, probe.reason);
+    }
+    let events = EventSource::new(ring, ring_bytes, counts, vec![subscriber]);
+    Some((programs, Arc::new(events)))
 }
