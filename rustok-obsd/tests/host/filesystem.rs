@@ -49,17 +49,19 @@ fn collector(folder: &Path, timeout: Duration) -> Host {
     let task = format!("/proc/{}/task/{thread}", std::process::id());
     std::os::unix::fs::symlink(task, procfs.join("1")).expect("a link");
     std::os::unix::fs::symlink("/proc/loadavg", procfs.join("loadavg")).expect("a link");
-    let mut options = Collectors::default();
-    options.disable_defaults = true;
-    options.enable = vec!["filesystem".into(), "loadavg".into()];
-    options.filesystem_mount_timeout = timeout;
+    let options = Collectors {
+        disable_defaults: true,
+        enable: vec!["filesystem".into(), "loadavg".into()],
+        filesystem_mount_timeout: timeout,
+        ..Collectors::default()
+    };
     Host::new(&Settings { paths: Paths { procfs, ..Paths::default() }, options })
 }
 
 fn scrape(host: &Host) -> (Scraped, Duration) {
     let start = Instant::now();
     let text = to_text_of(host, &Scrape::default(), Format::Text);
-    (Scraped::parse(&text).unwrap(), start.elapsed())
+    (Scraped::parse(&text).expect("text format"), start.elapsed())
 }
 
 /// Answers the kernel's first request of a FUSE connection, and no other (include/uapi/linux/fuse.h).

@@ -3,3 +3,4 @@
 mod filesystem;
 mod fixture;
 mod namespace;
+mod textfile;
