@@ -201,7 +201,7 @@ impl Textfile {
             let mut samples = out.family(&family);
             for (file, family, sample) in &merged.samples {
                 let Ok(families) = &self.files[*file].content else { continue };
-                let Sample { suffix, labels, openmetrics: other, value } = &families[*family].samples[*sample];
+                let Sample { suffix, labels, openmetrics: other, value, .. } = &families[*family].samples[*sample];
                 let labels = other.as_ref().filter(|_| openmetrics).unwrap_or(labels);
                 samples.put_part(suffix, WrittenLabels(labels), *value);
             }
@@ -311,7 +311,11 @@ mod tests {
         .unwrap();
         let collector =
             Alone(RefCell::new(Textfile::new(vec![folder.path().join("*").parent().unwrap().display().to_string()])));
-        assert!(text(&collector).contains("h_bucket{le=\"1e+06\"} 1\nh_bucket{le=\"2\"} 0\nh_sum 5\nh_count 1\n"));
+        assert!(
+            text(&collector).contains(
+                "h_bucket{le=\"1e+06\"} 1\nh_bucket{le=\"2\"} 0\nh_bucket{le=\"+Inf\"} 1\nh_sum 5\nh_count 1\n"
+            )
+        );
         let openmetrics = to_text_of(&collector, &Scrape::default(), Format::OpenMetrics);
         assert!(openmetrics.contains("h_bucket{le=\"2.0\"} 0\n"), "{openmetrics}");
     }

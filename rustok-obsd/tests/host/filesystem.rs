@@ -15,12 +15,12 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 use test_support::{Scraped, Skip, skip};
 
-/// Runs `body` in a thread with a mount namespace of its own; the namespace goes with the thread.
-fn alone(test: &'static str, body: impl FnOnce(&Path) -> Result<(), Skip> + Send + 'static) {
+/// Runs `body` in a thread with a mount namespace of its own, and others by `flags`; they go with the thread.
+pub fn alone(test: &'static str, flags: libc::c_int, body: impl FnOnce(&Path) -> Result<(), Skip> + Send + 'static) {
     let run = move || {
         // SAFETY: changes this thread alone.
-        if unsafe { libc::unshare(libc::CLONE_NEWNS | libc::CLONE_FS) } != 0 {
-            return Err(Skip::new(format!("unshare(CLONE_NEWNS): {}", std::io::Error::last_os_error())));
+        if unsafe { libc::unshare(libc::CLONE_NEWNS | libc::CLONE_FS | flags) } != 0 {
+            return Err(Skip::new(format!("unshare: {}", std::io::Error::last_os_error())));
         }
         mount("none", "/", "", libc::MS_REC | libc::MS_PRIVATE, "")?;
         let folder = tempfile::tempdir().expect("a folder");
@@ -31,7 +31,8 @@ fn alone(test: &'static str, body: impl FnOnce(&Path) -> Result<(), Skip> + Send
     }
 }
 
-fn mount(device: &str, point: &str, kind: &str, flags: libc::c_ulong, data: &str) -> Result<(), Skip> {
+/// Mounts in this thread's namespace.
+pub fn mount(device: &str, point: &str, kind: &str, flags: libc::c_ulong, data: &str) -> Result<(), Skip> {
     let text = |text: &str| CString::new(text).expect("no NUL");
     let [device, target, fs_type, data] = [device, point, kind, data].map(text);
     // SAFETY: all texts end in NUL.
@@ -84,7 +85,7 @@ fn serve_nothing(mut device: File) {
 
 #[test]
 fn a_mount_that_never_answers_costs_its_own_series_only() {
-    alone("a_mount_that_never_answers_costs_its_own_series_only", |folder| {
+    alone("a_mount_that_never_answers_costs_its_own_series_only", 0, |folder| {
         let device = File::options().read(true).write(true).open("/dev/fuse");
         let device = device.map_err(|error| Skip::new(format!("/dev/fuse: {error}")))?;
         let (dead, alive) = (folder.join("dead"), folder.join("alive"));
@@ -139,7 +140,7 @@ fn a_mount_that_never_answers_costs_its_own_series_only() {
 
 #[test]
 fn many_mounts_are_cheap() {
-    alone("many_mounts_are_cheap", |folder| {
+    alone("many_mounts_are_cheap", 0, |folder| {
         let points = Arc::new(folder.join("many"));
         fs::create_dir(&*points).expect("a folder");
         for number in 0..500 {

@@ -87,6 +87,9 @@ fn beside_node_exporter_names_labels_and_values_are_the_same() {
     let host = Host::new(&Settings { options, ..Settings::default() });
     let ours = || Scraped::parse(&to_text_of(&host, &Scrape::default(), Format::Text)).expect("ours is text format");
     let scrape = || Scraped::parse(&theirs.metrics().expect("their metrics")).expect("theirs is text format");
+    // Theirs counts the connection on which it answers; so that ours has one too:
+    let listener = std::net::TcpListener::bind("127.0.0.1:0").expect("a port");
+    let _client = std::net::TcpStream::connect(listener.local_addr().expect("its address")).expect("a connection");
     // Both once for what is only made at first.
     let _ = (scrape(), ours());
     // A machine that others use changes: a difference must be there each time.
@@ -95,7 +98,9 @@ fn beside_node_exporter_names_labels_and_values_are_the_same() {
         let (before, ours, after) = (scrape(), ours(), scrape());
         let wrong = differences(&before, &ours, &after);
         let kept = match lasting {
-            Some(lasting) => lasting.into_iter().filter(|known| wrong.iter().any(|now| key(now) == key(known))).collect(),
+            Some(lasting) => {
+                lasting.into_iter().filter(|known| wrong.iter().any(|now| key(now) == key(known))).collect()
+            }
             None => wrong,
         };
         println!("{} families of theirs, {} of ours", before.families.len(), ours.families.len());
@@ -132,7 +137,13 @@ fn differences(before: &Scraped, ours: &Scraped, after: &Scraped) -> BTreeSet<St
     wrong
 }
 
-fn family(name: &str, before: &ScrapedFamily, ours: &ScrapedFamily, after: &ScrapedFamily, wrong: &mut BTreeSet<String>) {
+fn family(
+    name: &str,
+    before: &ScrapedFamily,
+    ours: &ScrapedFamily,
+    after: &ScrapedFamily,
+    wrong: &mut BTreeSet<String>,
+) {
     if ours.kind != before.kind {
         wrong.insert(format!("{name} type: {} instead of {}", ours.kind, before.kind));
     }
@@ -154,7 +165,8 @@ fn family(name: &str, before: &ScrapedFamily, ours: &ScrapedFamily, after: &Scra
             wrong.insert(format!("{name} value: {ours} of {:?} is not within [{first}, {last}]", series.1));
         }
     }
-    let missing = |series: &&(String, LabelMap)| !ours.samples.contains_key(*series) && after.samples.contains_key(*series);
+    let missing =
+        |series: &&(String, LabelMap)| !ours.samples.contains_key(*series) && after.samples.contains_key(*series);
     for series in before.samples.keys().filter(missing) {
         wrong.insert(format!("{name} series of theirs alone: {series:?}"));
     }

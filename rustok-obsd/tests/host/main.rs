@@ -3,4 +3,6 @@
 mod filesystem;
 mod fixture;
 mod namespace;
+mod live;
+mod network;
 mod textfile;

@@ -42,6 +42,8 @@ pub struct Sample {
     pub labels: Box<[u8]>,
     /// The same for OpenMetrics, where whole bounds end in `.0`.
     pub openmetrics: Option<Box<[u8]>>,
+    /// The same without `le` and `quantile`: what the lines of one histogram or summary have in common.
+    group: Box<[u8]>,
     /// Value.
     pub value: f64,
 }
@@ -65,7 +67,48 @@ pub fn parse(text: &[u8]) -> Result<Vec<ParsedFamily>, ParseError> {
         return Err(fail(text.lines().count(), what.into()));
     }
     families.list.retain(|family| !family.samples.is_empty());
+    families.list.iter_mut().for_each(ParsedFamily::complete);
     Ok(families.list)
+}
+
+impl ParsedFamily {
+    /// Puts the lines of each histogram and summary together, and adds those that one must have.
+    fn complete(&mut self) {
+        let needed: &[&'static str] = match self.kind {
+            Some(Kind::Histogram) => &["_bucket", "_sum", "_count"],
+            Some(Kind::Summary) => &["_sum", "_count"],
+            _ => return,
+        };
+        let mut groups: Vec<(Box<[u8]>, Vec<Sample>)> = Vec::new();
+        let mut by_labels: FxHashMap<Box<[u8]>, usize> = FxHashMap::default();
+        for sample in self.samples.drain(..) {
+            let at = *by_labels.entry(sample.group.clone()).or_insert(groups.len());
+            if at == groups.len() {
+                groups.push((sample.group.clone(), Vec::new()));
+            }
+            groups[at].1.push(sample);
+        }
+        for (group, mut samples) in groups {
+            let count = samples.iter().find(|sample| sample.suffix == "_count").map_or(0.0, |sample| sample.value);
+            for suffix in needed {
+                let mut labels = group.to_vec();
+                let mut value = 0.0;
+                if *suffix == "_bucket" {
+                    labels.extend_from_slice(if labels.is_empty() { b"" } else { b"," });
+                    WrittenLabels::append([("le", "+Inf")], &mut labels);
+                    value = count;
+                }
+                let labels = labels.into_boxed_slice();
+                if !samples.iter().any(|sample| sample.suffix == *suffix && sample.labels == labels) {
+                    // The last bucket stands behind the other ones.
+                    let at =
+                        samples.iter().rposition(|sample| sample.suffix == *suffix).map_or(samples.len(), |at| at + 1);
+                    samples.insert(at, Sample { suffix, labels, openmetrics: None, group: group.clone(), value });
+                }
+            }
+            self.samples.append(&mut samples);
+        }
+    }
 }
 
 #[derive(Default)]
@@ -180,6 +223,7 @@ impl Families {
             suffix,
             labels: written(bound.map(|(label, bound)| (label, text(bound, "")))),
             openmetrics: bound.map(|(label, bound)| written(Some((label, text(bound, ".0"))))),
+            group: written(None),
             value,
         };
         let base = base.to_owned();
