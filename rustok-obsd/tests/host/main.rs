@@ -6,3 +6,6 @@ mod namespace;
 mod live;
 mod network;
 mod textfile;
+
+#[global_allocator]
+static COUNTING: test_support::Counting = test_support::Counting;

@@ -5,7 +5,7 @@
 use crate::filesystem::{alone, mount};
 use rustok_obsd::config::Paths;
 use rustok_obsd::config::collector::Collectors;
-use rustok_obsd::exposition::{Format, Scrape, to_text_of};
+use rustok_obsd::exposition::{Collect as _, Format, Fragment, Scrape, to_text_of};
 use rustok_obsd::host::{Host, Settings};
 use std::io::Write as _;
 use std::path::Path;
@@ -133,6 +133,17 @@ fn many_interfaces_are_cheap() {
         let (netlink, files) = (fastest(true), fastest(false));
         println!("200 interfaces: {netlink:?} a scrape by netlink, {files:?} by files (this build is not optimized)");
         assert!(netlink * 2 < files, "{netlink:?} by netlink, {files:?} by files");
+        let host = collectors(sysfs, true);
+        let mut fragment = Fragment::default();
+        let mut allocated = || {
+            let before = test_support::allocations();
+            fragment.record(&Scrape::default(), Format::Text, |out| host.collect(out));
+            test_support::allocations() - before
+        };
+        let first = allocated();
+        let steady = (0..3).map(|_| allocated()).max().expect("some");
+        println!("201 interfaces, 7 000 samples: {first} allocations at first, {steady} in steady state");
+        assert!(first > 1000 && steady < 50, "{first}, {steady}");
         Ok(())
     });
 }
