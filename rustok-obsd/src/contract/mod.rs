@@ -35,6 +35,8 @@ pub enum Kind {
     Histogram,
     /// Always 1; the labels are the information. Its name ends in `_info`. A gauge in text format 0.0.4.
     Info,
+    /// Quantiles that somebody else computed, with sum and count; only passed on, never recorded.
+    Summary,
     /// Nothing is promised: `untyped` in text format 0.0.4, `unknown` in OpenMetrics.
     Untyped,
 }
@@ -47,6 +49,7 @@ impl Kind {
             Self::Counter => "counter",
             Self::Gauge | Self::Info => "gauge",
             Self::Histogram => "histogram",
+            Self::Summary => "summary",
             Self::Untyped => "untyped",
         }
     }

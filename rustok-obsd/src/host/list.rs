@@ -7,6 +7,8 @@ use super::{
     kernel_hung, ksmd, lnstat, loadavg, mdadm, meminfo, meminfo_numa, netstat, nfs, nfsd, nvme, powersupplyclass,
     pressure, processes, rapl, schedstat, slabinfo, sockstat, softirqs, softnet, stat, sysctl, tapestats, thermal_zone,
     udp_queues, vmstat, watchdog, xfrm, xfs, zfs, zoneinfo,
+    arp, bonding, diskstats, dmi, filesystem, loadavg, mdadm, meminfo, netclass, netdev, os, selinux, stat, tcpstat,
+    textfile, time, timex, uname,
 };
 use crate::contract::Family;
 
@@ -42,6 +44,7 @@ const OFF: bool = false;
 pub static COLLECTORS: &[Entry] = &[
     entry("bcache", ON, bcache::make, bcache::FAMILIES),
     entry("bcachefs", ON, bcachefs::make, bcachefs::FAMILIES),
+    entry("arp", ON, arp::make, arp::FAMILIES),
     entry("bonding", ON, bonding::make, bonding::FAMILIES),
     blocking("btrfs", ON, btrfs::make, btrfs::FAMILIES),
     entry("buddyinfo", OFF, buddyinfo::make, buddyinfo::FAMILIES),
@@ -57,6 +60,7 @@ pub static COLLECTORS: &[Entry] = &[
     entry("entropy", ON, entropy::make, entropy::FAMILIES),
     blocking("fibrechannel", ON, fibrechannel::make, fibrechannel::FAMILIES),
     entry("filefd", ON, filefd::make, filefd::FAMILIES),
+    entry("dmi", ON, dmi::make, dmi::FAMILIES),
     blocking("filesystem", ON, filesystem::make, filesystem::FAMILIES),
     blocking("hwmon", ON, hwmon::make, hwmon::FAMILIES),
     blocking("infiniband", ON, infiniband::make, infiniband::FAMILIES),
@@ -93,4 +97,14 @@ pub static COLLECTORS: &[Entry] = &[
     entry("xfs", ON, xfs::make, xfs::FAMILIES),
     entry("zfs", ON, zfs::make, zfs::FAMILIES),
     entry("zoneinfo", OFF, zoneinfo::make, zoneinfo::FAMILIES),
+    entry("netclass", ON, netclass::make, netclass::FAMILIES),
+    entry("netdev", ON, netdev::make, netdev::FAMILIES),
+    entry("os", ON, os::make, os::FAMILIES),
+    entry("selinux", ON, selinux::make, selinux::FAMILIES),
+    entry("stat", ON, stat::make, stat::FAMILIES),
+    entry("tcpstat", OFF, tcpstat::make, tcpstat::FAMILIES),
+    blocking("textfile", ON, textfile::make, textfile::FAMILIES),
+    entry("time", ON, time::make, time::FAMILIES),
+    entry("timex", ON, timex::make, timex::FAMILIES),
+    entry("uname", ON, uname::make, uname::FAMILIES),
 ];

@@ -31,6 +31,17 @@ mod error;
 pub mod family;
 mod fibrechannel;
 mod filefd;
+mod kept;
+mod list;
+pub mod netlink;
+pub mod pool;
+mod set;
+pub mod text;
+
+mod arp;
+mod bonding;
+mod diskstats;
+mod dmi;
 mod filesystem;
 mod folder;
 mod hwmon;
@@ -77,6 +88,16 @@ mod xfrm;
 mod xfs;
 mod zfs;
 mod zoneinfo;
+mod netclass;
+mod netdev;
+mod os;
+mod selinux;
+mod stat;
+mod tcpstat;
+mod textfile;
+mod time;
+mod timex;
+mod uname;
 
 use crate::config::{Config, Paths, collector::Collectors};
 use crate::exposition::Encoder;
@@ -149,6 +170,8 @@ pub struct Context<'a> {
     pub deadline: Instant,
     /// Threads for what may block.
     pub pool: &'a pool::Pool,
+    /// The network interfaces, dumped once for a scrape.
+    pub links: &'a netlink::Links,
 }
 
 /// Reads one thing of the host and writes its families.

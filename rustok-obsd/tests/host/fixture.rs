@@ -153,6 +153,7 @@ fn the_fixture_tree_gives_the_expected_output() {
     let root = folder.path().join("fixtures");
     let text = to_text_of(&Host::new(&settings(&root)), &Scrape::default(), Format::Text);
     // Paths are told as they were configured; upstream's were these.
+    // Upstream's HELP names files relative to its repository.
     let text = text.replace(&root.display().to_string(), "collector/fixtures");
     let ours = Scraped::parse(&text).unwrap();
     let expected = fs::read_to_string(root.join("e2e-output.txt")).unwrap();

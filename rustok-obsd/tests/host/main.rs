@@ -3,3 +3,9 @@
 mod filesystem;
 mod fixture;
 mod namespace;
+mod live;
+mod network;
+mod textfile;
+
+#[global_allocator]
+static COUNTING: test_support::Counting = test_support::Counting;
