@@ -2,11 +2,10 @@
 
 use super::{Collector, Settings};
 use super::{
-    bonding, conntrack, cpu, cpufreq, diskstats, edac, entropy, filefd, filesystem, hwmon, kernel_hung, loadavg, mdadm,
-    meminfo, netstat, nvme, powersupplyclass, pressure, rapl, schedstat, sockstat, softnet, stat, thermal_zone,
-    udp_queues, vmstat, watchdog,
-    bcache, bcachefs, btrfs, dmmultipath, drbd, edac, fibrechannel, hwmon, infiniband, ipvs, loadavg, meminfo, nfs,
-    nfsd, nvme, powersupplyclass, rapl, stat, tapestats, thermal_zone, watchdog, xfs, zfs,
+    bcache, bcachefs, bonding, btrfs, conntrack, cpu, cpufreq, diskstats, dmmultipath, drbd, edac, entropy,
+    fibrechannel, filefd, filesystem, hwmon, infiniband, ipvs, kernel_hung, loadavg, mdadm, meminfo, netstat, nfs,
+    nfsd, nvme, powersupplyclass, pressure, rapl, schedstat, sockstat, softnet, stat, tapestats, thermal_zone,
+    udp_queues, vmstat, watchdog, xfs, zfs,
 };
 use crate::contract::Family;
 
@@ -40,27 +39,25 @@ const OFF: bool = false;
 
 /// All collectors, by name.
 pub static COLLECTORS: &[Entry] = &[
+    entry("bcache", ON, bcache::make, bcache::FAMILIES),
+    entry("bcachefs", ON, bcachefs::make, bcachefs::FAMILIES),
     entry("bonding", ON, bonding::make, bonding::FAMILIES),
+    blocking("btrfs", ON, btrfs::make, btrfs::FAMILIES),
     entry("conntrack", ON, conntrack::make, conntrack::FAMILIES),
     entry("cpu", ON, cpu::make, cpu::FAMILIES),
     entry("cpufreq", ON, cpufreq::make, cpufreq::FAMILIES),
     entry("diskstats", ON, diskstats::make, diskstats::FAMILIES),
-    entry("edac", ON, edac::make, edac::FAMILIES),
-    entry("entropy", ON, entropy::make, entropy::FAMILIES),
-    entry("filefd", ON, filefd::make, filefd::FAMILIES),
-    blocking("filesystem", ON, filesystem::make, filesystem::FAMILIES),
-    blocking("hwmon", ON, hwmon::make, hwmon::FAMILIES),
-    entry("kernel_hung", ON, kernel_hung::make, kernel_hung::FAMILIES),
-    entry("bcache", ON, bcache::make, bcache::FAMILIES),
-    entry("bcachefs", ON, bcachefs::make, bcachefs::FAMILIES),
-    blocking("btrfs", ON, btrfs::make, btrfs::FAMILIES),
     entry("dmmultipath", ON, dmmultipath::make, dmmultipath::FAMILIES),
     entry("drbd", OFF, drbd::make, drbd::FAMILIES),
     entry("edac", ON, edac::make, edac::FAMILIES),
+    entry("entropy", ON, entropy::make, entropy::FAMILIES),
     blocking("fibrechannel", ON, fibrechannel::make, fibrechannel::FAMILIES),
+    entry("filefd", ON, filefd::make, filefd::FAMILIES),
+    blocking("filesystem", ON, filesystem::make, filesystem::FAMILIES),
     blocking("hwmon", ON, hwmon::make, hwmon::FAMILIES),
     blocking("infiniband", ON, infiniband::make, infiniband::FAMILIES),
     entry("ipvs", ON, ipvs::make, ipvs::FAMILIES),
+    entry("kernel_hung", ON, kernel_hung::make, kernel_hung::FAMILIES),
     entry("loadavg", ON, loadavg::make, loadavg::FAMILIES),
     entry("mdadm", ON, mdadm::make, mdadm::FAMILIES),
     entry("meminfo", ON, meminfo::make, meminfo::FAMILIES),
