@@ -3,9 +3,9 @@
 use super::{Collector, Settings};
 use super::{
     bcache, bcachefs, bonding, btrfs, conntrack, cpu, cpufreq, diskstats, dmmultipath, drbd, edac, entropy,
-    fibrechannel, filefd, filesystem, hwmon, infiniband, ipvs, kernel_hung, loadavg, mdadm, meminfo, netstat, nfs,
-    nfsd, nvme, powersupplyclass, pressure, rapl, schedstat, sockstat, softnet, stat, tapestats, thermal_zone,
-    udp_queues, vmstat, watchdog, xfs, zfs,
+    fibrechannel, filefd, filesystem, hwmon, infiniband, ipvs, kernel_hung, loadavg, mdadm, meminfo, mountstats,
+    netstat, nfs, nfsd, nvme, nvmesubsystem, pcidevice, powersupplyclass, pressure, rapl, schedstat, sockstat, softnet,
+    stat, tapestats, thermal_zone, udp_queues, vmstat, watchdog, xfs, zfs,
 };
 use crate::contract::Family;
 
@@ -61,10 +61,13 @@ pub static COLLECTORS: &[Entry] = &[
     entry("loadavg", ON, loadavg::make, loadavg::FAMILIES),
     entry("mdadm", ON, mdadm::make, mdadm::FAMILIES),
     entry("meminfo", ON, meminfo::make, meminfo::FAMILIES),
+    entry("mountstats", OFF, mountstats::make, mountstats::FAMILIES),
     entry("netstat", ON, netstat::make, netstat::FAMILIES),
     entry("nfs", ON, nfs::make, nfs::FAMILIES),
     entry("nfsd", ON, nfsd::make, nfsd::FAMILIES),
     entry("nvme", ON, nvme::make, nvme::FAMILIES),
+    entry("nvmesubsystem", OFF, nvmesubsystem::make, nvmesubsystem::FAMILIES),
+    entry("pcidevice", OFF, pcidevice::make, pcidevice::FAMILIES),
     blocking("powersupplyclass", ON, powersupplyclass::make, powersupplyclass::FAMILIES),
     entry("pressure", ON, pressure::make, pressure::FAMILIES),
     entry("rapl", ON, rapl::make, rapl::FAMILIES),
