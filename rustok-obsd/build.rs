@@ -1,8 +1,8 @@
 //! Embeds the kernel programs, and notes what this build is.
 //!
-//! Reads: `<target>/ebpf/rustok-obsd-ebpf.o` (made by `cargo xtask build-ebpf`), or the file that
-//! `RUSTOK_OBSD_EBPF_OBJECT` names; git's HEAD. Yields: `$OUT_DIR/ebpf.o` and the cfg `has_ebpf_object` where the object
-//! is there, a warning where it is not; `RUSTOK_OBSD_GIT_REVISION` and `RUSTOK_OBSD_RUSTC_VERSION` for `env!`. Costs: two
+//! Reads: `<target>/ebpf/rustok-obsd-ebpf.o` and `rustok-obsd-host.o` (made by `cargo xtask build-ebpf`), or the files
+//! that `RUSTOK_OBSD_EBPF_OBJECT` and `RUSTOK_OBSD_HOST_OBJECT` name; git's HEAD. Yields: `$OUT_DIR/ebpf.o`, `host.o` and
+//! the cfgs `has_ebpf_object`, `has_host_object` where they are there, a warning where one is not; `RUSTOK_OBSD_GIT_REVISION` and `RUSTOK_OBSD_RUSTC_VERSION` for `env!`. Costs: two
 //! short processes.
 
 use std::env;
@@ -11,28 +11,47 @@ use std::fs;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
-const OVERRIDE: &str = "RUSTOK_OBSD_EBPF_OBJECT";
+/// An object of kernel programs.
+struct Object {
+    /// File that `cargo xtask build-ebpf` makes.
+    name: &'static str,
+    /// Variable that names another file.
+    variable: &'static str,
+    /// Its name in `$OUT_DIR`.
+    copy: &'static str,
+    /// Set where it is there.
+    cfg: &'static str,
+}
+
+const OBJECTS: [Object; 2] = [
+    Object { name: "rustok-obsd-ebpf.o", variable: "RUSTOK_OBSD_EBPF_OBJECT", copy: "ebpf.o", cfg: "has_ebpf_object" },
+    Object { name: "rustok-obsd-host.o", variable: "RUSTOK_OBSD_HOST_OBJECT", copy: "host.o", cfg: "has_host_object" },
+];
 
 fn main() -> Result<(), Box<dyn Error>> {
     println!("cargo::rerun-if-changed=build.rs");
-    println!("cargo::rustc-check-cfg=cfg(has_ebpf_object)");
-    embed_object()?;
+    for object in &OBJECTS {
+        embed_object(object)?;
+    }
     let manifest = PathBuf::from(env::var("CARGO_MANIFEST_DIR")?);
     println!("cargo::rustc-env=RUSTOK_OBSD_GIT_REVISION={}", git_revision(&manifest).as_deref().unwrap_or("unknown"));
     println!("cargo::rustc-env=RUSTOK_OBSD_RUSTC_VERSION={}", rustc_version().as_deref().unwrap_or("unknown"));
     Ok(())
 }
 
-fn embed_object() -> Result<(), Box<dyn Error>> {
-    println!("cargo::rerun-if-env-changed={OVERRIDE}");
+/// Embeds one object; without it the build goes on, and says so.
+fn embed_object(object: &Object) -> Result<(), Box<dyn Error>> {
+    let Object { name, variable, copy, cfg } = object;
+    println!("cargo::rustc-check-cfg=cfg({cfg})");
+    println!("cargo::rerun-if-env-changed={variable}");
     let out = PathBuf::from(env::var("OUT_DIR")?);
-    let object = match env::var_os(OVERRIDE).filter(|path| !path.is_empty()) {
+    let object = match env::var_os(variable).filter(|path| !path.is_empty()) {
         Some(path) => {
             let path = PathBuf::from(path);
             println!("cargo::rerun-if-changed={}", path.display());
             if !path.is_file() {
                 return Err(format!(
-                    "{OVERRIDE} names {}, which is no file; unset it, or name an object of `cargo xtask build-ebpf`",
+                    "{variable} names {}, which is no file; unset it, or name an object of `cargo xtask build-ebpf`",
                     path.display()
                 )
                 .into());
@@ -47,15 +66,14 @@ fn embed_object() -> Result<(), Box<dyn Error>> {
                 fs::create_dir_all(&folder).map_err(|error| format!("{}: {error}", folder.display()))?;
             }
             println!("cargo::rerun-if-changed={}", folder.display());
-            folder.join("rustok-obsd-ebpf.o")
+            folder.join(name)
         }
     };
     if object.is_file() {
-        let copy = out.join("ebpf.o");
-        fs::copy(&object, copy).map_err(|error| format!("{}: {error}", object.display()))?;
-        println!("cargo::rustc-cfg=has_ebpf_object");
+        fs::copy(&object, out.join(copy)).map_err(|error| format!("{}: {error}", object.display()))?;
+        println!("cargo::rustc-cfg={cfg}");
     } else {
-        println!("cargo::warning=built without kernel programs: run cargo xtask build-ebpf");
+        println!("cargo::warning=built without {name}: run cargo xtask build-ebpf");
     }
     Ok(())
 }

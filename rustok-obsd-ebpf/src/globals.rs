@@ -3,21 +3,7 @@
 //! Rust has no CO-RE relocations: the daemon takes the offsets from `/sys/kernel/btf/vmlinux`. They lie in `.rodata`,
 //! which is frozen before the verifier runs, so that it sees them as known values and drops dead branches.
 
-macro_rules! globals {
-    ($($(#[$doc:meta])* $name:ident: $ty:ty = $value:expr, $get:ident;)*) => {$(
-        #[unsafe(no_mangle)]
-        static $name: $ty = $value;
-
-        $(#[$doc])*
-        #[inline(always)]
-        pub fn $get() -> $ty {
-            // SAFETY: a static is always readable. Volatile, since the daemon replaces the value after compilation.
-            unsafe { core::ptr::read_volatile(&raw const $name) }
-        }
-    )*};
-}
-
-globals! {
+rustok_obsd_ebpf::globals! {
     /// Offset of `sock.sk_protocol`.
     SK_PROTOCOL: u32 = 0, sk_protocol;
     /// Size of `sock.sk_protocol` in bits: 8 before Linux 5.6, 16 since.

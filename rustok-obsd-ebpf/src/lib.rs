@@ -417,6 +417,25 @@ macro_rules! impl_record {
     )*};
 }
 
+/// Declares constants of one object that the daemon sets before it loads it: a static in `.rodata` under a symbol, and the
+/// function that reads it.
+#[macro_export]
+macro_rules! globals {
+    ($($(#[$doc:meta])* $name:ident: $ty:ty = $value:expr, $get:ident;)*) => {$(
+        #[unsafe(no_mangle)]
+        static $name: $ty = $value;
+
+        $(#[$doc])*
+        #[inline(always)]
+        pub fn $get() -> $ty {
+            // SAFETY: a static is always readable. Volatile, since the daemon replaces the value after compilation.
+            unsafe { core::ptr::read_volatile(&raw const $name) }
+        }
+    )*};
+}
+
+pub mod host_event;
+
 impl_record! {
     SocketOpen: 72,
     SocketIo: 64,

@@ -3,18 +3,21 @@
 //! Data flows one way: [`probe`] loads the kernel programs; [`capture`] turns their records into typed events per
 //! connection; [`protocol`] parses bytes; [`exchange`] pairs request and response; [`route`] names the route;
 //! [`contract`] declares the metrics; [`exposition`] serves them; [`trace`] exports spans. [`target`] finds the
-//! processes and what is in their binaries.
+//! processes and what is in their binaries. Of the whole host, [`events`] tells which processes and cgroups come and go.
 
 pub mod capture;
 pub mod cli;
 pub mod config;
+pub mod container;
 pub mod contract;
 pub mod daemon;
 pub mod database;
+pub mod events;
 pub mod exchange;
 pub mod exposition;
 pub mod host;
 pub mod probe;
+pub mod process;
 pub mod protocol;
 pub mod route;
 pub mod statement;

@@ -87,6 +87,10 @@ impl Running {
     fn start(source: Arc<dyn Collect + Send + Sync>, limits: Limits) -> Self {
         let exposition = Arc::new(Exposition::new());
         exposition.register(Part::App, source);
+        Self::serve(exposition, limits)
+    }
+
+    fn serve(exposition: Arc<Exposition>, limits: Limits) -> Self {
         let health = Arc::new(Health(AtomicBool::new(false)));
         let server = Server::new(exposition, health.clone(), limits);
         let (stop, stopped) = oneshot::channel::<()>();
@@ -368,4 +372,72 @@ fn shutdown_takes_no_longer_than_its_limit_where_a_client_does_not_read() {
     lazy.read_exact(&mut [0; 16]).unwrap();
     let took = server.stop();
     assert!(took < Duration::from_secs(3), "{took:?}");
+}
+
+/// One family of a part, and a name for `collect[]`.
+struct Named(&'static str, &'static [&'static str]);
+
+impl Collect for Named {
+    fn collect(&self, out: &mut Encoder<'_>) {
+        let wanted = self.1.iter().any(|name| out.scrape().wants(name)) || self.1.is_empty();
+        if wanted {
+            out.family(&Family { name: self.0, labels: &[], ..GAUGE }).put([], 1_u64);
+        }
+    }
+
+    fn names(&self) -> Vec<&'static str> {
+        self.1.to_vec()
+    }
+}
+
+#[test]
+fn each_part_has_a_path_of_its_own_and_collectors_are_chosen_by_the_query() {
+    let exposition = Arc::new(Exposition::new());
+    for (part, name, collectors) in [
+        (Part::App, "app", &[][..]),
+        (Part::Node, "cpu", &["cpu"]),
+        (Part::Node, "mem", &["mem"]),
+        (Part::Cadvisor, "containers", &[]),
+        (Part::Process, "groups", &[]),
+        (Part::Itself, "self", &[]),
+    ] {
+        exposition.register(part, Arc::new(Named(name, collectors)));
+    }
+    let mut running = Running::serve(exposition, Limits::default());
+    let families = |path: &str| {
+        let answer = running.get(path, "");
+        assert_eq!(answer.status, 200, "{path}: {answer:?}");
+        let text = String::from_utf8(answer.body).unwrap();
+        let names = text.lines().filter_map(|line| line.strip_suffix(" 1").filter(|name| !name.contains(['_', '{'])));
+        names.map(str::to_owned).collect::<Vec<_>>().join(" ")
+    };
+    assert_eq!(families("/metrics"), "app cpu mem containers groups self");
+    assert_eq!(families("/metrics/node"), "cpu mem self");
+    assert_eq!(families("/metrics/cadvisor"), "containers self");
+    assert_eq!(families("/metrics/process"), "groups self");
+    assert_eq!(families("/metrics/app"), "app self");
+    assert_eq!(families("/metrics/node?collect[]=cpu"), "cpu self");
+    assert_eq!(families("/metrics?collect%5B%5D=mem&collect[]=process"), "mem groups self");
+    assert_eq!(families("/metrics?exclude[]=cpu&exclude[]=cadvisor"), "app mem groups self");
+    for (query, part) in
+        [("collect[]=disk", "app, cadvisor, cpu, mem, process"), ("collect[]=cpu&exclude[]=mem", "exclude each other")]
+    {
+        let answer = running.get(&format!("/metrics/node?{query}"), "");
+        assert_eq!(answer.status, 400, "{query}");
+        assert!(String::from_utf8_lossy(&answer.body).contains(part), "{answer:?}");
+    }
+    assert_eq!(running.get("/metrics/other", "").status, 404);
+    running.stop();
+}
+
+#[test]
+fn samples_beyond_the_limit_are_left_out_and_counted() {
+    let mut running = Running::start(Arc::new(Samples(500)), Limits { samples: 100, ..Limits::default() });
+    let count = |text: &str| text.lines().filter(|line| line.starts_with("test_gauge{")).count();
+    let first = String::from_utf8(running.get("/metrics", "").body).unwrap();
+    assert_eq!(count(&first), 100);
+    assert!(first.contains("\nrustok_obsd_samples_over_limit_total 400\n"), "{first}");
+    let second = String::from_utf8(running.get("/metrics", "").body).unwrap();
+    assert!(second.contains("\nrustok_obsd_samples_over_limit_total 800\n"), "{second}");
+    running.stop();
 }

@@ -23,7 +23,7 @@ use test_support::{Jaeger, Ports, Postgres};
 use crate::build_ebpf;
 use crate::metrics::{self, Sample};
 use crate::scene::{Daemon, Programs, Usage};
-use crate::setup::{self, Need, jaeger};
+use crate::setup::{self, Need, go};
 use crate::stop::Stop;
 use crate::workspace::{Workspace, cargo, run};
 use report::{Cost, Part, Program, Run, Variant};
@@ -79,7 +79,7 @@ pub fn bench(workspace: &Workspace, args: &Args) -> Result<()> {
     };
     let stop = Stop::install()?;
     let postgres = Postgres::start()?;
-    let jaeger = match jaeger::find()? {
+    let jaeger = match go::JAEGER_PROGRAM.find()? {
         Some(_) if outcome.lacks(Need::Backend).is_some_and(|missing| missing.name == "Jaeger") => None,
         Some(program) => Some(Jaeger::start_program(&program, Ports::Free)?),
         None => None,

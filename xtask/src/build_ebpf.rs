@@ -1,7 +1,7 @@
 //! `cargo xtask build-ebpf`: the kernel programs, in release with BTF.
 //!
-//! Reads: rustok-obsd-ebpf, and a compiler chosen by [`compiler`]. Yields: `<target>/ebpf/rustok-obsd-ebpf.o`, which the
-//! daemon's build script embeds. Costs: half a minute the first time, a second after that.
+//! Reads: rustok-obsd-ebpf, and a compiler chosen by [`compiler`]. Yields: `<target>/ebpf/rustok-obsd-ebpf.o` and
+//! `rustok-obsd-host.o`, which the daemon's build script embeds. Costs: half a minute the first time, a second after that.
 
 use std::env::consts::ARCH;
 use std::fs;
@@ -28,8 +28,11 @@ const NOT_FOR_BPF: [&str; 9] = [
     "RUSTUP_TOOLCHAIN",
 ];
 
-/// Builds, and says with what.
-pub fn build(workspace: &Workspace) -> Result<PathBuf> {
+/// The objects, each a program of rustok-obsd-ebpf: that of the targets, and that of the whole host.
+pub const OBJECTS: [&str; 2] = ["rustok-obsd-ebpf", "rustok-obsd-host"];
+
+/// Builds, and says with what. Yields the objects' paths.
+pub fn build(workspace: &Workspace) -> Result<Vec<PathBuf>> {
     let linker = bpf_linker::find()?;
     let (compiler, llvm, passed_over) = compiler::pick(&linker)?;
     for reason in &passed_over {
@@ -40,11 +43,15 @@ pub fn build(workspace: &Workspace) -> Result<PathBuf> {
     let build_folder = workspace.target.join("ebpf-build");
     run(&mut command(workspace, &compiler, &linker, &build_folder)?)
         .context("the kernel programs do not build; the compiler's messages are above")?;
-    let built = build_folder.join(TARGET).join("release/rustok-obsd-ebpf");
-    let object = workspace.ebpf_object();
-    install(&built, &object)?;
-    println!("build-ebpf: {}", object.display());
-    Ok(object)
+    let release = build_folder.join(TARGET).join("release");
+    let mut objects = Vec::new();
+    for name in OBJECTS {
+        let object = workspace.ebpf_object(name);
+        install(&release.join(name), &object)?;
+        println!("build-ebpf: {}", object.display());
+        objects.push(object);
+    }
+    Ok(objects)
 }
 
 fn command(workspace: &Workspace, compiler: &Compiler, linker: &Path, build_folder: &Path) -> Result<Command> {
@@ -86,7 +93,8 @@ fn command(workspace: &Workspace, compiler: &Compiler, linker: &Path, build_fold
     command
         .current_dir(&workspace.root)
         .env("CARGO_ENCODED_RUSTFLAGS", flags.join("\u{1f}"))
-        .args(["--package", "rustok-obsd-ebpf", "--bin", "rustok-obsd-ebpf", "--features", "kernel", "--release"])
+        .args(["--package", "rustok-obsd-ebpf", "--features", "kernel", "--release"])
+        .args(OBJECTS.iter().flat_map(|name| ["--bin", name]))
         .args(["--target", TARGET, "--target-dir"])
         .arg(build_folder);
     Ok(command)

@@ -22,7 +22,7 @@ use test_support::{Child, Jaeger, Ports, Postgres, Prometheus};
 use crate::build_ebpf;
 use crate::metrics::{self, Routes, Sample, Statements};
 use crate::scene::{self, Daemon, Programs, Usage};
-use crate::setup::{self, Need, jaeger};
+use crate::setup::{self, Need, go};
 use crate::stop::Stop;
 use crate::workspace::Workspace;
 use screen::{Screen, Window};
@@ -87,7 +87,7 @@ pub fn demo(workspace: &Workspace, args: &Args) -> Result<()> {
     say("shop", &url);
     // The addresses that somebody may want to open while the table runs.
     let mut addresses = Vec::new();
-    let jaeger = match jaeger::find()? {
+    let jaeger = match go::JAEGER_PROGRAM.find()? {
         Some(program) => {
             let jaeger = Jaeger::start_program(&program, Ports::Usual)?;
             addresses.push(("Jaeger", format!("http://{}", jaeger.query_addr())));

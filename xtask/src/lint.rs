@@ -8,6 +8,7 @@ use std::process::{Command, Stdio};
 
 use anyhow::{Context as _, Result, bail};
 
+use crate::build_ebpf::OBJECTS;
 use crate::workspace::{Workspace, cargo, find_program, run, shown};
 
 /// Pinned: what it checks changes with its version.
@@ -56,7 +57,8 @@ fn clippy_of_kernel_programs(workspace: &Workspace) -> Command {
         .env("RUSTFLAGS", format!("--cfg bpf_target_arch=\"{ARCH}\""))
         // Without std there is nothing to unwind with.
         .env("CARGO_PROFILE_DEV_PANIC", "abort")
-        .args(["clippy", "--package", "rustok-obsd-ebpf", "--bin", "rustok-obsd-ebpf", "--features", "kernel"])
+        .args(["clippy", "--package", "rustok-obsd-ebpf", "--features", "kernel"])
+        .args(OBJECTS.iter().flat_map(|name| ["--bin", name]))
         // Other flags than everything else's: in a folder of its own it does not rebuild that.
         .arg("--target-dir")
         .arg(workspace.target.join("ebpf-lint"))

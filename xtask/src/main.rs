@@ -1,6 +1,7 @@
 //! Commands of the project, as `cargo xtask COMMAND`: one file each.
 
 mod bench;
+mod bench_exporters;
 mod build_ebpf;
 mod compiler;
 mod demo;
@@ -10,6 +11,7 @@ mod scene;
 mod setup;
 mod stop;
 mod test;
+mod vm;
 mod workspace;
 
 use std::io::{self, Write as _};
@@ -32,7 +34,8 @@ struct Cli {
 enum Command {
     /// Find or install what the build and the demo need.
     Setup {
-        /// What the tests need, too: Jaeger, built from its Go module where it is not installed.
+        /// What the tests need, too: programs built from their Go modules (Jaeger, node_exporter, crictl), container
+        /// runtimes, QEMU and a kernel for it.
         #[arg(long)]
         tests: bool,
     },
@@ -46,10 +49,14 @@ enum Command {
         #[arg(trailing_var_arg = true, allow_hyphen_values = true)]
         filter: Vec<String>,
     },
+    /// Test the daemon on a kernel of its own, in a virtual machine.
+    VmTest(vm::Args),
     /// Check formatting, lints and dependencies.
     Lint,
     /// Measure what watching costs.
     Bench(bench::Args),
+    /// Measure what a scrape costs, beside the exporters that the daemon replaces.
+    BenchExporters(bench_exporters::Args),
 }
 
 fn main() -> ExitCode {
@@ -69,7 +76,9 @@ fn run(command: Command) -> Result<()> {
         Command::BuildEbpf => build_ebpf::build(&Workspace::find()?).map(drop),
         Command::Demo(args) => demo::demo(&Workspace::find()?, &args),
         Command::Test { filter } => test::test(&filter),
+        Command::VmTest(args) => vm::vm_test(&Workspace::find()?, &args),
         Command::Lint => lint::lint(&Workspace::find()?),
         Command::Bench(args) => bench::bench(&Workspace::find()?, &args),
+        Command::BenchExporters(args) => bench_exporters::bench(&Workspace::find()?, &args),
     }
 }

@@ -1,21 +1,22 @@
 //! `cargo xtask setup`: what the build, the demo and (with `--tests`) the tests need.
 //!
 //! Reads: the machine. Yields: what was found and done, and the exact command for what is missing. Costs: a second where
-//! all is there; some minutes on a fresh machine, and with `--tests` Jaeger's build ([`jaeger`]).
+//! all is there; some minutes on a fresh machine, and with `--tests` what is built from Go modules ([`go`]).
 //!
 //! On Debian and Ubuntu packages come from apt, if we are root. Elsewhere rustup brings the compiler; the rest is
 //! named, with the command of the distribution's own package manager. What needs no root is done anyhow.
 
 pub mod apt;
 pub mod bpf_linker;
-pub mod jaeger;
+pub mod go;
+pub mod kernel;
 
 use std::fmt;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
 use anyhow::{Context, Result, bail};
-use test_support::Postgres;
+use test_support::{CADVISOR, PROCESS_EXPORTER, Postgres};
 
 use crate::compiler::{self, Llvm};
 use crate::workspace::{find_program, output_of, run, shown};
@@ -29,6 +30,8 @@ pub enum Need {
     Postgres,
     /// The demo goes on without it; some tests are skipped.
     Backend,
+    /// Some tests are skipped.
+    Tests,
 }
 
 /// Something that is not there.
@@ -89,7 +92,8 @@ pub fn setup(tests: bool) -> Outcome {
     let mut failed = None;
     if apt::present() && apt::is_root() {
         let wanted = wanted(tests);
-        if !wanted.is_empty() {
+        let lists = tests && kernel::wanted() && matches!(kernel::find(), Ok(None));
+        if lists || !wanted.is_empty() {
             failed = apt::update().and_then(|()| apt_install(&wanted)).err();
         }
     }
@@ -116,12 +120,23 @@ pub fn setup(tests: bool) -> Outcome {
                 None => println!("setup: {program}: missing, its tests are skipped"),
             }
         }
-        match jaeger::find().and_then(|found| found.map_or_else(jaeger::build, Ok)) {
-            Ok(path) => match jaeger::check(&path) {
-                Ok(()) => outcome.found("Jaeger", path.display()),
-                Err(error) => outcome.lack("Jaeger", Need::Backend, &error, jaeger::remedy()),
-            },
-            Err(error) => outcome.lack("Jaeger", Need::Backend, &error, jaeger::remedy()),
+        for program in &go::PROGRAMS {
+            match program.bring() {
+                Ok(path) => outcome.found(program.title, path.display()),
+                Err(error) => outcome.lack(program.title, program.need, &error, program.remedy()),
+            }
+        }
+        match kernel::find().and_then(|found| found.map_or_else(kernel::fetch, Ok)) {
+            Ok(path) => outcome.found("kernel for virtual machines", path.display()),
+            Err(error) => {
+                outcome.lack("kernel for virtual machines", Need::Tests, &cause(error), kernel::remedy());
+            }
+        }
+        for peer in [PROCESS_EXPORTER, CADVISOR] {
+            match peer.find() {
+                Ok(path) => outcome.found(peer.name, path.display()),
+                Err(reason) => println!("setup: {}: {reason}; comparisons with it are skipped", peer.name),
+            }
         }
     }
     outcome
@@ -204,7 +219,14 @@ const POSTGRES: Choice = &[&["postgresql", "openssl"]];
 const PROMETHEUS: Choice = &[&["prometheus"]];
 
 /// Programs that single tests observe or use; without one of them its test is skipped and says so.
-const TEST_TOOLS: &[(&str, Choice)] = &[("busybox", &[&["busybox-static"]]), ("objcopy", &[&["binutils"]])];
+const TEST_TOOLS: &[(&str, Choice)] = &[
+    ("busybox", &[&["busybox-static"]]),
+    ("objcopy", &[&["binutils"]]),
+    ("runc", &[&["runc"]]),
+    ("containerd", &[&["containerd"]]),
+    ("dockerd", &[&["docker.io"]]),
+    ("qemu-system-x86_64", &[&["qemu-system-x86"]]),
+];
 
 /// What we lack.
 fn wanted(tests: bool) -> Vec<Choice> {

@@ -1,30 +1,51 @@
 //! `cargo xtask test`: every test, and one line at the end.
 //!
-//! Reads: what the test programs print, and the file in which tests that skip themselves say why. Yields:
-//! `N passed, N failed, N skipped`. Costs: on 2 cores with nothing but Rust and Go about half an hour the first time
-//! (packages 2 min, bpf-linker 1, Jaeger 7, release and test builds 12, tests 2), the tests' own time after that.
+//! Reads: what the test programs print, the file in which tests that skip themselves say why, and what the virtual
+//! machine ([`vm`]) reports. Yields: `N passed, N failed, N skipped`. Costs: on 2 cores with nothing but Rust and Go about
+//! half an hour the first time (packages 2 min, bpf-linker 1, Jaeger 7, the other Go programs 2, release and test builds
+//! 12, tests 3), the tests' own time after that.
 //!
 //! Formatting and clippy are not part of it (`cargo xtask lint`): a newer compiler has new lints, and then a fresh
 //! clone would fail its tests.
 
 use std::env;
+use std::fmt;
 use std::fs;
 use std::io::{BufRead, BufReader};
+use std::ops::AddAssign;
 use std::path::Path;
 use std::process::Stdio;
 
 use anyhow::{Context, Result, bail};
 
 use crate::build_ebpf;
-use crate::setup::{self, Need, jaeger};
+use crate::setup::{self, Need, go};
+use crate::vm;
 use crate::workspace::{EXAMPLES, Workspace, cargo, program};
 
-/// Sums of `cargo test`.
+/// Sums of tests.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
-struct Summary {
-    passed: u64,
-    failed: u64,
-    skipped: u64,
+pub struct Summary {
+    /// Those that ran and found nothing.
+    pub passed: u64,
+    /// Those that found something.
+    pub failed: u64,
+    /// Those that could not run.
+    pub skipped: u64,
+}
+
+impl AddAssign for Summary {
+    fn add_assign(&mut self, other: Self) {
+        self.passed += other.passed;
+        self.failed += other.failed;
+        self.skipped += other.skipped;
+    }
+}
+
+impl fmt::Display for Summary {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{} passed, {} failed, {} skipped", self.passed, self.failed, self.skipped)
+    }
 }
 
 /// Runs it, and prints the line whatever happens.
@@ -38,19 +59,23 @@ pub fn test(filter: &[String]) -> Result<()> {
         // What broke before a test could say so.
         summary.failed = 1;
     }
-    println!("{} passed, {} failed, {} skipped", summary.passed, summary.failed, summary.skipped);
+    println!("{summary}");
     // Said above, and the line is to be the last one.
     if summary.failed > 0 { std::process::exit(1) } else { Ok(()) }
 }
 
 fn all(workspace: &Workspace, filter: &[String], summary: &mut Summary) -> Result<()> {
     let outcome = setup::setup(true);
-    let without_jaeger = outcome.missing.iter().find(|missing| missing.name == "Jaeger");
-    if outcome.missing.len() > usize::from(without_jaeger.is_some()) {
+    // What Go would build, or the kernel to boot: their tests are skipped, and say so.
+    let (without, needed): (Vec<_>, Vec<_>) = outcome
+        .missing
+        .iter()
+        .partition(|missing| missing.need == Need::Tests || missing.name == go::JAEGER_PROGRAM.title);
+    if !needed.is_empty() {
         outcome.complete()?;
     }
-    if let Some(missing) = without_jaeger {
-        println!("test: tests against Jaeger will be skipped: {missing}");
+    for missing in without {
+        println!("test: tests that need it will be skipped: {missing}");
     }
     if let Some(missing) = outcome.lacks(Need::Ebpf) {
         bail!("{missing}");
@@ -66,19 +91,13 @@ fn all(workspace: &Workspace, filter: &[String], summary: &mut Summary) -> Resul
         .current_dir(&workspace.root)
         .args(["test", "--workspace", "--no-fail-fast"])
         .args(filter)
-        .env("RUSTOK_OBSD_BIN", daemon)
+        .env("RUSTOK_OBSD_BIN", &daemon)
         .env("RUSTOK_OBSD_SHOP", program(&examples, "shop")?)
         .env("RUSTOK_OBSD_SHOP_LOAD", program(&examples, "shop-load")?)
         .env("RUSTOK_OBSD_LEDGER", program(&examples, "ledger")?)
         .env("RUSTOK_OBSD_SKIPS", &skips)
         .stdin(Stdio::null())
         .stdout(Stdio::piped());
-    match jaeger::find() {
-        Ok(Some(path)) if without_jaeger.is_none() => command.env(jaeger::OVERRIDE, path),
-        _ => command
-            .env_remove(jaeger::OVERRIDE)
-            .env("RUSTOK_OBSD_JAEGER_MISSING", without_jaeger.map_or("not found", |missing| missing.reason.as_str())),
-    };
     let fixtures = workspace.root.join("../shared/fixtures");
     if env::var_os("RUSTOK_OBSD_FIXTURES").is_none()
         && let Ok(fixtures) = fixtures.canonicalize()
@@ -107,6 +126,10 @@ fn all(workspace: &Workspace, filter: &[String], summary: &mut Summary) -> Resul
     }
     if summary.passed == 0 && summary.failed == 0 && filter.is_empty() {
         bail!("no test ran");
+    }
+    // A filter is one of `cargo test`.
+    if filter.is_empty() {
+        vm::all(workspace, &daemon, summary)?;
     }
     Ok(())
 }

@@ -42,9 +42,9 @@ impl Workspace {
         Ok(Self { root: path("workspace_root")?, target: path("target_directory")? })
     }
 
-    /// The kernel programs, where `rustok-obsd/build.rs` looks for them.
-    pub fn ebpf_object(&self) -> PathBuf {
-        self.target.join("ebpf/rustok-obsd-ebpf.o")
+    /// An object of kernel programs, where `rustok-obsd/build.rs` looks for it.
+    pub fn ebpf_object(&self, name: &str) -> PathBuf {
+        self.target.join("ebpf").join(name).with_extension("o")
     }
 
     /// Builds packages in release with cargo's own progress, and yields the path of each program by name. Asks cargo
@@ -103,11 +103,13 @@ pub fn cargo() -> Command {
     command
 }
 
-/// An executable file of this name in `PATH`, then in cargo's own `bin`.
+/// An executable file of this name in `PATH`, then in cargo's own `bin`, then where daemons are: Debian has that folder in
+/// the `PATH` of root alone.
 pub fn find_program(name: &str) -> Option<PathBuf> {
     let path = env::var_os("PATH").unwrap_or_default();
     env::split_paths(&path)
         .chain(cargo_home().map(|home| home.join("bin")))
+        .chain([PathBuf::from("/usr/sbin")])
         .map(|folder| folder.join(name))
         .find(|file| is_executable(file))
 }
@@ -123,12 +125,9 @@ pub fn cargo_home() -> Option<PathBuf> {
     env::var_os("CARGO_HOME").map(PathBuf::from).or_else(|| Some(env::home_dir()?.join(".cargo")))
 }
 
-/// The user's cache folder for what is too dear to make twice: `$XDG_CACHE_HOME/rustok-obsd`.
+/// The user's cache folder for what is too dear to make twice.
 pub fn cache_folder() -> Result<PathBuf> {
-    // The XDG specification: a relative path is to be ignored.
-    let base = env::var_os("XDG_CACHE_HOME").map(PathBuf::from).filter(|path| path.is_absolute());
-    let base = base.or_else(|| Some(env::home_dir()?.join(".cache")));
-    Ok(base.context("neither XDG_CACHE_HOME nor HOME is set: no place for a cache")?.join("rustok-obsd"))
+    test_support::cache_folder().context("neither XDG_CACHE_HOME nor HOME is set: no place for a cache")
 }
 
 /// Standard output of a command that must succeed.

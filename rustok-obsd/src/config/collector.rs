@@ -57,8 +57,13 @@ impl Pattern {
     /// Whether it matches somewhere in `text`; none matches nothing.
     #[must_use]
     pub fn matches(&self, text: &str) -> bool {
-        self.is_set()
-            && self.regex.get_or_init(|| Regex::new(&self.text).ok()).as_ref().is_some_and(|regex| regex.is_match(text))
+        self.regex().is_some_and(|regex| regex.is_match(text))
+    }
+
+    /// The expression, for its captures.
+    #[must_use]
+    pub fn regex(&self) -> Option<&Regex> {
+        if self.is_set() { self.regex.get_or_init(|| Regex::new(&self.text).ok()).as_ref() } else { None }
     }
 }
 

@@ -2,7 +2,7 @@
 //!
 //! Reads: nothing. Yields: [`KEYS`]. Costs: nothing.
 
-use super::{Config, Database, Slot, collector};
+use super::{Config, Database, Slot, collector, container, process};
 use std::sync::LazyLock;
 use std::time::Duration;
 
@@ -47,7 +47,8 @@ const MS: Duration = Duration::from_millis(1);
 const HOUR: Duration = Duration::from_secs(3600);
 
 /// All keys but those of `[[targets]]`, in the order of the documentation.
-pub static KEYS: LazyLock<Vec<Key>> = LazyLock::new(|| [GENERAL, collector::KEYS].concat());
+pub static KEYS: LazyLock<Vec<Key>> =
+    LazyLock::new(|| [GENERAL, process::KEYS, collector::KEYS, container::KEYS].concat());
 
 /// Keys of no room of their own.
 static GENERAL: &[Key] = &[
@@ -291,6 +292,20 @@ static GENERAL: &[Key] = &[
         &[],
         |c| Slot::Bool(&mut c.ebpf.run_stats),
         "Let the kernel count and time the runs of eBPF programs, ours and others', about 20 ns each; needs CAP_SYS_ADMIN.",
+    ),
+    key(
+        "ebpf.host_events",
+        "ebpf.host-events",
+        &[],
+        |c| Slot::Bool(&mut c.ebpf.host_events),
+        "Follow which processes and cgroups of the whole host begin and end, and whom the OOM killer chooses; kernel 5.10 and later.",
+    ),
+    key(
+        "ebpf.host_ring_bytes",
+        "ebpf.host-ring-bytes",
+        &[],
+        |c| Slot::PowerOfTwo(&mut c.ebpf.host_ring_bytes, 1 << 16, 1 << 30),
+        "Ring buffer for the events of the host, bytes. What does not fit is lost and counted.",
     ),
     key("log.level", "log.level", &[], |c| Slot::Choice(&mut c.log.level), "Least severity that is logged."),
     key("log.format", "log.format", &[], |c| Slot::Choice(&mut c.log.format), "Form of a log line, on standard error."),

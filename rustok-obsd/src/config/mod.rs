@@ -32,6 +32,7 @@ macro_rules! choice {
 use choice;
 
 pub mod collector;
+pub mod container;
 mod database;
 mod error;
 mod file;
@@ -39,6 +40,7 @@ pub mod keys;
 mod lists;
 mod load;
 mod pairs;
+pub mod process;
 #[cfg(test)]
 mod reference;
 mod target;
@@ -84,6 +86,10 @@ pub struct Config {
     pub path: Paths,
     /// Collectors of the host.
     pub collector: collector::Collectors,
+    /// Groups of processes.
+    pub process: process::Process,
+    /// Cgroups and containers.
+    pub container: container::ContainerOptions,
 }
 
 /// `[web]`: where metrics are served.
@@ -261,11 +267,15 @@ pub struct Ebpf {
     pub backend: Backend,
     /// Ask the kernel for run counts and times of programs (`BPF_ENABLE_STATS`, about 20 ns a run).
     pub run_stats: bool,
+    /// Follow processes, victims of the OOM killer and cgroups of the whole host.
+    pub host_events: bool,
+    /// Bytes of the ring buffer for these.
+    pub host_ring_bytes: usize,
 }
 
 impl Default for Ebpf {
     fn default() -> Self {
-        Self { backend: Backend::default(), run_stats: true }
+        Self { backend: Backend::default(), run_stats: true, host_events: true, host_ring_bytes: 256 << 10 }
     }
 }
 

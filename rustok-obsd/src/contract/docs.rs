@@ -1,6 +1,7 @@
 //! Writes `docs/METRICS.md` from the catalogue; a test compares the committed file.
 
-use super::{Bounds, CATALOGUE, Kind, Origin, Stability, database, http, own};
+use super::{Bounds, CATALOGUE, Family, Kind, Origin, Stability, database, http, own};
+use crate::host::COLLECTORS;
 use std::fmt::Write as _;
 
 /// The text of `docs/METRICS.md`.
@@ -21,19 +22,11 @@ pub fn markdown() -> String {
             area.title
         );
         for family in area.families {
-            let labels: Vec<_> = family.labels.iter().map(|label| format!("`{label}`")).collect();
-            let _ = writeln!(
-                text,
-                "| `{}` | {} | {} | {} | {} | {} |",
-                family.name,
-                kind(family.kind),
-                labels.join(", "),
-                family.help.replace('|', "\\|"),
-                origin(family.origin),
-                stability(family.stability),
-            );
+            let (origin, stability) = (origin(family.origin), stability(family.stability));
+            let _ = writeln!(text, "{} {origin} | {stability} |", row(family));
         }
     }
+    host(&mut text);
     text.push_str("\n## Buckets\n\n");
     for (name, bounds) in [
         ("HTTP durations, seconds", http::DURATION),
@@ -47,6 +40,35 @@ pub fn markdown() -> String {
         let _ = writeln!(text, "- {name}: {}", list(&bounds));
     }
     text
+}
+
+/// The first columns of a family's row.
+fn row(family: &Family<'_>) -> String {
+    let Family { name, help, labels, .. } = family;
+    let labels: Vec<_> = labels.iter().map(|label| format!("`{label}`")).collect();
+    format!("| `{name}` | {} | {} | {} |", kind(family.kind), labels.join(", "), help.replace('|', "\\|"))
+}
+
+/// The collectors of the host.
+fn host(text: &mut String) {
+    text.push_str(
+        "\n## The host, node_exporter's names\n\n\
+         Read from the kernel; names, types, labels and HELP texts are those of node_exporter 1.12. `collector.enable` and \
+         `collector.disable` (`--collector.NAME`, `--no-collector.NAME`) switch a collector. Families whose names the kernel \
+         or the hardware gives are not listed.\n",
+    );
+    for entry in COLLECTORS {
+        let state = if entry.default { "on" } else { "off" };
+        let _ = write!(text, "\n### `{}` ({state} by default)\n\n", entry.name);
+        if entry.families.is_empty() {
+            text.push_str("All its names come from the kernel.\n");
+            continue;
+        }
+        text.push_str("| Name | Type | Labels | Meaning |\n|---|---|---|---|\n");
+        for family in entry.families {
+            let _ = writeln!(text, "{}", row(family));
+        }
+    }
 }
 
 fn list(bounds: &Bounds) -> String {

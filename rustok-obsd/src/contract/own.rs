@@ -248,17 +248,19 @@ pub trait LabelValue: Copy {
     fn index(self) -> usize;
 }
 
+/// Declares the values of a bounded label.
 macro_rules! label_values {
     ($(#[$meta:meta])* $name:ident { $($(#[$doc:meta])* $variant:ident = $text:literal,)+ }) => {
         $(#[$meta])*
         #[derive(Clone, Copy, Debug, PartialEq, Eq)]
         pub enum $name { $($(#[$doc])* $variant,)+ }
-        impl LabelValue for $name {
+        impl $crate::contract::own::LabelValue for $name {
             const TEXTS: &'static [&'static str] = &[$($text),+];
             fn index(self) -> usize { self as usize }
         }
     };
 }
+pub(super) use label_values;
 
 label_values! {
     /// `kind` of [`RECORDS`], as in the records shared with the kernel programs.
@@ -418,7 +420,7 @@ impl<L: LabelValue> Counters<L> {
         self.cells[value.index()].load(Ordering::Relaxed)
     }
 
-    fn collect(&self, family: &Family<'_>, out: &mut Encoder<'_>) {
+    pub(crate) fn collect(&self, family: &Family<'_>, out: &mut Encoder<'_>) {
         let mut samples = out.family(family);
         for (cell, text) in self.cells.iter().zip(L::TEXTS) {
             samples.put([*text], cell.load(Ordering::Relaxed));

@@ -1,14 +1,16 @@
 //! Runs everything: loads the programs, starts the threads, serves, and ends in bounded time.
 //!
-//! Reads: the configuration. Yields: nothing; `run` returns when the daemon was told to end. Costs: three threads (capture,
-//! targets, span export) and a small runtime for the exposition.
+//! Reads: the configuration. Yields: nothing; `run` returns when the daemon was told to end. Costs: four threads (capture,
+//! targets, kernel events, span export) and a small runtime for the exposition.
 
 mod capture_thread;
 pub mod doctor;
 mod drivers;
+mod kernel_events;
 pub mod logging;
 mod manager;
 mod rules;
+mod sources;
 mod status;
 
 use std::{
@@ -28,13 +30,14 @@ use crate::{
     config::{Backend, Config},
     contract::{database::DatabaseRecorder, own::SelfMetrics, recorder::HttpRecorder},
     exposition::{self, BindError, Exposition, Part, server},
-    host::{self, Host},
     probe::{Kernel, LoadError, ProbeBoard, Programs, Settings, State, kernel::Need, loader, stats::ProbeCollector},
     target::{RuleError, ScanError},
     trace::{Resources, TraceError, Tracing},
 };
 
+use kernel_events::KernelEvents;
 pub use rules::rules;
+use sources::Drain;
 
 /// The daemon ends within this time of SIGTERM.
 const SHUTDOWN: Duration = Duration::from_secs(3);
@@ -99,6 +102,7 @@ struct Daemon {
     status: Arc<status::DaemonStatus>,
     stop: Arc<AtomicBool>,
     programs: Option<Arc<Mutex<Programs>>>,
+    events: KernelEvents,
     manager: thread::JoinHandle<manager::Manager>,
     capture: thread::JoinHandle<()>,
     tracing: Option<Tracing>,
@@ -122,14 +126,20 @@ impl Daemon {
         let (recorder, metrics) = HttpRecorder::new(rules::recorder_limits(&config));
         let (database, database_metrics) = DatabaseRecorder::new(rules::database_settings(&config));
         let exposition = Arc::new(Exposition::new());
-        exposition.register(
-            Part::App,
-            Arc::new(ProbeCollector::new(programs.clone(), counts.clone(), board.clone(), Arc::clone(&own))),
-        );
+        // Containers come last: their samples are the first to be beyond a limit.
         exposition.register(Part::App, Arc::clone(&own) as _);
         exposition.register(Part::App, metrics);
         exposition.register(Part::App, database_metrics);
-        exposition.register(Part::Node, Arc::new(Host::new(&host::Settings::new(&config))));
+        let drain = Arc::new(Drain::default());
+        exposition.register(Part::Itself, Arc::clone(&drain) as _);
+        let subscribers = sources::register(&config, &exposition);
+        let events = KernelEvents::start(&config, &kernel, &board, subscribers);
+        let probes = ProbeCollector::new(programs.clone(), counts.clone(), board.clone(), Arc::clone(&own));
+        exposition.register(Part::App, Arc::new(probes.with_host(events.programs())));
+        if let Some(events) = events.events() {
+            let _ = drain.0.set(Arc::clone(&events));
+            exposition.register(Part::App, events);
+        }
         if let Some(spans) = &spans {
             let _ = own.spans.set(spans.counters());
         }
@@ -178,7 +188,7 @@ impl Daemon {
             let run = move || capture_thread::run(ring, pipeline, &stop);
             thread::Builder::new().name("capture".into()).spawn(run).map_err(|e| thread("the capture thread", e))?
         };
-        Ok(Self { exposition, status, stop, programs, manager, capture, tracing: spans, sample_limit })
+        Ok(Self { exposition, status, stop, programs, events, manager, capture, tracing: spans, sample_limit })
     }
 
     /// Serves until a signal comes. Yields the deadline of the shutdown.
@@ -215,7 +225,8 @@ impl Daemon {
     }
 
     fn stop(self, deadline: Instant) {
-        let Self { programs, manager, capture, tracing, .. } = self;
+        let Self { programs, events, manager, capture, tracing, .. } = self;
+        events.stop();
         // The capture thread takes what the ring still holds; spans of that are exported below.
         let _ = capture.join();
         let left = |most: Duration| deadline.saturating_duration_since(Instant::now()).min(most);

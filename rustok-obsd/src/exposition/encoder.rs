@@ -104,6 +104,7 @@ pub struct Encoder<'a> {
     notes: Option<&'a mut Vec<Written>>,
     dropped: u64,
     samples: u64,
+    limit: u64,
     over_limit: u64,
 }
 
@@ -122,7 +123,17 @@ impl<'a> Encoder<'a> {
     /// Begins an exposition; `seen` is cleared, and kept by the caller for its memory.
     pub(super) fn new(out: &'a mut Output, seen: &'a mut HashSet<u64>, format: Format, scrape: &'a Scrape) -> Self {
         seen.clear();
-        Self { out, format, seen, scrape, notes: None, dropped: 0, samples: 0, over_limit: 0 }
+        Self {
+            out,
+            format,
+            seen,
+            scrape,
+            notes: None,
+            dropped: 0,
+            samples: 0,
+            limit: scrape.sample_limit,
+            over_limit: 0,
+        }
     }
 
     /// Has the place of each family noted.
@@ -134,6 +145,11 @@ impl<'a> Encoder<'a> {
     #[must_use]
     pub fn scrape(&self) -> &'a Scrape {
         self.scrape
+    }
+
+    /// What follows is told however much was written before.
+    pub(super) fn lift_limit(&mut self) {
+        self.limit = u64::MAX;
     }
 
     /// Samples left out because the scrape had reached its limit.
@@ -148,7 +164,7 @@ impl<'a> Encoder<'a> {
         let (written, text) = fragment.parts();
         for (at, family) in written.iter().enumerate() {
             let end = written.get(at + 1).map_or(text.len(), |next| next.start);
-            if self.samples + family.samples > self.scrape.sample_limit {
+            if self.samples + family.samples > self.limit {
                 self.over_limit += family.samples;
             } else if self.seen.insert(family.names[0]) && self.seen.insert(family.names[1]) {
                 self.samples += family.samples;
@@ -219,7 +235,7 @@ fn openmetrics<'f>(family: &Family<'f>) -> (&'f str, &'static str) {
         Kind::Counter => family.name.strip_suffix("_total").map_or((family.name, "unknown"), |base| (base, "counter")),
         Kind::Info => family.name.strip_suffix("_info").map_or((family.name, "gauge"), |base| (base, "info")),
         Kind::Untyped => (family.name, "unknown"),
-        Kind::Gauge | Kind::Histogram => (family.name, family.kind.text()),
+        Kind::Gauge | Kind::Histogram | Kind::Summary => (family.name, family.kind.text()),
     }
 }
 
@@ -249,11 +265,22 @@ impl Samples<'_, '_> {
     /// Writes a sample of a counter with an exemplar.
     pub fn put_traced(&mut self, labels: impl Labels, value: impl Into<Value>, exemplar: Option<&Exemplar>) {
         debug_assert!(self.family.kind != Kind::Histogram, "{} is a histogram", self.family.name);
+        self.put_line("", labels, value.into(), exemplar);
+    }
+
+    /// Passes on one line of a family that was written elsewhere: of a histogram or summary with its `suffix`, and `le` or
+    /// `quantile` among the labels.
+    pub fn put_part(&mut self, suffix: &str, labels: impl Labels, value: impl Into<Value>) {
+        self.put_line(suffix, labels, value.into(), None);
+    }
+
+    fn put_line(&mut self, suffix: &str, labels: impl Labels, value: Value, exemplar: Option<&Exemplar>) {
         if !self.ready() {
             return;
         }
         let out = &mut self.encoder.out.buffer;
         out.extend_from_slice(self.family.name.as_bytes());
+        out.extend_from_slice(suffix.as_bytes());
         out.push(b'{');
         let start = out.len();
         labels.write(self.family.labels, out);
@@ -262,7 +289,7 @@ impl Samples<'_, '_> {
         } else {
             out.push(b'}');
         }
-        self.end_line(value.into(), exemplar);
+        self.end_line(value, exemplar);
         self.encoder.out.spill();
     }
 
@@ -319,7 +346,7 @@ impl Samples<'_, '_> {
         if self.state == State::Dropped {
             return false;
         }
-        if self.encoder.samples >= self.encoder.scrape.sample_limit {
+        if self.encoder.samples >= self.encoder.limit {
             self.encoder.over_limit += 1;
             return false;
         }

@@ -117,6 +117,7 @@ impl Exposition {
         }
         self.scrapes.dropped.fetch_add(encoder.dropped(), Ordering::Relaxed);
         self.scrapes.over_limit.fetch_add(encoder.over_limit(), Ordering::Relaxed);
+        encoder.lift_limit();
         if scrape.wants_part(Part::App) {
             self.scrapes.collect(&mut encoder);
         }

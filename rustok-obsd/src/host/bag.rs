@@ -34,17 +34,28 @@ struct Sample {
 impl Bag {
     /// Adds a sample. Type and help of a name's first sample count.
     pub fn put(&mut self, name: &str, kind: Kind, help: &str, labels: &[(&str, &str)], value: impl Into<Value>) {
-        let family = match self.by_name.get(name) {
-            Some(family) => *family,
-            None => {
-                self.families.push(Named { name: name.into(), help: help.into(), kind });
-                self.by_name.insert(name.into(), self.families.len() - 1);
-                self.families.len() - 1
-            }
-        };
+        let family = self.index(name, kind, help);
         let start = self.text.len();
         WrittenLabels::append(labels.iter().copied(), &mut self.text);
         self.samples.push(Sample { family, labels: start..self.text.len(), value: value.into() });
+    }
+
+    /// Adds a sample of a family that is known beforehand, with a value for each of its labels.
+    pub fn add(&mut self, family: &Family<'_>, labels: &[&str], value: impl Into<Value>) {
+        debug_assert_eq!(family.labels.len(), labels.len(), "{}: one value for each label", family.name);
+        let index = self.index(family.name, family.kind, family.help);
+        let start = self.text.len();
+        WrittenLabels::append(family.labels.iter().copied().zip(labels.iter().copied()), &mut self.text);
+        self.samples.push(Sample { family: index, labels: start..self.text.len(), value: value.into() });
+    }
+
+    fn index(&mut self, name: &str, kind: Kind, help: &str) -> usize {
+        if let Some(family) = self.by_name.get(name) {
+            return *family;
+        }
+        self.families.push(Named { name: name.into(), help: help.into(), kind });
+        self.by_name.insert(name.into(), self.families.len() - 1);
+        self.families.len() - 1
     }
 
     /// Writes everything and empties the bag; the names are kept for the next scrape.

@@ -1,7 +1,7 @@
 //! Reads the kernel's type information (BTF).
 //!
 //! Reads: `/sys/kernel/btf/vmlinux`; format: Documentation/bpf/btf.rst, include/uapi/linux/btf.h. Yields: structures,
-//! typedefs and function prototypes by name. Costs: one pass over 5 MB; the file is held while it is asked.
+//! enumerations, typedefs and function prototypes by name. Costs: one pass over 5 MB; the file is held while it is asked.
 //!
 //! Own code, since aya keeps its reader's types to itself and other readers of the registry are under the LGPL.
 
@@ -22,6 +22,8 @@ pub enum Kind {
     Struct,
     /// A union.
     Union,
+    /// An enumeration with values of 32 bits.
+    Enum,
     /// Another name of a type.
     Typedef,
     /// `const`, `volatile`, `restrict`, a type tag: looked through.
@@ -109,6 +111,7 @@ impl Btf {
             2 => Kind::Pointer,
             4 => Kind::Struct,
             5 => Kind::Union,
+            6 => Kind::Enum,
             8 => Kind::Typedef,
             9..=11 | 18 => Kind::Qualifier,
             13 => Kind::Function,
@@ -173,6 +176,16 @@ impl<'a> Type<'a> {
             let (name, id, offset) = (word(&btf.data, at)?, word(&btf.data, at + 4)?, word(&btf.data, at + 8)?);
             let (bits, width) = if bit_fields { (offset & 0xff_ffff, offset >> 24) } else { (offset, 0) };
             Some(Member { name: btf.string(name), bits, width, id })
+        })
+    }
+
+    /// Names and values of an enumeration.
+    pub fn values(&self) -> impl Iterator<Item = (&'a [u8], u32)> + use<'a> {
+        let Self { btf, at, kind } = *self;
+        let count = if kind == Kind::Enum { info(&btf.data, at).map_or(0, |info| info.1) } else { 0 };
+        (0..count).map_while(move |index| {
+            let at = at + TYPE + 8 * index;
+            Some((btf.string(word(&btf.data, at)?), word(&btf.data, at + 4)?))
         })
     }
 

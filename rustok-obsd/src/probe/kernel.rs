@@ -5,7 +5,10 @@
 
 use std::{fs, path::Path};
 
-use super::offsets::{KernelTypes, Offsets, TRACEPOINTS, VMLINUX_BTF};
+use super::{
+    host_types::HostTypes,
+    offsets::{KernelTypes, Offsets, TRACEPOINTS, VMLINUX_BTF},
+};
 
 /// A capability that the daemon needs, and for what (`include/uapi/linux/capability.h`).
 #[derive(Clone, Copy, Debug)]
@@ -67,6 +70,8 @@ pub struct Kernel {
     pub offsets: Result<Offsets, String>,
     /// Each raw tracepoint of the sock backend, and why it cannot be used.
     pub tracepoints: Vec<(&'static str, Result<(), String>)>,
+    /// What the host's programs need, or why nothing is known.
+    pub host: Result<HostTypes, String>,
     /// Capabilities that are missing.
     pub missing: Vec<Capability>,
     /// `none`, `integrity` or `confidentiality`, where the kernel tells.
@@ -85,24 +90,26 @@ impl Kernel {
     /// The same with sysfs mounted elsewhere.
     #[must_use]
     pub fn inspect_below(sysfs: &Path) -> Self {
-        let (offsets, tracepoints) = match KernelTypes::open(&sysfs.join(VMLINUX_BTF)) {
+        let (offsets, tracepoints, host) = match KernelTypes::open(&sysfs.join(VMLINUX_BTF)) {
             Ok(types) => (
                 types.offsets().map_err(|error| error.to_string()),
                 TRACEPOINTS
                     .iter()
                     .map(|tracepoint| (tracepoint.name, types.check(tracepoint).map_err(|error| error.to_string())))
                     .collect(),
+                Ok(types.host()),
             ),
             Err(error) => {
                 let reason = error.to_string();
                 let tracepoints = TRACEPOINTS.iter().map(|tracepoint| (tracepoint.name, Err(reason.clone()))).collect();
-                (Err(reason), tracepoints)
+                (Err(reason.clone()), tracepoints, Err(reason))
             }
         };
         Self {
             release: fs::read_to_string("/proc/sys/kernel/osrelease").unwrap_or_default().trim().into(),
             offsets,
             tracepoints,
+            host,
             missing: missing(&fs::read_to_string("/proc/self/status").unwrap_or_default()),
             lockdown: fs::read_to_string(sysfs.join("kernel/security/lockdown")).ok().and_then(|text| selected(&text)),
             // PROC_PID_INIT_INO, include/linux/proc_ns.h.
@@ -123,9 +130,15 @@ impl Kernel {
         })
     }
 
-    /// Why no program can be used at all, if so.
+    /// Why the programs for targets cannot be used at all, if so.
     #[must_use]
     pub fn refusal(&self) -> Option<String> {
+        self.forbids().or_else(|| self.offsets.as_ref().err().cloned())
+    }
+
+    /// Why no program can be used at all, if so, whatever it reads.
+    #[must_use]
+    pub fn forbids(&self) -> Option<String> {
         if let Some(reason) = self.lacks(Need::Programs) {
             return Some(reason);
         }
@@ -135,7 +148,7 @@ impl Kernel {
                     .into(),
             );
         }
-        self.offsets.as_ref().err().cloned()
+        None
     }
 }
 

@@ -158,14 +158,11 @@ impl Programs {
         let offsets = kernel.offsets.as_ref().map_err(|reason| LoadError::Refused(reason.clone()))?;
         let mut ebpf = load(object, offsets, settings)?;
 
-        let stats = settings
-            .run_stats
-            .then(|| enable_stats(Stats::RunTime))
-            .and_then(|result| result.map_err(|error| tracing::info!("run times of the kernel programs are not told: {error}; they need CAP_SYS_ADMIN, or `sysctl kernel.bpf_stats_enabled=1`")).ok());
+        let stats = settings.run_stats.then(run_stats).flatten();
         let maps = super::stats::map_facts(&ebpf);
         let mut links = Vec::new();
         for (name, usable) in &kernel.tracepoints {
-            match usable.clone().and_then(|()| attach(&mut ebpf, name)) {
+            match usable.clone().and_then(|()| attach(&mut ebpf, name, name)) {
                 Ok(link) => {
                     links.push(link);
                     board.set(name, "", State::Attached, "");
@@ -193,18 +190,7 @@ impl Programs {
     /// Runs of each loaded program.
     #[must_use]
     pub fn program_stats(&self) -> Vec<ProgramStats> {
-        let stats = self.ebpf.programs().filter_map(|(name, program)| {
-            let info = program.info().ok()?;
-            Some(ProgramStats {
-                name: name.into(),
-                runs: info.run_count(),
-                run_time: info.run_time(),
-                verified_instructions: info.verified_instruction_count(),
-            })
-        });
-        let mut stats: Vec<_> = stats.collect();
-        stats.sort_by(|a, b| a.name.cmp(&b.name));
-        stats
+        program_stats(&self.ebpf)
     }
 
     /// A uprobe program, loaded on first use.
@@ -305,7 +291,30 @@ fn cpus() -> u32 {
     aya::util::nr_cpus().ok().and_then(|cpus| u32::try_from(cpus).ok()).unwrap_or(1)
 }
 
-fn load_error(source: aya::EbpfError) -> LoadError {
+/// Runs of each loaded program of an object, by name.
+pub(super) fn program_stats(ebpf: &Ebpf) -> Vec<ProgramStats> {
+    let stats = ebpf.programs().filter_map(|(name, program)| {
+        let info = program.info().ok()?;
+        Some(ProgramStats {
+            name: name.into(),
+            runs: info.run_count(),
+            run_time: info.run_time(),
+            verified_instructions: info.verified_instruction_count(),
+        })
+    });
+    let mut stats: Vec<_> = stats.collect();
+    stats.sort_by(|a, b| a.name.cmp(&b.name));
+    stats
+}
+
+/// Lets the kernel count and time programs while the descriptor is open.
+pub(super) fn run_stats() -> Option<OwnedFd> {
+    enable_stats(Stats::RunTime)
+        .inspect_err(|error| tracing::info!("run times of the kernel programs are not told: {error}; they need CAP_SYS_ADMIN, or `sysctl kernel.bpf_stats_enabled=1`"))
+        .ok()
+}
+
+pub(super) fn load_error(source: aya::EbpfError) -> LoadError {
     let text = format!("{source:?}");
     let hint = if text.contains("EPERM") || text.contains("Operation not permitted") {
         "; the kernel refuses BPF to this process: run as root, or grant CAP_BPF and CAP_PERFMON, and see /proc/sys/kernel/unprivileged_bpf_disabled"
@@ -317,17 +326,17 @@ fn load_error(source: aya::EbpfError) -> LoadError {
     LoadError::Load { source: Box::new(source), hint }
 }
 
-fn take(ebpf: &mut Ebpf, name: &'static str) -> Result<aya::maps::Map, LoadError> {
+pub(super) fn take(ebpf: &mut Ebpf, name: &'static str) -> Result<aya::maps::Map, LoadError> {
     ebpf.take_map(name).ok_or(LoadError::Absent { what: "map", name })
 }
 
-/// Loads and attaches one raw tracepoint program, whose name is the tracepoint's.
-fn attach(ebpf: &mut Ebpf, name: &'static str) -> Result<FdLink, String> {
+/// Loads one raw tracepoint program and attaches it.
+pub(super) fn attach(ebpf: &mut Ebpf, name: &'static str, tracepoint: &str) -> Result<FdLink, String> {
     let program =
         ebpf.program_mut(name).ok_or(LoadError::Absent { what: "program", name }).map_err(|e| e.to_string())?;
     let program: &mut RawTracePoint = program.try_into().map_err(|error| format!("{error}"))?;
     program.load().map_err(|error| verifier_reason(&error))?;
-    let id = program.attach(name).map_err(|error| chain(&error))?;
+    let id = program.attach(tracepoint).map_err(|error| chain(&error))?;
     let link = program.take_link(id).map_err(|error| chain(&error))?;
     Ok(link.into())
 }

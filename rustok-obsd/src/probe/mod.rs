@@ -4,6 +4,8 @@
 //! and a [`ProbeBoard`].
 
 pub mod btf;
+pub mod host;
+pub mod host_types;
 pub mod kernel;
 pub mod loader;
 pub mod offsets;
@@ -11,6 +13,7 @@ pub mod stats;
 pub mod status;
 pub mod uprobe;
 
+pub use host::{HostCounts, HostPrograms, HostSettings};
 pub use kernel::Kernel;
 pub use loader::{LoadError, Programs, Settings};
 pub use status::{ProbeBoard, ProbeStatus, State};

@@ -7,7 +7,10 @@ use std::path::{Path, PathBuf};
 
 use thiserror::Error;
 
-use super::btf::{Btf, Kind, Type};
+use super::{
+    btf::{Btf, Kind, Type},
+    host_types::HostTypes,
+};
 
 /// Where the kernel shows its BTF, below sysfs.
 pub const VMLINUX_BTF: &str = "kernel/btf/vmlinux";
@@ -17,7 +20,7 @@ pub const VMLINUX_BTF: &str = "kernel/btf/vmlinux";
 pub enum OffsetError {
     /// No BTF.
     #[error(
-        "{path}: {source}; the socket programs need the kernel's type information: use a kernel built with CONFIG_DEBUG_INFO_BTF=y and mount sysfs"
+        "{path}: {source}; the kernel programs need the kernel's type information: use a kernel built with CONFIG_DEBUG_INFO_BTF=y and mount sysfs"
     )]
     NoBtf {
         /// The file.
@@ -82,9 +85,9 @@ pub struct Tracepoint {
     /// Its name, which is also the program's.
     pub name: &'static str,
     /// The arguments that the program uses: `*` and the structure for a pointer, else the integer's name class.
-    arguments: &'static [&'static str],
+    pub(super) arguments: &'static [&'static str],
     /// Told when it is missing.
-    hint: &'static str,
+    pub(super) hint: &'static str,
 }
 
 /// The raw tracepoints of the sock backend.
@@ -153,8 +156,20 @@ impl KernelTypes {
         })
     }
 
+    /// What the host's programs need, and which of them can run.
+    #[must_use]
+    pub fn host(&self) -> HostTypes {
+        HostTypes::of(self)
+    }
+
+    /// Value of an enumeration's name.
+    pub(super) fn value(&self, enumeration: &str, name: &str) -> Option<u32> {
+        let found = self.btf.find(Kind::Enum, enumeration)?;
+        found.values().find(|(known, _)| *known == name.as_bytes()).map(|(_, value)| value)
+    }
+
     /// Byte offset and width in bits of a field; anonymous structs and unions are looked through.
-    fn offset(&self, structure: &'static str, field: &'static str) -> Result<(u32, u32), OffsetError> {
+    pub(super) fn offset(&self, structure: &'static str, field: &'static str) -> Result<(u32, u32), OffsetError> {
         let missing = || OffsetError::Missing { structure, field };
         let mut current = self.btf.find(Kind::Struct, structure).ok_or_else(missing)?;
         let (mut bits, mut width) = (0, 0);
@@ -187,13 +202,9 @@ impl KernelTypes {
     /// # Errors
     /// It is not, or has not.
     pub fn check(&self, tracepoint: &Tracepoint) -> Result<(), OffsetError> {
-        let missing = || OffsetError::NoTracepoint { name: tracepoint.name, hint: tracepoint.hint };
-        let typedef = self.btf.find(Kind::Typedef, &format!("btf_trace_{}", tracepoint.name)).ok_or_else(missing)?;
-        let pointer =
-            self.btf.bare(typedef.target()).filter(|found| found.kind == Kind::Pointer).ok_or_else(missing)?;
-        let function = self.btf.bare(pointer.target()).ok_or_else(missing)?;
-        // The first parameter is the probe's private data.
-        let found: Vec<String> = function.parameters().skip(1).map(|id| self.describe(id)).collect();
+        let found = self
+            .arguments(tracepoint.name)
+            .ok_or(OffsetError::NoTracepoint { name: tracepoint.name, hint: tracepoint.hint })?;
         if found.len() >= tracepoint.arguments.len()
             && found.iter().zip(tracepoint.arguments).all(|(found, expected)| found == expected)
         {
@@ -205,6 +216,15 @@ impl KernelTypes {
                 found: found.join(", "),
             })
         }
+    }
+
+    /// A tracepoint's arguments, as [`Tracepoint`] writes them.
+    pub(super) fn arguments(&self, tracepoint: &str) -> Option<Vec<String>> {
+        let typedef = self.btf.find(Kind::Typedef, &format!("btf_trace_{tracepoint}"))?;
+        let pointer = self.btf.bare(typedef.target()).filter(|found| found.kind == Kind::Pointer)?;
+        let function = self.btf.bare(pointer.target())?;
+        // The first parameter is the probe's private data.
+        Some(function.parameters().skip(1).map(|id| self.describe(id)).collect())
     }
 
     fn describe(&self, id: u32) -> String {

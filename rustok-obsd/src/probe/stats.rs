@@ -16,6 +16,7 @@ use aya::{
 };
 
 use super::{
+    host::HostPrograms,
     loader::{Counts, Programs},
     status::ProbeBoard,
 };
@@ -30,6 +31,13 @@ pub(super) struct MapFacts {
     name: String,
     max_entries: u32,
     fd: OwnedFd,
+}
+
+impl MapFacts {
+    /// Its name, its room and its memory of now.
+    fn read(&self) -> (String, u64, Option<u64>) {
+        (self.name.clone(), u64::from(self.max_entries), memory(&self.fd))
+    }
 }
 
 /// Facts of all maps, before they are handed out.
@@ -85,6 +93,7 @@ const SOCKET_STATE_WORDS: usize = 7;
 /// The source of the families.
 pub struct ProbeCollector {
     programs: Option<Arc<Mutex<Programs>>>,
+    host: Option<Arc<Mutex<HostPrograms>>>,
     counts: Option<Arc<Counts>>,
     board: ProbeBoard,
     own: Arc<own::SelfMetrics>,
@@ -99,7 +108,13 @@ impl ProbeCollector {
         board: ProbeBoard,
         own: Arc<own::SelfMetrics>,
     ) -> Self {
-        Self { programs, counts, board, own }
+        Self { programs, host: None, counts, board, own }
+    }
+
+    /// The same, with the programs of the whole host.
+    #[must_use]
+    pub fn with_host(self, host: Option<Arc<Mutex<HostPrograms>>>) -> Self {
+        Self { host, ..self }
     }
 
     /// Takes over what the programs count, so that it is scraped in one family with what the daemon counts.
@@ -125,13 +140,19 @@ impl Collect for ProbeCollector {
     fn collect(&self, out: &mut Encoder<'_>) {
         self.take_counts();
         // The lock is held by whoever attaches a probe, for some ms: the numbers are read under it, written after it.
-        let (programs, entries) = match &self.programs {
+        let (mut programs, entries) = match &self.programs {
             Some(programs) => {
                 let programs = programs.lock().unwrap_or_else(PoisonError::into_inner);
                 (programs.program_stats(), programs.map_entries().to_vec())
             }
             None => Default::default(),
         };
+        let host = self.host.as_ref().map(|host| host.lock().unwrap_or_else(PoisonError::into_inner));
+        let mut facts = Vec::new();
+        if let Some(host) = host {
+            programs.extend(host.program_stats());
+            facts.extend(host.maps.iter().map(MapFacts::read));
+        }
         let mut samples = out.family(&own::EBPF_PROGRAM_RUNS);
         for program in &programs {
             samples.put([program.name.as_str()], program.runs);
@@ -148,11 +169,10 @@ impl Collect for ProbeCollector {
             }
         }
         if let Some(programs) = &self.programs {
-            let facts: Vec<(String, u64, Option<u64>)> = {
-                let programs = programs.lock().unwrap_or_else(PoisonError::into_inner);
-                let facts = programs.maps.iter();
-                facts.map(|map| (map.name.clone(), u64::from(map.max_entries), memory(&map.fd))).collect()
-            };
+            let programs = programs.lock().unwrap_or_else(PoisonError::into_inner);
+            facts.extend(programs.maps.iter().map(MapFacts::read));
+        }
+        if !facts.is_empty() {
             let mut samples = out.family(&own::EBPF_MAP_MAX_ENTRIES);
             for (name, max_entries, _) in &facts {
                 samples.put([name.as_str()], *max_entries);

@@ -1,3 +1,11 @@
 //! The collectors of the host against node_exporter: its fixture tree with its expected output, and itself, live.
 
+mod filesystem;
 mod fixture;
+mod live;
+mod namespace;
+mod network;
+mod textfile;
+
+#[global_allocator]
+static COUNTING: test_support::Counting = test_support::Counting;

@@ -3,12 +3,12 @@
 //! Reads: apt's and dpkg's state. Yields: installed packages. Costs: a few minutes where the lot is missing, 0.1 s where
 //! nothing is.
 //!
-//! The packages `postgresql` and `prometheus` start a server when they are installed, and at each boot. A build tool has
+//! The packages `postgresql`, `prometheus`, `containerd` and `docker.io` start a server when they are installed, and at each boot. A build tool has
 //! no business doing that, hence for the time of the installation and for packages that we bring only:
 //! - `/usr/sbin/policy-rc.d`, Debian's interface for it (`man invoke-rc.d`), says no for these services. Ours stops
 //!   saying no when this process is gone, should it be killed; one that is already there stays as it is.
 //! - a drop-in of `createcluster.conf` (`man pg_createcluster`) keeps the package from creating a cluster.
-//! - afterwards `systemctl disable --now prometheus`, only if this run installed it.
+//! - afterwards `systemctl disable` for the units of the others, only if this run installed them.
 
 use std::fs;
 use std::io::ErrorKind;
@@ -22,6 +22,12 @@ use crate::workspace::{find_program, output_of, run};
 
 const POLICY: &str = "/usr/sbin/policy-rc.d";
 const NO_CLUSTER: &str = "/etc/postgresql-common/createcluster.d/rustok-obsd-setup.conf";
+/// Packages whose units would start at the next boot.
+const UNITS: [(&str, &[&str]); 3] = [
+    ("prometheus", &["prometheus.service"]),
+    ("containerd", &["containerd.service"]),
+    ("docker.io", &["docker.service", "docker.socket"]),
+];
 /// How our files are told from others' ones.
 const MARK: &str = "# Written by `cargo xtask setup` of rustok-obsd for the time of an installation.";
 
@@ -68,15 +74,19 @@ pub fn install_command(packages: &[&str]) -> Command {
 
 /// Installs packages that are missing.
 pub fn install(packages: &[&str]) -> Result<()> {
-    let fresh_prometheus = packages.contains(&"prometheus") && installed("prometheus").is_none();
+    // One may come as what another depends on.
+    let fresh: Vec<_> = UNITS.iter().filter(|(package, _)| installed(package).is_none()).collect();
     let policy = Temporary::policy()?;
     let no_cluster = packages.contains(&"postgresql").then(Temporary::no_cluster).transpose()?;
     let result = run(&mut install_command(packages));
     drop((policy, no_cluster));
-    if fresh_prometheus && installed("prometheus").is_some() && find_program("systemctl").is_some() {
-        // Works without a running systemd too: it removes the link that starts the server at boot.
-        run(Command::new("systemctl").args(["disable", "--now", "--quiet", "prometheus.service"]))
-            .context("Prometheus is installed, but would start at the next boot")?;
+    for (package, units) in fresh {
+        if installed(package).is_some() && find_program("systemctl").is_some() {
+            // Removes the links that start it at boot. A systemd that does not run cannot stop anything, and says so.
+            let running = Path::new("/run/systemd/system").exists();
+            run(Command::new("systemctl").args(["disable", "--quiet"]).args(running.then_some("--now")).args(*units))
+                .with_context(|| format!("{package} is installed, but would start at the next boot"))?;
+        }
     }
     result
 }
@@ -84,8 +94,9 @@ pub fn install(packages: &[&str]) -> Result<()> {
 /// Says no (101) to whatever would start one of these services, as long as the process `pid` is there.
 fn policy(pid: u32) -> String {
     format!(
-        "#!/bin/sh\n{MARK}\n# Nothing of postgresql or prometheus is started while that command runs.\n\
-         [ -e /proc/{pid} ] || exit 0\ncase \"$*\" in *postgresql*|*prometheus*) exit 101 ;; esac\nexit 0\n"
+        "#!/bin/sh\n{MARK}\n# None of these services is started while that command runs.\n\
+         [ -e /proc/{pid} ] || exit 0\ncase \"$*\" in *postgresql*|*prometheus*|*containerd*|*docker*) exit 101 ;; esac\n\
+         exit 0\n"
     )
 }
 
@@ -166,6 +177,7 @@ mod tests {
         let ours = std::process::id();
         assert_eq!(answer(ours, &["prometheus", "start", "unknown"]), Some(101));
         assert_eq!(answer(ours, &["--quiet", "postgresql.service", "restart"]), Some(101));
+        assert_eq!(answer(ours, &["docker.service", "start"]), Some(101));
         assert_eq!(answer(ours, &["ssh", "restart"]), Some(0));
         // Above the largest pid that Linux gives (PID_MAX_LIMIT, 2^22).
         assert_eq!(answer(1 << 23, &["prometheus", "start"]), Some(0));

@@ -9,7 +9,7 @@ use std::time::Duration;
 
 use serde_json::Value;
 
-use crate::{Child, Ports, Skip, free_port, http_get, program};
+use crate::{Child, JAEGER, Ports, Skip, free_port, http_get};
 
 /// A running Jaeger; killed when dropped.
 pub struct Jaeger {
@@ -21,12 +21,12 @@ pub struct Jaeger {
 }
 
 impl Jaeger {
-    /// Starts the program that `RUSTOK_OBSD_JAEGER` names, else `jaeger` from PATH.
+    /// Starts [`JAEGER`].
     ///
     /// # Errors
     /// A [`Skip`] that says what is missing or what Jaeger said.
     pub fn start() -> Result<Self, Skip> {
-        Self::start_program(&program("jaeger", "RUSTOK_OBSD_JAEGER")?, Ports::Free)
+        Self::start_program(&JAEGER.find()?, Ports::Free)
     }
 
     /// Starts this program.

@@ -19,38 +19,58 @@
 //! | [`Postgres`] | a cluster of its own, TLS as a stock one, statements counted |
 //! | `Sink` (feature `sink`) | OTLP in, spans kept in memory |
 //! | [`Jaeger`] | OTLP in, traces read back by its query API |
-//! | [`Prometheus`], [`promtool_check_metrics`] | scrapes one target; queries |
+//! | [`Prometheus`], [`Scraping`], [`promtool_check_metrics`] | scrapes; rules; queries |
+//! | [`NodeExporter`] | the host's metrics as the Prometheus project has them |
+//! | [`Runc`], [`Containerd`], [`Docker`] | containers of busybox with a [`Workload`], without a registry |
+//! | [`cgroups_of`] | the folders of a process' cgroups |
+//! | [`Tool`] | where a program is that was built or given for the tests |
 //! | [`Child`] | a process group that ends with its value; last log lines kept |
 //! | [`http_get`], [`http_get_with`] | one request over a fresh connection |
 //! | [`Counting`], [`allocations`] | an allocator that counts |
 //! | [`free_port`], [`Ports`], [`wait_until`], [`skip`] | what is left |
 
 mod allocations;
+mod busybox;
 mod child;
+mod containerd;
+mod docker;
 mod http;
 mod jaeger;
+mod janitor;
+mod node_exporter;
 mod postgres;
 mod prometheus;
+mod runc;
 mod scraped;
+mod scraping;
 #[cfg(feature = "sink")]
 mod sink;
+mod tool;
 pub mod ttar;
 
 use std::fmt;
 use std::io::Write as _;
 use std::net::{Ipv4Addr, TcpListener};
 use std::path::PathBuf;
+use std::process::{Command, Stdio};
 use std::time::{Duration, Instant};
 
 pub use allocations::{Counting, allocations};
+pub use busybox::Workload;
 pub use child::Child;
+pub use containerd::{Containerd, Pod};
+pub use docker::Docker;
 pub use http::{Response, http_get, http_get_with};
 pub use jaeger::Jaeger;
+pub use node_exporter::NodeExporter;
 pub use postgres::{Postgres, Statement, Tls};
 pub use prometheus::{Prometheus, promtool_check_metrics};
+pub use runc::Runc;
 pub use scraped::{LabelMap, Scraped, ScrapedFamily};
+pub use scraping::{Job, Sample, Scraping};
 #[cfg(feature = "sink")]
 pub use sink::{Attributes, Link, Sink, Span, SpanKind};
+pub use tool::{CADVISOR, CRICTL, JAEGER, NODE_EXPORTER, Origin, PROCESS_EXPORTER, Tool, cache_folder};
 
 /// Names the file that [`skip`] appends to.
 pub const SKIPS_ENV: &str = "RUSTOK_OBSD_SKIPS";
@@ -153,7 +173,54 @@ fn program(name: &str, variable: &str) -> Result<PathBuf, Skip> {
 }
 
 fn find_on_path(name: &str) -> Option<PathBuf> {
-    std::env::split_paths(&std::env::var_os("PATH")?).map(|folder| folder.join(name)).find(|path| path.is_file())
+    let path = std::env::var_os("PATH").unwrap_or_default();
+    // Where daemons are; Debian has it in the PATH of root alone.
+    let folders = std::env::split_paths(&path).chain([PathBuf::from("/usr/sbin")]);
+    folders.map(|folder| folder.join(name)).find(|path| path.is_file())
+}
+
+/// Standard output of a program that must succeed.
+fn run(command: &mut Command) -> Result<String, Skip> {
+    let name = command.get_program().display().to_string();
+    let output = command.stdin(Stdio::null()).output();
+    let output = output.map_err(|error| Skip::new(format!("cannot run {name}: {error}")))?;
+    if output.status.success() {
+        return Ok(String::from_utf8_lossy(&output.stdout).into_owned());
+    }
+    let said = String::from_utf8_lossy(&output.stderr);
+    Err(Skip::new(format!("{name} failed ({}): {}", output.status, said.trim())))
+}
+
+fn require_root(what: &str) -> Result<(), Skip> {
+    // SAFETY: geteuid(2) always succeeds.
+    if unsafe { libc::geteuid() } == 0 { Ok(()) } else { Err(Skip::new(format!("{what} need root"))) }
+}
+
+/// The folders of a process' cgroups, one for each hierarchy that is mounted below `/sys/fs/cgroup`.
+///
+/// # Errors
+/// If there is no such process.
+pub fn cgroups_of(pid: u32) -> std::io::Result<Vec<PathBuf>> {
+    let mounts = std::fs::read_to_string("/proc/self/mounts")?;
+    let hierarchies: Vec<_> = mounts
+        .lines()
+        .filter_map(|line| {
+            let mut fields = line.split(' ').skip(1);
+            Some((fields.next()?, fields.next()?, fields.next()?))
+        })
+        .filter(|(folder, ..)| folder.starts_with("/sys/fs/cgroup"))
+        .collect();
+    let lines = std::fs::read_to_string(format!("/proc/{pid}/cgroup"))?;
+    let found = lines.lines().filter_map(|line| {
+        let mut fields = line.splitn(3, ':').skip(1);
+        let (controllers, path) = (fields.next()?, fields.next()?);
+        let (folder, ..) = hierarchies.iter().find(|(_, kind, options)| match controllers {
+            "" => *kind == "cgroup2",
+            _ => *kind == "cgroup" && controllers.split(',').all(|one| options.split(',').any(|option| option == one)),
+        })?;
+        Some(PathBuf::from(format!("{folder}{path}")))
+    });
+    Ok(found.collect())
 }
 
 #[cfg(test)]

@@ -11,7 +11,7 @@ use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::time::Duration;
 
-use crate::{Child, Skip, find_on_path, free_port};
+use crate::{Child, Skip, find_on_path, free_port, run};
 
 /// Does the server offer TLS?
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -355,17 +355,7 @@ impl Owner {
     }
 }
 
-fn run(command: &mut Command) -> Result<(), Skip> {
-    let name = command.get_program().display().to_string();
-    let output = command.output().map_err(|error| Skip::new(format!("cannot run {name}: {error}")))?;
-    if output.status.success() {
-        return Ok(());
-    }
-    let said = String::from_utf8_lossy(&output.stderr);
-    Err(Skip::new(format!("{name} failed ({}): {}", output.status, said.trim())))
-}
-
-fn random_hex() -> io::Result<String> {
+pub(crate) fn random_hex() -> io::Result<String> {
     let mut bytes = [0_u8; 16];
     std::fs::File::open("/dev/urandom")?.read_exact(&mut bytes)?;
     Ok(bytes.iter().map(|byte| format!("{byte:02x}")).collect())

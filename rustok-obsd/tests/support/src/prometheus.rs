@@ -1,6 +1,6 @@
-//! Prometheus with one scrape target, and promtool.
+//! Prometheus, and promtool.
 //!
-//! Reads: `/metrics` of the target every second. Yields: answers to PromQL. Costs: 60 MB and 0.7 s to start.
+//! Reads: `/metrics` of its targets. Yields: answers to PromQL. Costs: 60 MB and 0.7 s to start.
 
 use std::fmt::Write as _;
 use std::io::Write as _;
@@ -10,7 +10,7 @@ use std::time::Duration;
 
 use serde_json::Value;
 
-use crate::{Child, Ports, Skip, http_get, program};
+use crate::{Child, Job, Ports, Sample, Scraping, Skip, http_get, program};
 
 /// A running Prometheus; stopped when dropped.
 pub struct Prometheus {
@@ -26,11 +26,15 @@ impl Prometheus {
     /// # Errors
     /// A [`Skip`] that says what is missing or what Prometheus said.
     pub fn start(scrape_target: impl std::fmt::Display) -> Result<Self, Skip> {
-        let config = format!(
-            "global: {{scrape_interval: 1s, scrape_timeout: 1s}}\nscrape_configs:\n  - job_name: test\n    \
-             static_configs: [{{targets: [\"{scrape_target}\"]}}]\n"
-        );
-        Self::start_with(Ports::Free, |_| config)
+        Self::scrape(&Scraping::every(Duration::from_secs(1)).job(Job::new("test", scrape_target)))
+    }
+
+    /// Starts the same program with these jobs and rules.
+    ///
+    /// # Errors
+    /// As [`Prometheus::start`].
+    pub fn scrape(scraping: &Scraping) -> Result<Self, Skip> {
+        Self::start_with(Ports::Free, |_| scraping.config())
     }
 
     /// Starts the same program with this configuration, made for the address that it will listen on.
@@ -77,6 +81,18 @@ impl Prometheus {
     #[must_use]
     pub fn query(&self, expr: &str) -> Value {
         self.api(&format!("/api/v1/query?query={}", percent_encode(expr)), "result")
+    }
+
+    /// An instant query that must succeed.
+    ///
+    /// # Errors
+    /// What Prometheus said of the expression, or why it did not answer.
+    pub fn vector(&self, expr: &str) -> Result<Vec<Sample>, String> {
+        let failed = |why: String| format!("Prometheus: {expr}: {why}");
+        let path = format!("/api/v1/query?query={}", percent_encode(expr));
+        let (_, _, body) = http_get(self.addr, &path).map_err(|error| failed(error.to_string()))?;
+        let answer: Value = serde_json::from_slice(&body).map_err(|error| failed(error.to_string()))?;
+        Sample::read(&answer).map_err(failed)
     }
 
     /// A GET of any path of the API below `/api/v1`: its `data`, or `Null`.
@@ -164,5 +180,36 @@ mod tests {
             Some(result[0]["value"][1].as_str()?.to_owned())
         });
         assert_eq!(up.as_deref(), Some("0"), "nobody listens there");
+    }
+
+    #[test]
+    fn several_jobs_have_their_own_paths_parameters_and_labels_and_feed_rules() {
+        let name = "several_jobs_have_their_own_paths_parameters_and_labels_and_feed_rules";
+        let first = match Prometheus::start(format_args!("127.0.0.1:{}", free_port())) {
+            Ok(prometheus) => prometheus,
+            Err(reason) => return skip(name, reason),
+        };
+        // Any server that shows which query it got: Prometheus' own federation does.
+        let folder = tempfile::tempdir().expect("a folder");
+        let rules = folder.path().join("rules.yml");
+        std::fs::write(&rules, "groups: [{name: g, rules: [{record: both:up, expr: count(up == 1)}]}]").expect("rules");
+        let scraping = Scraping::every(Duration::from_millis(500))
+            .job(Job::new("own", first.addr()).label("kind", "whole"))
+            .job(Job::new("some", first.addr()).path("/federate").param("match[]", "up").param("match[]", "absent_one"))
+            .rules(&rules);
+        let second = Prometheus::scrape(&scraping).expect("it ran a moment ago");
+        let both = wait_until(Duration::from_secs(15), || {
+            second.vector("both:up").expect("a query").first().filter(|sample| sample.value == 2.0).map(drop)
+        });
+        assert!(both.is_some(), "{:?}", second.get("/api/v1/targets"));
+        let up = second.vector(r#"up{kind="whole"}"#).expect("a query");
+        assert_eq!(up.iter().map(|sample| sample.label("job")).collect::<Vec<_>>(), ["own"]);
+        // The first one's target is down: that is the sample which federation hands on.
+        let handed = wait_until(Duration::from_secs(15), || {
+            let samples = second.vector(r#"up{job="some", exported_job="test"}"#).expect("a query");
+            samples.first().map(|sample| sample.value)
+        });
+        assert_eq!(handed, Some(0.0));
+        assert!(second.vector("sum(").expect_err("no expression").contains("parse error"));
     }
 }
