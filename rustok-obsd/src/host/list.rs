@@ -2,15 +2,12 @@
 
 use super::{Collector, Settings};
 use super::{
-    buddyinfo, cgroups, conntrack, cpu, cpu_vulnerabilities, cpufreq, entropy, filefd, interrupts, kernel_hung, ksmd,
-    lnstat, loadavg, meminfo, meminfo_numa, netstat, pressure, processes, schedstat, slabinfo, sockstat, softirqs,
-    softnet, stat, sysctl, systemd, udp_queues, vmstat, xfrm, zoneinfo,
     arp, bcache, bcachefs, bonding, btrfs, buddyinfo, cgroups, conntrack, cpu, cpu_vulnerabilities, cpufreq, diskstats,
     dmi, dmmultipath, drbd, edac, entropy, fibrechannel, filefd, filesystem, hwmon, infiniband, interrupts, ipvs,
-    kernel_hung, ksmd, lnstat, loadavg, mdadm, meminfo, meminfo_numa, mountstats, netclass, netdev, netstat, nfs, nfsd,
-    nvme, nvmesubsystem, os, pcidevice, powersupplyclass, pressure, processes, rapl, schedstat, selinux, slabinfo,
-    sockstat, softirqs, softnet, stat, sysctl, tapestats, tcpstat, textfile, thermal_zone, time, timex, udp_queues,
-    uname, vmstat, watchdog, xfrm, xfs, zfs, zoneinfo,
+    kernel_hung, ksmd, lnstat, loadavg, mdadm, meminfo, meminfo_numa, mountstats, netclass, netdev, netstat,
+    network_route, nfs, nfsd, nvme, nvmesubsystem, os, pcidevice, powersupplyclass, pressure, processes, rapl,
+    schedstat, selinux, slabinfo, sockstat, softirqs, softnet, stat, sysctl, systemd, tapestats, tcpstat, textfile,
+    thermal_zone, time, timex, udp_queues, uname, vmstat, watchdog, xfrm, xfs, zfs, zoneinfo,
 };
 use crate::contract::Family;
 
@@ -79,6 +76,7 @@ pub static COLLECTORS: &[Entry] = &[
     entry("netclass", ON, netclass::make, netclass::FAMILIES),
     entry("netdev", ON, netdev::make, netdev::FAMILIES),
     entry("netstat", ON, netstat::make, netstat::FAMILIES),
+    entry("network_route", OFF, network_route::make, network_route::FAMILIES),
     entry("nfs", ON, nfs::make, nfs::FAMILIES),
     entry("nfsd", ON, nfsd::make, nfsd::FAMILIES),
     entry("nvme", ON, nvme::make, nvme::FAMILIES),

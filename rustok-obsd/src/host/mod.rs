@@ -55,6 +55,7 @@ mod netclass;
 mod netdev;
 pub mod netlink;
 mod netstat;
+mod network_route;
 mod nfs;
 mod nfsd;
 mod nvme;
