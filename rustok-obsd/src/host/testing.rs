@@ -56,9 +56,14 @@ impl Tree {
         self.scrape_until(Scrape::default().deadline)
     }
 
+    /// All that a scrape gives.
+    pub fn exposition(&self, deadline: Instant) -> String {
+        to_text_of(&self.host, &Scrape { deadline, ..Scrape::default() }, Format::Text)
+    }
+
     /// The same with a deadline.
     pub fn scrape_until(&self, deadline: Instant) -> (String, bool) {
-        let all = to_text_of(&self.host, &Scrape { deadline, ..Scrape::default() }, Format::Text);
+        let all = self.exposition(deadline);
         let common = ["#", "node_scrape_collector_", "rustok_obsd_"];
         let own = all.lines().filter(|line| !common.iter().any(|prefix| line.starts_with(prefix)));
         let success = |line: &str| line.starts_with("node_scrape_collector_success{") && line.ends_with(" 1");

@@ -2,6 +2,7 @@
 
 use super::bus::Bus;
 use super::units::Reading;
+use crate::exposition::Scrape;
 use crate::host::testing::Tree;
 use crate::host::{CollectError, Settings};
 use std::collections::BTreeMap;
@@ -14,7 +15,7 @@ use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex};
 use std::thread;
 use std::time::{Duration, Instant};
-use test_support::skip;
+use test_support::{NodeExporter, Scraped, ScrapedFamily, skip};
 use zbus::export::futures_core::Stream as _;
 use zbus::message::Type;
 use zbus::{Connection, MessageStream, ObjectPath, Variant, connection};
@@ -134,7 +135,7 @@ impl Manager {
     }
 
     fn property(&self, path: &str, interface: &str, name: &str) -> Option<Variant<'static>> {
-        let unit = path.rsplit('/').next().unwrap();
+        let unit = path.rsplit('/').next().and_then(|unit| unit.split("_2e").next()).unwrap();
         Some(match (unit, interface, name) {
             (_, "Manager", "Version") => Variant::from("252.39-1~deb12u1"),
             (_, "Manager", "Virtualization") => Variant::from(""),
@@ -148,6 +149,7 @@ impl Manager {
             ("apt", "Timer", "LastTriggerUSec") => Variant::from(1_700_000_000_500_000u64),
             ("ssh", "Socket", "NAccepted") => Variant::from(7u32),
             ("ssh", "Socket", "NConnections") => Variant::from(2u32),
+            ("ssh", "Socket", "NRefused") => Variant::from(1u32),
             ("data", "Mount", "Type") => Variant::from("ext4"),
             _ => return None,
         })
@@ -177,7 +179,7 @@ type Row = (
 fn units() -> Vec<Row> {
     let path = |path: String| ObjectPath::try_from(path).unwrap();
     let unit = |name: &'static str, load, state| {
-        let unit = format!("/org/freedesktop/systemd1/unit/{}", name.split('.').next().unwrap());
+        let unit = format!("/org/freedesktop/systemd1/unit/{}", name.replace('.', "_2e").replace('-', "_2d"));
         (name, "", load, state, "", "", path(unit), 0, "", path("/".into()))
     };
     vec![
@@ -208,7 +210,8 @@ const HEAD: &str = "node_systemd_version{version=\"252.39-1~deb12u1\"} 252.39\n\
                     node_systemd_units{state=\"failed\"} 1\nnode_systemd_units{state=\"reloading\"} 1\n";
 const TAIL: &str = "node_systemd_timer_last_trigger_seconds{name=\"apt.timer\"} 1700000000.5\n\
                     node_systemd_socket_accepted_connections_total{name=\"ssh.socket\"} 7\n\
-                    node_systemd_socket_current_connections{name=\"ssh.socket\"} 2\n";
+                    node_systemd_socket_current_connections{name=\"ssh.socket\"} 2\n\
+                    node_systemd_socket_refused_connections_total{name=\"ssh.socket\"} 1\n";
 
 #[test]
 fn units_are_told_over_a_bus_and_types_are_asked_once() {
@@ -241,6 +244,37 @@ fn units_are_told_over_a_bus_and_types_are_asked_once() {
     let Some(_daemon) = Daemon::start(&tree.path("")) else { return };
     Arc::new(Manager::default()).join(&tree.path(""));
     assert_eq!(tree.scrape(), (expected, true));
+}
+
+#[test]
+fn beside_node_exporter_families_and_values_are_the_same() {
+    const TEST: &str = "beside_node_exporter_families_and_values_are_the_same";
+    let options = ["enable-restarts-metrics", "enable-start-time-metrics", "enable-task-metrics"];
+    let tree = Tree::new("systemd", |settings| {
+        let options = &mut settings.options;
+        options.systemd_restarts_metrics = true;
+        options.systemd_start_time_metrics = true;
+        options.systemd_task_metrics = true;
+    });
+    let Some(_daemon) = Daemon::start(&tree.path("")) else { return skip(TEST, "dbus-daemon is not installed") };
+    Arc::new(Manager::default()).join(&tree.path(""));
+    let mut flags = vec!["--collector.disable-defaults".to_owned(), "--collector.systemd".into()];
+    flags.extend(options.map(|option| format!("--collector.systemd.{option}")));
+    let flags: Vec<&str> = flags.iter().map(String::as_str).collect();
+    let address = format!("unix:path={}", tree.path(BUS).display());
+    let theirs = match NodeExporter::start_with(&flags, &[("DBUS_SYSTEM_BUS_ADDRESS", &address)]) {
+        Ok(theirs) => theirs.metrics().unwrap(),
+        Err(reason) => return skip(TEST, reason),
+    };
+    let families = |text: &str| {
+        let mut scraped = Scraped::parse(text).unwrap();
+        scraped.families.retain(|name, _| name.starts_with("node_systemd_"));
+        let told = |(name, family): (_, ScrapedFamily)| (name, (family.kind, family.help, family.samples));
+        scraped.families.into_iter().map(told).collect::<BTreeMap<_, _>>()
+    };
+    let (theirs, ours) = (families(&theirs), families(&tree.exposition(Scrape::default().deadline)));
+    assert!(theirs.len() >= 12, "{theirs:?}");
+    assert_eq!(ours, theirs);
 }
 
 #[test]

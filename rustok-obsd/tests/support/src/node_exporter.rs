@@ -20,10 +20,18 @@ impl NodeExporter {
     /// # Errors
     /// A [`Skip`] that says what is missing or what it said.
     pub fn start(args: &[&str]) -> Result<Self, Skip> {
+        Self::start_with(args, &[])
+    }
+
+    /// The same with environment variables.
+    ///
+    /// # Errors
+    /// See [`Self::start`].
+    pub fn start_with(args: &[&str], variables: &[(&str, &str)]) -> Result<Self, Skip> {
         let binary = NODE_EXPORTER.find()?;
         let addr = SocketAddr::from((Ipv4Addr::LOCALHOST, free_port()));
         let mut command = Command::new(binary);
-        command.arg(format!("--web.listen-address={addr}")).args(args);
+        command.arg(format!("--web.listen-address={addr}")).args(args).envs(variables.iter().copied());
         let mut server = Child::spawn_with("node_exporter", &mut command, libc::SIGKILL, None)
             .map_err(|error| Skip::new(error.to_string()))?;
         server.wait_for_http(addr, "/", Duration::from_secs(30)).map_err(Skip::new)?;
