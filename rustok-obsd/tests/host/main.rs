@@ -2,8 +2,8 @@
 
 mod filesystem;
 mod fixture;
-mod namespace;
 mod live;
+mod namespace;
 mod network;
 mod textfile;
 
