@@ -28,7 +28,11 @@ use thiserror::Error;
 use crate::{
     capture::pipeline::{self, Parts, Pipeline},
     config::{Backend, Config},
-    contract::{database::DatabaseRecorder, own::SelfMetrics, recorder::HttpRecorder},
+    contract::{
+        database::DatabaseRecorder,
+        own::{self, BUILD, SelfMetrics},
+        recorder::HttpRecorder,
+    },
     exposition::{self, BindError, Exposition, Part, server},
     probe::{Kernel, LoadError, ProbeBoard, Programs, Settings, State, kernel::Need, loader, stats::ProbeCollector},
     target::{RuleError, ScanError},
@@ -113,7 +117,7 @@ impl Daemon {
     fn start(config: Config) -> Result<Self, DaemonError> {
         let kernel = Kernel::inspect_below(&config.path.sysfs);
         let board = ProbeBoard::default();
-        let own = Arc::new(SelfMetrics::new(status::BUILD));
+        let own = Arc::new(SelfMetrics::new(BUILD));
         let loaded = load(&config, &kernel, &board)?;
         let (programs, maps, counts) = match loaded {
             Some((programs, maps, counts)) => {
@@ -303,6 +307,6 @@ fn settings(config: &Config) -> Settings {
 #[must_use]
 pub fn version() -> String {
     let kernel = if loader::OBJECT.is_some() { "with" } else { "without" };
-    let crate::contract::own::Build { version, revision, rustc } = status::BUILD;
+    let own::Build { version, revision, rustc } = BUILD;
     format!("rustok-obsd {version} ({revision}), {rustc}, {kernel} kernel programs\n")
 }
