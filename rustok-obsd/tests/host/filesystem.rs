@@ -16,7 +16,7 @@ use std::time::{Duration, Instant};
 use test_support::{Scraped, Skip, skip};
 
 /// Runs `body` in a thread with a mount namespace of its own; the namespace goes with the thread.
-fn alone(test: &'static str, body: impl FnOnce(&Path) -> Result<(), Skip> + Send + 'static) {
+pub fn alone(test: &'static str, body: impl FnOnce(&Path) -> Result<(), Skip> + Send + 'static) {
     let run = move || {
         // SAFETY: changes this thread alone.
         if unsafe { libc::unshare(libc::CLONE_NEWNS | libc::CLONE_FS) } != 0 {
