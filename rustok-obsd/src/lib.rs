@@ -17,6 +17,7 @@ pub mod exchange;
 pub mod exposition;
 pub mod host;
 pub mod probe;
+pub mod process;
 pub mod protocol;
 pub mod route;
 pub mod statement;

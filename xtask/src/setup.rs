@@ -92,7 +92,7 @@ pub fn setup(tests: bool) -> Outcome {
     let mut failed = None;
     if apt::present() && apt::is_root() {
         let wanted = wanted(tests);
-        let lists = tests && matches!(kernel::find(), Ok(None));
+        let lists = tests && kernel::wanted() && matches!(kernel::find(), Ok(None));
         if lists || !wanted.is_empty() {
             failed = apt::update().and_then(|()| apt_install(&wanted)).err();
         }

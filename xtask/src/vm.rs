@@ -93,7 +93,7 @@ pub fn all(workspace: &Workspace, daemon: &Path, summary: &mut Summary) -> Resul
 }
 
 fn host() -> Result<Host> {
-    if !cfg!(target_arch = "x86_64") {
+    if !kernel::wanted() {
         bail!("the virtual machine runs programs of this host, and is an x86-64");
     }
     let remedy = "run `cargo xtask setup --tests`";

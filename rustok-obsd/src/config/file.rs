@@ -4,6 +4,7 @@
 
 use super::error::{Problem, nearest};
 use super::keys::KEYS;
+use super::process::GroupRule;
 use super::value::article;
 use super::{Config, ProbePoint, Target};
 use std::path::Path;
@@ -46,6 +47,8 @@ fn walk(
             config.targets = tables(value.get_ref(), &full, &place(), at, problems, Target::read);
         } else if full == "database.probe" {
             config.database.probe = tables(value.get_ref(), &full, &place(), at, problems, ProbePoint::read);
+        } else if full == "process.group" {
+            config.process.group = tables(value.get_ref(), &full, &place(), at, problems, GroupRule::read);
         } else if KEYS.iter().any(|key| is_below(key.path, &full)) {
             match value.get_ref() {
                 DeValue::Table(inner) => walk(config, &format!("{full}."), inner, at, problems),
@@ -107,6 +110,7 @@ fn unknown(prefix: &str, name: &str) -> String {
     match prefix {
         "" => siblings.insert(0, "targets"),
         "database." => siblings.push("probe"),
+        "process." => siblings.push("group"),
         _ => {}
     }
     siblings.dedup();

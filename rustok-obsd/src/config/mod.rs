@@ -32,6 +32,7 @@ macro_rules! choice {
 use choice;
 
 pub mod collector;
+pub mod container;
 mod database;
 mod error;
 mod file;
@@ -39,6 +40,7 @@ pub mod keys;
 mod lists;
 mod load;
 mod pairs;
+pub mod process;
 #[cfg(test)]
 mod reference;
 mod target;
@@ -84,6 +86,10 @@ pub struct Config {
     pub path: Paths,
     /// Collectors of the host.
     pub collector: collector::Collectors,
+    /// Groups of processes.
+    pub process: process::Process,
+    /// Cgroups and containers.
+    pub container: container::ContainerOptions,
 }
 
 /// `[web]`: where metrics are served.

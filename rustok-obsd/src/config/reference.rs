@@ -3,6 +3,7 @@
 //! Reads: [`KEYS`]. Yields: both files' text. To write them anew: `RUSTOK_OBSD_BLESS=1 cargo test -p rustok-obsd reference`.
 
 use super::keys::{KEYS, Key};
+use super::process::GROUP_KEYS;
 use super::target::{TARGET_KEYS, TARGET_VARIABLES};
 use super::{Config, PROBE_KEYS, Slot, Sources};
 use std::fmt::Write;
@@ -60,6 +61,16 @@ const PROBES: &str = "
 
 A function of the target, or of a library in it, through which it asks its database, where the sets above do not see it.
 `rustok-obsd probes` lists what a binary has. A table each:
+
+| key | example | meaning |
+|---|---|---|
+";
+
+const GROUPS: &str = "
+### `[[process.group]]`
+
+Processes that are counted together. The first table that fits counts; all its conditions must hold, each in one of its values
+(`cmdline`: in all). A process that none fits is grouped by `process.group_by`. A table each:
 
 | key | example | meaning |
 |---|---|---|
@@ -182,6 +193,12 @@ fn markdown() -> String {
                 let _ = writeln!(out, "| `{name}` | `{example}` | {help} |");
             }
         }
+        if is_last(key, "process") {
+            out.push_str(GROUPS);
+            for (name, example, help) in GROUP_KEYS {
+                let _ = writeln!(out, "| `{name}` | `{example}` | {help} |");
+            }
+        }
     }
     out + SPANS
 }
@@ -210,6 +227,14 @@ fn sample() -> String {
                 "\n# A function of the target that begins an operation or ends a transaction.\n#[[database.probe]]\n",
             );
             for (name, example, help) in PROBE_KEYS {
+                let _ = writeln!(out, "# {help}\n#{name} = {example}");
+            }
+        }
+        if is_last(key, "process") {
+            out.push_str(
+                "\n# Processes that are counted together; the first table that fits counts.\n#[[process.group]]\n",
+            );
+            for (name, example, help) in GROUP_KEYS {
                 let _ = writeln!(out, "# {help}\n#{name} = {example}");
             }
         }

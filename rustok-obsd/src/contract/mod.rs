@@ -15,11 +15,14 @@ mod http_collect;
 mod list;
 pub mod own;
 pub mod recorder;
+pub mod runtimes;
 mod series;
 #[cfg(test)]
 pub(crate) mod tests;
 
 pub use series::HttpMetrics;
+
+use crate::{container, process};
 
 /// What a family's samples mean (OpenMetrics 1.0.0, section "Metric Types").
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -32,6 +35,8 @@ pub enum Kind {
     Histogram,
     /// Always 1; the labels are the information. Its name ends in `_info`. A gauge in text format 0.0.4.
     Info,
+    /// Quantiles that somebody else computed, with sum and count; only passed on, never recorded.
+    Summary,
     /// Nothing is promised: `untyped` in text format 0.0.4, `unknown` in OpenMetrics.
     Untyped,
 }
@@ -44,6 +49,7 @@ impl Kind {
             Self::Counter => "counter",
             Self::Gauge | Self::Info => "gauge",
             Self::Histogram => "histogram",
+            Self::Summary => "summary",
             Self::Untyped => "untyped",
         }
     }
@@ -139,10 +145,20 @@ pub const CATALOGUE: &[Area] = &[
     Area { title: "Database and errors, RusToK's names", families: database::RUSTOK },
     Area { title: "Database, OpenTelemetry semantic conventions", families: database::OTEL },
     Area { title: "Requests taken apart, and statements", families: database::REQUESTS },
+    Area { title: "Groups of processes, process-exporter's names", families: process::families::NAMED },
+    Area { title: "Groups of processes, what process-exporter lacks", families: process::families::OWN },
+    Area {
+        title: "Groups of processes, OpenTelemetry semantic conventions (process.otel_names)",
+        families: process::otel::FAMILIES,
+    },
+    Area { title: "The daemon's own process, as Prometheus' client libraries", families: process::families::ITSELF },
     Area { title: "The daemon itself", families: own::FAMILIES },
     Area { title: "The daemon itself: databases", families: database::OWN },
     Area { title: "Collectors of the host", families: crate::host::FAMILIES },
     Area { title: "The daemon itself: events of the host's kernel", families: host_events::FAMILIES },
+    Area { title: "Containers, cAdvisor's names", families: container::families::FAMILIES },
+    Area { title: "The daemon itself: container runtimes", families: runtimes::FAMILIES },
+    Area { title: "The daemon itself: containers", families: container::families::OWN },
 ];
 
 /// Every family of [`CATALOGUE`].

@@ -10,6 +10,7 @@ mod kernel_events;
 pub mod logging;
 mod manager;
 mod rules;
+mod sources;
 mod status;
 
 use std::{
@@ -29,7 +30,6 @@ use crate::{
     config::{Backend, Config},
     contract::{database::DatabaseRecorder, own::SelfMetrics, recorder::HttpRecorder},
     exposition::{self, BindError, Exposition, Part, server},
-    host::{self, Host},
     probe::{Kernel, LoadError, ProbeBoard, Programs, Settings, State, kernel::Need, loader, stats::ProbeCollector},
     target::{RuleError, ScanError},
     trace::{Resources, TraceError, Tracing},
@@ -37,6 +37,7 @@ use crate::{
 
 use kernel_events::KernelEvents;
 pub use rules::rules;
+use sources::Drain;
 
 /// The daemon ends within this time of SIGTERM.
 const SHUTDOWN: Duration = Duration::from_secs(3);
@@ -125,16 +126,20 @@ impl Daemon {
         let (recorder, metrics) = HttpRecorder::new(rules::recorder_limits(&config));
         let (database, database_metrics) = DatabaseRecorder::new(rules::database_settings(&config));
         let exposition = Arc::new(Exposition::new());
-        let events = KernelEvents::start(&config, &kernel, &board, Vec::new());
-        let probes = ProbeCollector::new(programs.clone(), counts.clone(), board.clone(), Arc::clone(&own));
-        exposition.register(Part::App, Arc::new(probes.with_host(events.programs())));
+        // Containers come last: their samples are the first to be beyond a limit.
         exposition.register(Part::App, Arc::clone(&own) as _);
         exposition.register(Part::App, metrics);
         exposition.register(Part::App, database_metrics);
+        let drain = Arc::new(Drain::default());
+        exposition.register(Part::Itself, Arc::clone(&drain) as _);
+        let subscribers = sources::register(&config, &exposition);
+        let events = KernelEvents::start(&config, &kernel, &board, subscribers);
+        let probes = ProbeCollector::new(programs.clone(), counts.clone(), board.clone(), Arc::clone(&own));
+        exposition.register(Part::App, Arc::new(probes.with_host(events.programs())));
         if let Some(events) = events.events() {
+            let _ = drain.0.set(Arc::clone(&events));
             exposition.register(Part::App, events);
         }
-        exposition.register(Part::Node, Arc::new(Host::new(&host::Settings::new(&config))));
         if let Some(spans) = &spans {
             let _ = own.spans.set(spans.counters());
         }

@@ -6,6 +6,7 @@
 //! What may block runs on the pool and writes a [`Fragment`]; the scrape takes over those that are there by its deadline.
 //! One that did not come back is not asked again until it does. An error is logged when it appears and when it goes.
 
+use super::netlink::Links;
 use super::pool::Pool;
 use super::{COLLECTORS, CollectError, Collector, Context, Entry, Settings};
 use crate::contract::own::own;
@@ -46,6 +47,7 @@ pub const FAMILIES: &[Family<'static>] = &[DURATION, SUCCESS, FAILURES];
 pub struct Host {
     slots: Vec<Arc<Slot>>,
     pool: Pool,
+    links: Arc<Links>,
 }
 
 struct Slot {
@@ -131,13 +133,18 @@ impl Host {
                 logged: AtomicU8::new(0),
             })
         };
-        Self { slots: COLLECTORS.iter().filter(on).map(slot).collect(), pool: Pool::new(THREADS) }
+        Self {
+            slots: COLLECTORS.iter().filter(on).map(slot).collect(),
+            pool: Pool::new(THREADS),
+            links: Arc::default(),
+        }
     }
 }
 
 impl Collect for Host {
     fn collect(&self, out: &mut Encoder<'_>) {
         let scrape = out.scrape();
+        self.links.begin();
         let deadline = scrape.deadline.checked_sub(MARGIN).unwrap_or(scrape.deadline);
         let wanted = |blocks: bool| {
             let slots = self.slots.iter().enumerate();
@@ -150,12 +157,13 @@ impl Collect for Host {
             if slot.is_stuck() { stuck.push(index) } else { waited.push((index, Arc::clone(slot))) }
         }
         let indices: Vec<usize> = waited.iter().map(|(index, _)| *index).collect();
-        let (scrape, format, pool) = (scrape.clone(), out.format(), self.pool.clone());
-        let running =
-            self.pool.start(waited, move |(index, slot)| slot.record(index, &scrape, format, deadline, &pool));
+        let (scrape, format, pool, links) = (scrape.clone(), out.format(), self.pool.clone(), Arc::clone(&self.links));
+        let running = self.pool.start(waited, move |(index, slot)| {
+            slot.record(index, &scrape, format, &Context { deadline, pool: &pool, links: &links })
+        });
         for (index, slot) in wanted(false) {
             let start = Instant::now();
-            let context = Context { deadline, pool: &self.pool };
+            let context = Context { deadline, pool: &self.pool, links: &self.links };
             let mut collector = lock(&slot.collector);
             let result = catch_unwind(AssertUnwindSafe(|| collector.collect(&context, out)));
             drop(collector);
@@ -209,15 +217,14 @@ impl Host {
 
 impl Slot {
     /// Runs the collector on a thread of the pool.
-    fn record(&self, index: usize, scrape: &Scrape, format: Format, deadline: Instant, pool: &Pool) -> Done {
+    fn record(&self, index: usize, scrape: &Scrape, format: Format, context: &Context<'_>) -> Done {
         let mut collector = lock(&self.collector);
         let start = Instant::now();
         let since = u64::try_from((start - self.epoch).as_nanos()).unwrap_or(u64::MAX);
         self.busy_since.store(since.max(1), Ordering::Relaxed);
         let mut fragment = std::mem::take(&mut *lock(&self.spare));
-        let context = Context { deadline, pool };
         let result =
-            catch_unwind(AssertUnwindSafe(|| fragment.record(scrape, format, |out| collector.collect(&context, out))));
+            catch_unwind(AssertUnwindSafe(|| fragment.record(scrape, format, |out| collector.collect(context, out))));
         self.busy_since.store(0, Ordering::Relaxed);
         Done { slot: index, fragment, outcome: Outcome::of(result), took: start.elapsed() }
     }

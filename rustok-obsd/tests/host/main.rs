@@ -3,3 +3,10 @@
 mod btrfs;
 mod filesystem;
 mod fixture;
+mod live;
+mod namespace;
+mod network;
+mod textfile;
+
+#[global_allocator]
+static COUNTING: test_support::Counting = test_support::Counting;

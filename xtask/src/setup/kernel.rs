@@ -37,8 +37,16 @@ pub fn find() -> Result<Option<PathBuf>> {
     fetched.max().map(|(_, name)| Ok(cache_folder()?.join(name))).transpose()
 }
 
+/// Whether it could run programs of this host.
+pub fn wanted() -> bool {
+    cfg!(target_arch = "x86_64")
+}
+
 /// Fetches the newest one that the archive offers.
 pub fn fetch() -> Result<PathBuf> {
+    if !wanted() {
+        bail!("it is one for x86-64");
+    }
     if !apt::present() {
         bail!("Debian's kernel packages are fetched by apt, which is not here");
     }

@@ -1,0 +1,231 @@
+//! Groups of processes as a source of the exposition.
+//!
+//! Reads: [`Table`], and ends of processes as they are told. Yields: `namedprocess_*` by process-exporter's names (0.8), and
+//! the daemon's own. Costs: see [`super::table`]; an end that is told during a scrape waits in a list for its end.
+
+use super::clock::TICKS;
+use super::exit::Ended;
+use super::families as names;
+use super::group::Group;
+use super::member::{INVOLUNTARY, MAJOR, MINOR, READ, SYSTEM, USER, VOLUNTARY, WRITE};
+use super::otel;
+use super::sum::STATES;
+use super::table::Table;
+use super::threads::Threads;
+use crate::config::Config;
+use crate::contract::Family;
+use crate::exposition::{Collect, Encoder, Value};
+use std::io;
+use std::sync::{Mutex, MutexGuard, PoisonError, TryLockError};
+
+/// The source.
+pub struct ProcessGroups {
+    state: Mutex<State>,
+    waiting: Mutex<Vec<News>>,
+    smaps: bool,
+    otel: bool,
+}
+
+struct State {
+    table: Table,
+    threads: Option<Threads>,
+    /// Group and place of each member that waits, sorted.
+    waits: Vec<(u32, u16)>,
+    /// The last listing failed, and that was logged.
+    failed: bool,
+}
+
+/// What the kernel told.
+#[derive(Clone, Copy, Debug)]
+enum News {
+    Ending { pid: u32, start_ticks: u64, parent: u32 },
+    Ended(Ended),
+}
+
+impl ProcessGroups {
+    /// Of the configuration.
+    ///
+    /// # Errors
+    /// There is no procfs.
+    pub fn new(config: &Config) -> io::Result<Self> {
+        let settings = &config.process;
+        let state = State {
+            table: Table::new(config)?,
+            threads: settings.threads.then(|| Threads::new(settings.groups_limit)),
+            waits: Vec::new(),
+            failed: false,
+        };
+        Ok(Self {
+            state: Mutex::new(state),
+            waiting: Mutex::default(),
+            smaps: settings.smaps,
+            otel: settings.otel_names,
+        })
+    }
+
+    /// A process begins to end: only now is its parent told.
+    pub fn ending(&self, pid: u32, start_ns: u64, parent: u32) {
+        self.tell(News::Ending { pid, start_ticks: start_ns / super::clock::TICK_NS, parent });
+    }
+
+    /// A process has ended and was reaped.
+    pub fn ended(&self, ended: &Ended) {
+        self.tell(News::Ended(*ended));
+    }
+
+    /// Never waits for a scrape.
+    fn tell(&self, news: News) {
+        match self.state.try_lock() {
+            Ok(mut state) => {
+                self.catch_up(&mut state);
+                state.take(&news);
+            }
+            Err(TryLockError::Poisoned(poisoned)) => poisoned.into_inner().take(&news),
+            Err(TryLockError::WouldBlock) => lock(&self.waiting).push(news),
+        }
+    }
+
+    fn catch_up(&self, state: &mut State) {
+        for news in lock(&self.waiting).drain(..) {
+            state.take(&news);
+        }
+    }
+
+    /// Calls `with` with the table; for tests.
+    pub fn with_table<R>(&self, with: impl FnOnce(&mut Table) -> R) -> R {
+        with(&mut lock(&self.state).table)
+    }
+}
+
+/// A panic of another holder leaves what is whole again after the next scrape.
+fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+impl State {
+    fn take(&mut self, news: &News) {
+        match news {
+            News::Ending { pid, start_ticks, parent } => self.table.ending(*pid, *start_ticks, *parent),
+            News::Ended(ended) => self.table.ended(ended),
+        }
+    }
+}
+
+impl Collect for ProcessGroups {
+    fn collect(&self, out: &mut Encoder<'_>) {
+        let mut state = lock(&self.state);
+        self.catch_up(&mut state);
+        match state.table.update(out.scrape().deadline) {
+            Ok(()) => {
+                state.failed = false;
+                let State { table, threads, waits, .. } = &mut *state;
+                if let Some(threads) = threads {
+                    threads.update(table);
+                }
+                write_groups(table, self.smaps, out);
+                write_waits(table, waits, out);
+                if let Some(threads) = threads {
+                    threads.write(table, out);
+                }
+                write_own(table, out);
+                if self.otel {
+                    otel::write_groups(table, self.smaps, out);
+                }
+            }
+            Err(error) => {
+                if !std::mem::replace(&mut state.failed, true) {
+                    tracing::warn!("processes cannot be listed: {error}; mount procfs where path.procfs says");
+                }
+            }
+        }
+        let errors = state.table.errors;
+        out.family(&names::SCRAPE_ERRORS).put([], errors.whole);
+        out.family(&names::PROCREAD_ERRORS).put([], errors.process);
+        out.family(&names::PARTIAL_ERRORS).put([], errors.partial);
+        self.catch_up(&mut state);
+    }
+}
+
+/// Writes a family of one sample per group.
+pub(super) fn each<V: Into<Value>>(
+    table: &Table,
+    family: &Family<'static>,
+    value: impl Fn(&Group) -> V,
+    out: &mut Encoder<'_>,
+) {
+    let mut samples = out.family(family);
+    for group in table.groups.all() {
+        samples.put([group.name.as_str()], value(group));
+    }
+}
+
+/// Writes a family of several samples per group.
+pub(super) fn each_of<const N: usize>(
+    table: &Table,
+    family: &Family<'static>,
+    kinds: [&str; N],
+    values: impl Fn(&Group) -> [Value; N],
+    out: &mut Encoder<'_>,
+) {
+    let mut samples = out.family(family);
+    for group in table.groups.all() {
+        for (kind, value) in kinds.into_iter().zip(values(group)) {
+            samples.put([group.name.as_str(), kind], value);
+        }
+    }
+}
+
+fn write_groups(table: &mut Table, smaps: bool, out: &mut Encoder<'_>) {
+    let boot = table.boot.seconds();
+    let table = &*table;
+    each(table, &names::NUM_PROCS, |group| group.sum.processes, out);
+    let nanos = |group: &Group, at: usize| Value::Nanos(group.sum.counts[at]);
+    let count = |group: &Group, at: usize| Value::U64(group.sum.counts[at]);
+    each_of(table, &names::CPU, ["user", "system"], |group| [nanos(group, USER), nanos(group, SYSTEM)], out);
+    each(table, &names::READ_BYTES, |group| count(group, READ), out);
+    each(table, &names::WRITE_BYTES, |group| count(group, WRITE), out);
+    each(table, &names::MAJOR_FAULTS, |group| count(group, MAJOR), out);
+    each(table, &names::MINOR_FAULTS, |group| count(group, MINOR), out);
+    let switches = |group: &Group| [count(group, VOLUNTARY), count(group, INVOLUNTARY)];
+    each_of(table, &names::CONTEXT_SWITCHES, ["voluntary", "nonvoluntary"], switches, out);
+    let memory = |group: &Group| {
+        let sum = &group.sum;
+        [sum.resident, sum.virtual_bytes, sum.swapped, sum.shares[0], sum.shares[1]].map(Value::U64)
+    };
+    if smaps {
+        let kinds = ["resident", "virtual", "swapped", "proportionalResident", "proportionalSwapped"];
+        each_of(table, &names::MEMORY, kinds, memory, out);
+    } else {
+        let memory = |group: &Group| {
+            let [resident, virtual_bytes, swapped, ..] = memory(group);
+            [resident, virtual_bytes, swapped]
+        };
+        each_of(table, &names::MEMORY, ["resident", "virtual", "swapped"], memory, out);
+    }
+    each(table, &names::OPEN_DESCRIPTORS, |group| group.sum.descriptors, out);
+    each(table, &names::WORST_RATIO, |group| group.sum.worst_ratio, out);
+    let oldest = |group: &Group| group.sum.oldest.map_or(Value::U64(0), |ticks| Value::U64(boot + ticks / TICKS));
+    each(table, &names::OLDEST_START, oldest, out);
+    each(table, &names::NUM_THREADS, |group| group.sum.threads, out);
+    each_of(table, &names::STATES, STATES, |group| group.sum.states.map(Value::U64), out);
+}
+
+/// Members by the place in which they wait.
+fn write_waits(table: &Table, waits: &mut Vec<(u32, u16)>, out: &mut Encoder<'_>) {
+    waits.clear();
+    waits.extend(table.waiting());
+    waits.sort_unstable();
+    let mut samples = out.family(&names::THREADS_WCHAN);
+    let groups = table.groups.all();
+    for same in waits.chunk_by(|a, b| a == b) {
+        let (group, wchan) = same[0];
+        samples.put([groups[group as usize].name.as_str(), table.wchans.name(wchan)], same.len() as u64);
+    }
+}
+
+fn write_own(table: &Table, out: &mut Encoder<'_>) {
+    each(table, &names::STARTS, |group| group.starts, out);
+    each(table, &names::EXITS, |group| group.exits, out);
+    each(table, &names::SHORT_LIVED, |group| group.short_lived, out);
+    out.family(&names::OVERFLOW).put([], table.groups.overflow());
+}

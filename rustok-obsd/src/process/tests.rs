@@ -1,0 +1,1 @@
+//! Groups on a made-up procfs.
