@@ -23,7 +23,7 @@ fn run(command: &mut Command) -> Result<(), Skip> {
 
 #[test]
 fn a_mounted_btrfs_tells_its_devices_and_their_errors() {
-    alone("a_mounted_btrfs_tells_its_devices_and_their_errors", |folder| {
+    alone("a_mounted_btrfs_tells_its_devices_and_their_errors", 0, |folder| {
         let (image, point, procfs) = (folder.join("image"), folder.join("a point"), folder.join("proc"));
         let file = File::create(&image).expect("a file");
         file.set_len(SIZE.into()).expect("its size");
