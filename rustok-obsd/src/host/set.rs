@@ -50,11 +50,6 @@ const FAILURES: Family<'static> = own(
 /// The families of this file.
 pub const FAMILIES: &[Family<'static>] = &[BUILD_INFO, DURATION, SUCCESS, FAILURES];
 
-/// Collectors that node_exporter calls a success where the host has nothing of their kind; of the others it says that they
-/// failed, and alerts know that.
-const ABSENCE_IS_SUCCESS: [&str; 9] =
-    ["bcache", "btrfs", "dmmultipath", "edac", "mountstats", "powersupplyclass", "thermal_zone", "watchdog", "xfs"];
-
 /// The collectors that are on.
 pub struct Host {
     slots: Vec<Arc<Slot>>,
@@ -98,6 +93,10 @@ impl Outcome {
                 Self::Panicked(text.or_else(|| panic.downcast_ref::<String>().cloned()).unwrap_or_default())
             }
         }
+    }
+
+    fn is_fine(&self) -> bool {
+        matches!(self, Self::Fine)
     }
 
     fn code(&self) -> u8 {
@@ -180,14 +179,14 @@ impl Collect for Host {
             let result = catch_unwind(AssertUnwindSafe(|| collector.collect(&context, out)));
             drop(collector);
             let outcome = Outcome::of(result);
-            results[index] = Some((start.elapsed().as_secs_f64(), slot.is_success(&outcome)));
+            results[index] = Some((start.elapsed().as_secs_f64(), outcome.is_fine()));
             slot.note(outcome);
         }
         for done in running.finish(&self.pool, deadline) {
             let slot = &self.slots[done.slot];
             out.absorb(&done.fragment);
             *lock(&slot.spare) = done.fragment;
-            results[done.slot] = Some((done.took.as_secs_f64(), slot.is_success(&done.outcome)));
+            results[done.slot] = Some((done.took.as_secs_f64(), done.outcome.is_fine()));
             slot.note(done.outcome);
         }
         for index in indices.into_iter().chain(stuck) {
@@ -249,14 +248,6 @@ impl Slot {
         match self.busy_since.load(Ordering::Relaxed) {
             0 => Duration::ZERO,
             since => self.epoch.elapsed().saturating_sub(Duration::from_nanos(since)),
-        }
-    }
-
-    fn is_success(&self, outcome: &Outcome) -> bool {
-        match outcome {
-            Outcome::Fine => true,
-            Outcome::NoData(_) => ABSENCE_IS_SUCCESS.contains(&self.name),
-            _ => false,
         }
     }
 
