@@ -2,6 +2,9 @@
 
 use super::{Collector, Settings};
 use super::{
+    buddyinfo, cgroups, conntrack, cpu, cpu_vulnerabilities, cpufreq, entropy, filefd, interrupts, kernel_hung, ksmd,
+    lnstat, loadavg, meminfo, meminfo_numa, netstat, pressure, processes, schedstat, slabinfo, sockstat, softirqs,
+    softnet, stat, sysctl, systemd, udp_queues, vmstat, xfrm, zoneinfo,
     arp, bcache, bcachefs, bonding, btrfs, buddyinfo, cgroups, conntrack, cpu, cpu_vulnerabilities, cpufreq, diskstats,
     dmi, dmmultipath, drbd, edac, entropy, fibrechannel, filefd, filesystem, hwmon, infiniband, interrupts, ipvs,
     kernel_hung, ksmd, lnstat, loadavg, mdadm, meminfo, meminfo_numa, mountstats, netclass, netdev, netstat, nfs, nfsd,
@@ -94,6 +97,7 @@ pub static COLLECTORS: &[Entry] = &[
     entry("softnet", ON, softnet::make, softnet::FAMILIES),
     entry("stat", ON, stat::make, stat::FAMILIES),
     entry("sysctl", OFF, sysctl::make, sysctl::FAMILIES),
+    blocking("systemd", OFF, systemd::make, systemd::FAMILIES),
     entry("tapestats", ON, tapestats::make, tapestats::FAMILIES),
     entry("tcpstat", OFF, tcpstat::make, tcpstat::FAMILIES),
     blocking("textfile", ON, textfile::make, textfile::FAMILIES),

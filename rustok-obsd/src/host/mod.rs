@@ -75,6 +75,7 @@ mod softirqs;
 mod softnet;
 mod stat;
 mod sysctl;
+mod systemd;
 mod tapestats;
 mod tcpstat;
 #[cfg(test)]
