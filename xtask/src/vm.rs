@@ -158,6 +158,7 @@ impl Summary {
                 println!("skipped: vm: {name}: {reason}");
                 self.skipped += 1;
             }
+            Report::Note(name, text) => println!("vm: {name}: {text}"),
             Report::Done => {}
         }
     }
