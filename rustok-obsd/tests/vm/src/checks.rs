@@ -7,6 +7,7 @@ mod churn;
 mod container;
 mod daemon;
 mod events;
+mod network;
 mod node;
 mod oom;
 mod series;
@@ -27,6 +28,7 @@ pub const CHECKS: &[(&str, Check)] = &[
     ("out_of_memory_in_a_container_is_counted", container::out_of_memory_is_counted),
     ("series_of_a_container_are_what_the_kernel_says", series::are_what_the_kernel_says),
     ("series_of_the_root_are_the_machine_s", series::of_the_root_are_the_machine_s),
+    ("network_of_a_container_is_told", network::of_a_container_is_told),
     ("kernel_programs_are_attached", events::programs_are_attached),
     ("kernel_events_are_delivered", events::are_delivered),
     ("kernel_events_of_short_lives_are_counted", events::of_short_lives_are_counted),

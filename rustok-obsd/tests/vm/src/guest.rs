@@ -64,9 +64,8 @@ impl Guest {
         if let Some(daemon) = &self.daemon {
             return Ok(Rc::clone(daemon));
         }
-        // Any target will do; that one is us.
         let mut command = Command::new(DAEMON);
-        command.args(["run", "--web.listen-address", "127.0.0.1:0", "--exe", "init"]);
+        command.args(["run", "--web.listen-address", "127.0.0.1:0"]);
         Ok(Rc::clone(self.daemon.insert(Rc::new(Daemon::start(&mut command)?))))
     }
 
