@@ -3,8 +3,8 @@
 //! Reads: [`KEYS`]. Yields: both files' text. To write them anew: `RUSTOK_OBSD_BLESS=1 cargo test -p rustok-obsd reference`.
 
 use super::keys::{KEYS, Key};
-use super::target::{TARGET_KEYS, TARGET_VARIABLES};
 use super::process::GROUP_KEYS;
+use super::target::{TARGET_KEYS, TARGET_VARIABLES};
 use super::{Config, PROBE_KEYS, Slot, Sources};
 use std::fmt::Write;
 use std::path::Path;
@@ -231,7 +231,9 @@ fn sample() -> String {
             }
         }
         if is_last(key, "process") {
-            out.push_str("\n# Processes that are counted together; the first table that fits counts.\n#[[process.group]]\n");
+            out.push_str(
+                "\n# Processes that are counted together; the first table that fits counts.\n#[[process.group]]\n",
+            );
             for (name, example, help) in GROUP_KEYS {
                 let _ = writeln!(out, "# {help}\n#{name} = {example}");
             }

@@ -143,7 +143,10 @@ pub const CATALOGUE: &[Area] = &[
     Area { title: "Requests taken apart, and statements", families: database::REQUESTS },
     Area { title: "Groups of processes, process-exporter's names", families: process::families::NAMED },
     Area { title: "Groups of processes, what process-exporter lacks", families: process::families::OWN },
-    Area { title: "Groups of processes, OpenTelemetry semantic conventions (process.otel_names)", families: process::otel::FAMILIES },
+    Area {
+        title: "Groups of processes, OpenTelemetry semantic conventions (process.otel_names)",
+        families: process::otel::FAMILIES,
+    },
     Area { title: "The daemon's own process, as Prometheus' client libraries", families: process::families::ITSELF },
     Area { title: "The daemon itself", families: own::FAMILIES },
     Area { title: "The daemon itself: databases", families: database::OWN },

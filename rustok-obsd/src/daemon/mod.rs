@@ -30,8 +30,8 @@ use crate::{
     contract::{database::DatabaseRecorder, own::SelfMetrics, recorder::HttpRecorder},
     exposition::{self, BindError, Exposition, Part, server},
     host::{self, Host},
-    process,
     probe::{Kernel, LoadError, ProbeBoard, Programs, Settings, State, kernel::Need, loader, stats::ProbeCollector},
+    process,
     target::{RuleError, ScanError},
     trace::{Resources, TraceError, Tracing},
 };
@@ -126,17 +126,21 @@ impl Daemon {
         let (recorder, metrics) = HttpRecorder::new(rules::recorder_limits(&config));
         let (database, database_metrics) = DatabaseRecorder::new(rules::database_settings(&config));
         let exposition = Arc::new(Exposition::new());
-        let events = KernelEvents::start(&config, &kernel, &board, Vec::new());
+        let groups = process::register(&config, &exposition);
+        let subscribers = groups.iter().map(|groups| Arc::clone(groups) as _).collect();
+        let events = KernelEvents::start(&config, &kernel, &board, subscribers);
         let probes = ProbeCollector::new(programs.clone(), counts.clone(), board.clone(), Arc::clone(&own));
         exposition.register(Part::App, Arc::new(probes.with_host(events.programs())));
         exposition.register(Part::App, Arc::clone(&own) as _);
         exposition.register(Part::App, metrics);
         exposition.register(Part::App, database_metrics);
         if let Some(events) = events.events() {
+            if let Some(groups) = &groups {
+                groups.listen(&events);
+            }
             exposition.register(Part::App, events);
         }
         exposition.register(Part::Node, Arc::new(Host::new(&host::Settings::new(&config))));
-        process::register(&config, &exposition);
         if let Some(spans) = &spans {
             let _ = own.spans.set(spans.counters());
         }

@@ -2,12 +2,7 @@
 
 use crate::contract::{Family, Kind, Origin, Stability, own::own};
 
-const fn named(
-    name: &'static str,
-    kind: Kind,
-    labels: &'static [&'static str],
-    help: &'static str,
-) -> Family<'static> {
+const fn named(name: &'static str, kind: Kind, labels: &'static [&'static str], help: &'static str) -> Family<'static> {
     Family { name, kind, unit: "", help, labels, origin: Origin::Kernel, stability: Stability::ProcessExporter }
 }
 
@@ -78,12 +73,8 @@ pub const MEMORY: Family<'static> = named(
     "number of bytes of memory in use",
 );
 /// Descriptors.
-pub const OPEN_DESCRIPTORS: Family<'static> = named(
-    "namedprocess_namegroup_open_filedesc",
-    Kind::Gauge,
-    GROUP,
-    "number of open file descriptors for this group",
-);
+pub const OPEN_DESCRIPTORS: Family<'static> =
+    named("namedprocess_namegroup_open_filedesc", Kind::Gauge, GROUP, "number of open file descriptors for this group");
 /// Of one process.
 pub const WORST_RATIO: Family<'static> = named(
     "namedprocess_namegroup_worst_fd_ratio",
@@ -238,9 +229,5 @@ pub const ITSELF: &[Family<'static>] = &[
     itself("process_start_time_seconds", Kind::Gauge, "Start time of the process since unix epoch in seconds."),
     itself("process_threads", Kind::Gauge, "Number of OS threads in the process."),
     itself("process_virtual_memory_bytes", Kind::Gauge, "Virtual memory size in bytes."),
-    itself(
-        "process_virtual_memory_max_bytes",
-        Kind::Gauge,
-        "Maximum amount of virtual memory available in bytes.",
-    ),
+    itself("process_virtual_memory_max_bytes", Kind::Gauge, "Maximum amount of virtual memory available in bytes."),
 ];

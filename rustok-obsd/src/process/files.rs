@@ -47,7 +47,8 @@ impl Files {
     /// It is not there, or may not be read.
     pub fn open(procfs: &Path) -> io::Result<Self> {
         let root = OwnedFd::from(File::open(procfs)?);
-        let own_pids = procfs.join("self").read_link().is_ok_and(|link| link == Path::new(&std::process::id().to_string()));
+        let own_pids =
+            procfs.join("self").read_link().is_ok_and(|link| link == Path::new(&std::process::id().to_string()));
         let mut files = Self {
             root,
             buffer: vec![0; BUFFER],
@@ -155,9 +156,8 @@ impl Files {
         let name = c_path(&mut name, path)?;
         let room = self.buffer.len();
         // SAFETY: a path that ends in zero, and a buffer of the length that is told.
-        let len = unsafe {
-            libc::readlinkat(self.root.as_raw_fd(), name.as_ptr(), self.buffer.as_mut_ptr().cast(), room)
-        };
+        let len =
+            unsafe { libc::readlinkat(self.root.as_raw_fd(), name.as_ptr(), self.buffer.as_mut_ptr().cast(), room) };
         let len = usize::try_from(len).map_err(|_| io::Error::last_os_error())?;
         Ok(&self.buffer[..len])
     }
@@ -204,9 +204,8 @@ fn read_whole(file: &OwnedFd, buffer: &mut Vec<u8>) -> io::Result<usize> {
     loop {
         let room = &mut buffer[filled..];
         // SAFETY: a buffer of the length that is told.
-        let read = unsafe {
-            libc::pread(file.as_raw_fd(), room.as_mut_ptr().cast(), room.len(), filled as libc::off_t)
-        };
+        let read =
+            unsafe { libc::pread(file.as_raw_fd(), room.as_mut_ptr().cast(), room.len(), filled as libc::off_t) };
         let Ok(read) = usize::try_from(read) else {
             let error = io::Error::last_os_error();
             if error.kind() == io::ErrorKind::Interrupted {
@@ -238,9 +237,8 @@ pub fn entries(folder: &OwnedFd, buffer: &mut Vec<u8>, mut each: impl FnMut(&[u8
     buffer.resize(buffer.len().max(32 << 10), 0);
     loop {
         // SAFETY: a buffer of the length that is told.
-        let read = unsafe {
-            libc::syscall(libc::SYS_getdents64, folder.as_raw_fd(), buffer.as_mut_ptr(), buffer.len())
-        };
+        let read =
+            unsafe { libc::syscall(libc::SYS_getdents64, folder.as_raw_fd(), buffer.as_mut_ptr(), buffer.len()) };
         let read = usize::try_from(read).map_err(|_| io::Error::last_os_error())?;
         if read == 0 {
             return Ok(());
@@ -287,7 +285,9 @@ mod tests {
         files.set_most_kept(1);
         let pid = std::process::id();
         let (mut first, mut second) = (Kept::default(), Kept::default());
-        assert!(files.read(&mut first, true, format_args!("{pid}/stat")).unwrap().starts_with(pid.to_string().as_bytes()));
+        assert!(
+            files.read(&mut first, true, format_args!("{pid}/stat")).unwrap().starts_with(pid.to_string().as_bytes())
+        );
         assert!(!files.read(&mut second, true, format_args!("{pid}/stat")).unwrap().is_empty());
         assert_eq!((files.kept(), first.0.is_some(), second.0.is_some()), (1, true, false));
         assert!(!files.read(&mut first, true, format_args!("{pid}/stat")).unwrap().is_empty());

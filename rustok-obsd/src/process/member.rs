@@ -157,14 +157,7 @@ impl Member {
     }
 
     /// Takes over a `stat` and reads the rest, where that can have changed; adds to `sum` what it used meanwhile.
-    pub fn read_rest(
-        &mut self,
-        stat: Stat,
-        detail: Detail,
-        files: &mut Files,
-        wchans: &mut Wchans,
-        sum: &mut Counts,
-    ) {
+    pub fn read_rest(&mut self, stat: Stat, detail: Detail, files: &mut Files, wchans: &mut Wchans, sum: &mut Counts) {
         let pid = self.pid;
         // Room for one more of each that is still to come.
         let keep = files.has_room(64);

@@ -51,7 +51,9 @@ pub fn register(config: &Config, exposition: &Exposition) -> Option<Arc<ProcessG
         }
         Err(error) => {
             let path = config.path.procfs.display();
-            tracing::warn!("no groups of processes: {path} cannot be opened: {error}; mount procfs where path.procfs says");
+            tracing::warn!(
+                "no groups of processes: {path} cannot be opened: {error}; mount procfs where path.procfs says"
+            );
             None
         }
     }

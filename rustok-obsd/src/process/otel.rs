@@ -97,8 +97,13 @@ const PAGING_FAULTS: Family<'static> = otel(
     &["groupname", "system_paging_fault_type"],
     "Page faults of the processes of the group.",
 );
-const UPTIME: Family<'static> =
-    otel("process_uptime_seconds", Kind::Gauge, "seconds", GROUP, "Time since the oldest process of the group started.");
+const UPTIME: Family<'static> = otel(
+    "process_uptime_seconds",
+    Kind::Gauge,
+    "seconds",
+    GROUP,
+    "Time since the oldest process of the group started.",
+);
 
 /// Writes the families of the groups.
 pub fn write_groups(table: &Table, smaps: bool, out: &mut Encoder<'_>) {

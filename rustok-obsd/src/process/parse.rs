@@ -212,7 +212,8 @@ mod tests {
 
     #[test]
     fn a_stat_with_blanks_and_parentheses_in_its_name() {
-        let text = b"77 (a) b (c)) S 5 77 77 0 -1 4194560 101 7 3 9 12 34 5 6 20 -5 4 0 22 8192 33 18446744073709551615 1 1";
+        let text =
+            b"77 (a) b (c)) S 5 77 77 0 -1 4194560 101 7 3 9 12 34 5 6 20 -5 4 0 22 8192 33 18446744073709551615 1 1";
         let stat = stat(text).unwrap();
         assert_eq!(stat.comm.as_bytes(), b"a) b (c)");
         assert_eq!((stat.state, stat.parent, stat.kernel_thread), (b'S', 5, false));
@@ -251,7 +252,10 @@ mod tests {
 
     #[test]
     fn units_and_cgroups() {
-        assert_eq!(cgroup(b"5:cpu:/docker/x:y\n1:name=systemd:/system.slice/a.service\n0::/\n"), b"/system.slice/a.service");
+        assert_eq!(
+            cgroup(b"5:cpu:/docker/x:y\n1:name=systemd:/system.slice/a.service\n0::/\n"),
+            b"/system.slice/a.service"
+        );
         assert_eq!(cgroup(b"5:cpu:/docker/x:y\n0::/\n"), b"/docker/x:y");
         assert_eq!(cgroup(b"5:cpu:/a\n0::/b\n"), b"/b");
         assert_eq!(cgroup(b""), b"/");

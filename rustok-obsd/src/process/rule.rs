@@ -138,9 +138,8 @@ impl<'f> Facts<'f> {
             for pattern in &rule.cmdline {
                 let captures = pattern.regex()?.captures(arguments)?;
                 let names = pattern.regex()?.capture_names().flatten();
-                captured.extend(names.filter_map(|name| {
-                    Some((name.to_owned(), captures.name(name)?.as_str().to_owned()))
-                }));
+                captured
+                    .extend(names.filter_map(|name| Some((name.to_owned(), captures.name(name)?.as_str().to_owned()))));
             }
         }
         let name = rule.name.render(&mut |variable| match variable {
@@ -156,7 +155,8 @@ impl<'f> Facts<'f> {
     }
 
     fn by(&mut self, by: GroupBy) -> Option<String> {
-        let or_comm = |name: &str, comm: Cow<'_, str>| if name.is_empty() { comm.into_owned() } else { name.to_owned() };
+        let or_comm =
+            |name: &str, comm: Cow<'_, str>| if name.is_empty() { comm.into_owned() } else { name.to_owned() };
         match by {
             GroupBy::Comm => Some(self.of.comm().into_owned()),
             GroupBy::Exe => {

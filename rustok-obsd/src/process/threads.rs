@@ -7,9 +7,7 @@ use super::clock::TICK_NS;
 use super::families as names;
 use super::files::{Files, entries};
 use super::group::OTHER;
-use super::member::{
-    COUNTS, Counts, INVOLUNTARY, MAJOR, MINOR, READ, SYSTEM, USER, VOLUNTARY, WRITE, advance,
-};
+use super::member::{COUNTS, Counts, INVOLUNTARY, MAJOR, MINOR, READ, SYSTEM, USER, VOLUNTARY, WRITE, advance};
 use super::parse;
 use super::table::{NOTHING, Table};
 use crate::exposition::{Encoder, Value};
@@ -62,7 +60,8 @@ impl Threads {
         );
         for at in 0..self.processes.len() {
             let (group, pid) = self.processes[at];
-            let Ok(folder) = table.files.open_file(format_args!("{pid}/task"), libc::O_RDONLY | libc::O_DIRECTORY) else {
+            let Ok(folder) = table.files.open_file(format_args!("{pid}/task"), libc::O_RDONLY | libc::O_DIRECTORY)
+            else {
                 continue;
             };
             self.list(&folder);
