@@ -316,6 +316,7 @@ impl Table {
             self.remove(slot);
         }
         let totals = ended.counts();
+        let parent = self.ghosts.parent(ended);
         if let Some(ghost) = self.ghosts.take(pid, ended.start_ticks()) {
             if let Some(group) = ghost.group {
                 self.groups.used(group, &ghost.rest(&totals));
@@ -329,7 +330,7 @@ impl Table {
         let comm = String::from_utf8_lossy(comm.as_bytes());
         let group = match self.rules.group_of_ended(&comm) {
             Verdict::Group(name) => self.groups.index(&name),
-            Verdict::Parent => match self.ghosts.parent(ended).and_then(|pid| self.ancestor(pid)) {
+            Verdict::Parent => match parent.and_then(|pid| self.ancestor(pid)) {
                 Some(group) => group,
                 None => self.groups.other(),
             },

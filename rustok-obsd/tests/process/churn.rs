@@ -39,7 +39,7 @@ fn counters_never_fall_while_members_come_and_go() {
     let mut children = Children(Vec::new());
     for round in 0..20 {
         for _ in 0..25 {
-            let work = "i=0; while [ $i -lt 5000 ]; do i=$((i+1)); done; sleep 300 & read x";
+            let work = "i=0; while [ $i -lt 5000 ]; do i=$((i+1)); done; read x";
             let mut command = Command::new(&program);
             command.args(["-c", work]).stdin(std::process::Stdio::piped());
             children.0.push(command.spawn().unwrap());
@@ -59,7 +59,6 @@ fn counters_never_fall_while_members_come_and_go() {
     // Those that were killed are all of the 500, each seen by at least one scrape.
     assert!(left > 0.0 && own("rustok_obsd_process_starts_total") >= 500.0);
     assert_eq!(own("rustok_obsd_process_starts_total"), own("rustok_obsd_process_exits_total"));
-    let _ = Command::new("pkill").args(["-P", "1", "-x", "sleep", "-f", "sleep 300"]).status();
 }
 
 /// A process that does nothing and ends.
@@ -112,6 +111,13 @@ fn resident() -> u64 {
 
 #[test]
 fn memory_is_flat_over_20_000_short_lived_processes() {
+    // In a process of its own: what other tests allocate is none of this one's business.
+    super::inner("churn::flat_memory", |_| {});
+}
+
+#[test]
+#[ignore = "started by the test above"]
+fn flat_memory() {
     let mut stage = Stage::new(&Config::default());
     stage.groups.with_table(Table::expect_ends);
     let mut before = 0;

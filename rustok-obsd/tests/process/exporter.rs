@@ -19,13 +19,16 @@ fn process_exporter_tells_the_same() {
     let folder = tempfile::tempdir().unwrap();
     let config = folder.path().join("config.yml");
     fs::write(&config, "process_names:\n  - name: \"{{.Comm}}\"\n    cmdline:\n    - '.+'\n").unwrap();
-    let port = free_port().unwrap();
+    let port = free_port();
     let mut command = Command::new(program);
     command.arg("-config.path").arg(&config).arg(format!("-web.listen-address=127.0.0.1:{port}"));
     let _exporter = Child::spawn("process-exporter", &mut command).unwrap();
     let address = format!("127.0.0.1:{port}").parse().unwrap();
-    let theirs = || http_get(address, "/metrics").ok().and_then(|answer| Scraped::parse(&answer.text()).ok());
-    assert!(wait_until(Duration::from_secs(20), || theirs().is_some()), "process-exporter does not answer");
+    let theirs = || {
+        http_get(address, "/metrics").ok().and_then(|(_, _, body)| Scraped::parse(&String::from_utf8_lossy(&body)).ok())
+    };
+    let up = wait_until(Duration::from_secs(20), theirs);
+    assert!(up.is_some(), "process-exporter does not answer");
     let mut stage = Stage::new(&Config::default());
     stage.text();
     let before = theirs().unwrap();

@@ -10,6 +10,7 @@ mod unreadable;
 use rustok_obsd::config::Config;
 use rustok_obsd::exposition::{Exposition, Format, Part, Scrape, Scratch};
 use rustok_obsd::process::ProcessGroups;
+use std::process::Command;
 use std::sync::Arc;
 use test_support::Scraped;
 
@@ -46,4 +47,15 @@ impl Stage {
 #[track_caller]
 fn value(scraped: &Scraped, name: &str, labels: &[(&str, &str)]) -> f64 {
     scraped.sum(name, labels).unwrap_or_else(|| panic!("no {name} {labels:?}"))
+}
+
+/// Runs another test of this program in a process of its own, as `prepare` has it, and yields what it printed.
+fn inner(test: &str, prepare: impl FnOnce(&mut Command)) -> String {
+    let mut command = Command::new(std::env::current_exe().unwrap());
+    command.args(["--exact", test, "--ignored", "--nocapture"]);
+    prepare(&mut command);
+    let output = command.output().unwrap();
+    let text = String::from_utf8_lossy(&output.stdout).into_owned();
+    assert!(output.status.success(), "{text}{}", String::from_utf8_lossy(&output.stderr));
+    text
 }

@@ -73,7 +73,8 @@ fn told(children: &[Child]) -> Told {
 fn a_group_is_told_as_proc_tells_its_members() {
     let folder = tempfile::tempdir_in(env!("CARGO_TARGET_TMPDIR")).unwrap();
     let spin = program(folder.path(), "obsd-spin", "/bin/sh");
-    let script = "exec 3</dev/null 4</dev/null 5</dev/null; while :; do /bin/true; i=0; while [ $i -lt 20000 ]; do i=$((i+1)); done; done";
+    // A child of it would be of its name, and group, until it runs its own program.
+    let script = "exec 3</dev/null 4</dev/null 5</dev/null; while :; do echo x >/dev/null; done";
     let spinning = (0..3).map(|_| Command::new(&spin).args(["-c", script]).spawn().unwrap()).collect();
     let mut children = Children(spinning);
     // Writes what it gets, and waits for more.
@@ -120,9 +121,10 @@ fn a_group_is_told_as_proc_tells_its_members() {
             assert!(value(&scraped, &named("memory_bytes"), &[copy, ("memtype", "resident")]) > 100_000.0);
         }
         let now = told(spinning);
-        now.user > 0.3 && now.system > 0.02 && now.voluntary > 50.0 && told(copying).written >= 1_048_576.0
+        let ran = now.user > 0.3 && now.system > 0.02 && now.involuntary > 20.0 && told(copying).written >= 1_048_576.0;
+        ran.then_some(())
     });
-    assert!(rose, "the children hardly ran: {:?} {:?}", told(spinning), told(copying));
+    assert!(rose.is_some(), "the children hardly ran: {:?} {:?}", told(spinning), told(copying));
     drop(pipe);
 }
 

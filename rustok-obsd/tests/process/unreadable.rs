@@ -2,11 +2,8 @@
 
 use rustok_obsd::config::Config;
 use std::os::unix::process::CommandExt as _;
-use std::process::Command;
 use test_support::{Scraped, skip};
 
-/// Tells the inner test that it was started by the outer one.
-const INNER: &str = "RUSTOK_OBSD_TEST_INNER";
 /// `nobody`.
 const NOBODY: u32 = 65_534;
 
@@ -16,15 +13,9 @@ fn what_another_user_may_not_read_is_counted_and_the_rest_is_told() {
     if unsafe { libc::geteuid() } != 0 {
         return skip("unreadable processes", "only root can become another user");
     }
-    let mut command = Command::new(std::env::current_exe().unwrap());
-    command.args(["--exact", "unreadable::inner", "--ignored", "--nocapture"]).env(INNER, "1").uid(NOBODY).gid(NOBODY);
-    command.current_dir("/");
-    let output = match command.output() {
-        Ok(output) => output,
-        Err(error) => return skip("unreadable processes", format!("the test's program is not everybody's: {error}")),
-    };
-    let text = String::from_utf8_lossy(&output.stdout);
-    assert!(output.status.success(), "{text}{}", String::from_utf8_lossy(&output.stderr));
+    let text = super::inner("unreadable::inner", |command| {
+        command.uid(NOBODY).gid(NOBODY).current_dir("/");
+    });
     let body = text.split("BEGIN\n").nth(1).unwrap().split("END\n").next().unwrap();
     let scraped = Scraped::parse(body).unwrap();
     let total = |name: &str| scraped.sum(name, &[]).unwrap();
@@ -41,7 +32,5 @@ fn what_another_user_may_not_read_is_counted_and_the_rest_is_told() {
 #[test]
 #[ignore = "runs as another user, started by the test above"]
 fn inner() {
-    if std::env::var_os(INNER).is_some() {
-        println!("BEGIN\n{}END\n", super::Stage::new(&Config::default()).text());
-    }
+    println!("BEGIN\n{}END\n", super::Stage::new(&Config::default()).text());
 }
