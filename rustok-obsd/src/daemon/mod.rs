@@ -174,6 +174,8 @@ impl Daemon {
             commands,
             notices,
         )?;
+        let targets = manager.board();
+        process::register_targets(&config, &exposition, Box::new(move || targets.processes()));
         let status = Arc::new(status::DaemonStatus::new(kernel, board, manager.board(), Arc::clone(&config)));
         let thread = |what, source| DaemonError::Thread { what, source };
         let manager = {

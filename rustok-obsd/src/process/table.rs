@@ -251,10 +251,10 @@ impl Table {
         if self.children {
             for at in 0..self.fresh.len() {
                 let slot = &self.slots[self.fresh[at] as usize];
-                if slot.place == Place::Outside {
-                    if let Some(group) = self.ancestor(slot.member.stat.parent) {
-                        self.join(self.fresh[at], Place::Group(group));
-                    }
+                if slot.place == Place::Outside
+                    && let Some(group) = self.ancestor(slot.member.stat.parent)
+                {
+                    self.join(self.fresh[at], Place::Group(group));
                 }
             }
         }

@@ -451,3 +451,57 @@ fn opentelemetrys_names_tell_the_same() {
         ],
     );
 }
+
+#[test]
+fn a_service_goes_on_when_its_process_is_replaced() {
+    let procfs = procfs();
+    put(procfs.path(), SHOP);
+    let pids = Arc::new(std::sync::Mutex::new(vec![100]));
+    let shared = Arc::clone(&pids);
+    let observed = move || shared.lock().unwrap().iter().map(|pid| (*pid, "shop".to_owned())).collect();
+    let source = TargetProcesses::new(&config(procfs.path()), Box::new(observed)).unwrap();
+    let task = |pid: u32, tid: u32, switches: [u64; 2]| {
+        put(&procfs.path().join(format!("{pid}/task")), Made { pid: tid, switches, ..SHOP });
+    };
+    task(100, 100, [7, 3]);
+    assert_has(
+        &to_text(&source, Format::Text),
+        &[
+            r#"rustok_obsd_target_processes{service_name="shop"} 1"#,
+            r#"rustok_obsd_target_process_cpu_seconds_total{service_name="shop",cpu_mode="user"} 1"#,
+            r#"rustok_obsd_target_process_file_descriptors_limit{service_name="shop",limit="soft"} 16"#,
+            r#"rustok_obsd_target_process_io_bytes_total{service_name="shop",disk_io_direction="write"} 2"#,
+            r#"rustok_obsd_target_process_context_switches_total{service_name="shop",process_context_switch_type="voluntary"} 7"#,
+            r#"rustok_obsd_target_process_start_time_seconds{service_name="shop"} 1700000010"#,
+        ],
+    );
+    // A thread more, and one that ended.
+    put(procfs.path(), Made { threads: 3, ..SHOP });
+    task(100, 110, [100, 0]);
+    task(100, 111, [5, 1]);
+    to_text(&source, Format::Text);
+    fs::remove_dir_all(procfs.path().join("100/task/111")).unwrap();
+    put(procfs.path(), Made { pid: 200, start: 2000, ticks: [30, 0], ..SHOP });
+    task(200, 200, [50, 0]);
+    *pids.lock().unwrap() = vec![100, 200];
+    to_text(&source, Format::Text);
+    fs::remove_dir_all(procfs.path().join("100")).unwrap();
+    *pids.lock().unwrap() = vec![200];
+    assert_has(
+        &to_text(&source, Format::Text),
+        &[
+            r#"rustok_obsd_target_processes{service_name="shop"} 1"#,
+            r#"rustok_obsd_target_process_cpu_seconds_total{service_name="shop",cpu_mode="user"} 1.3"#,
+            r#"rustok_obsd_target_process_context_switches_total{service_name="shop",process_context_switch_type="voluntary"} 162"#,
+            r#"rustok_obsd_target_process_context_switches_total{service_name="shop",process_context_switch_type="involuntary"} 4"#,
+        ],
+    );
+    pids.lock().unwrap().clear();
+    assert_has(
+        &to_text(&source, Format::Text),
+        &[
+            r#"rustok_obsd_target_processes{service_name="shop"} 0"#,
+            r#"rustok_obsd_target_process_cpu_seconds_total{service_name="shop",cpu_mode="user"} 1.3"#,
+        ],
+    );
+}
