@@ -35,6 +35,7 @@ use crate::{
     },
     exposition::{self, BindError, Exposition, Part, server},
     probe::{Kernel, LoadError, ProbeBoard, Programs, Settings, State, kernel::Need, loader, stats::ProbeCollector},
+    process,
     target::{RuleError, ScanError},
     trace::{Resources, TraceError, Tracing},
 };
@@ -136,12 +137,13 @@ impl Daemon {
         exposition.register(Part::App, database_metrics);
         let drain = Arc::new(Drain::default());
         exposition.register(Part::Itself, Arc::clone(&drain) as _);
-        let subscribers = sources::register(&config, &exposition);
+        let (subscribers, groups) = sources::register(&config, &exposition);
         let events = KernelEvents::start(&config, &kernel, &board, subscribers);
         let probes = ProbeCollector::new(programs.clone(), counts.clone(), board.clone(), Arc::clone(&own));
         exposition.register(Part::App, Arc::new(probes.with_host(events.programs())));
         if let Some(events) = events.events() {
             let _ = drain.0.set(Arc::clone(&events));
+            groups.iter().for_each(|groups| groups.expect_ends());
             exposition.register(Part::App, events);
         }
         if let Some(spans) = &spans {
@@ -177,6 +179,8 @@ impl Daemon {
             commands,
             notices,
         )?;
+        let targets = manager.board();
+        process::register_targets(&config, &exposition, Box::new(move || targets.processes()));
         let status = Arc::new(status::DaemonStatus::new(kernel, board, manager.board(), Arc::clone(&config)));
         let thread = |what, source| DaemonError::Thread { what, source };
         let manager = {

@@ -23,6 +23,12 @@ impl TargetBoard {
         *self.0.lock().unwrap_or_else(PoisonError::into_inner) = targets;
     }
 
+    /// Pids with the names of their services.
+    pub(super) fn processes(&self) -> Vec<(u32, String)> {
+        let targets = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        targets.iter().map(|target| (target.pid, target.service_name.clone())).collect()
+    }
+
     fn all(&self) -> Vec<TargetInfo> {
         self.0.lock().unwrap_or_else(PoisonError::into_inner).clone()
     }

@@ -2,15 +2,12 @@
 
 use super::{Collector, Settings};
 use super::{
-    buddyinfo, cgroups, conntrack, cpu, cpu_vulnerabilities, cpufreq, entropy, filefd, interrupts, kernel_hung, ksmd,
-    lnstat, loadavg, meminfo, meminfo_numa, netstat, pressure, processes, schedstat, slabinfo, sockstat, softirqs,
-    softnet, stat, sysctl, systemd, udp_queues, vmstat, xfrm, zoneinfo,
     arp, bcache, bcachefs, bonding, btrfs, buddyinfo, cgroups, conntrack, cpu, cpu_vulnerabilities, cpufreq, diskstats,
     dmi, dmmultipath, drbd, edac, entropy, fibrechannel, filefd, filesystem, hwmon, infiniband, interrupts, ipvs,
     kernel_hung, ksmd, lnstat, loadavg, mdadm, meminfo, meminfo_numa, mountstats, netclass, netdev, netstat, nfs, nfsd,
     nvme, nvmesubsystem, os, pcidevice, powersupplyclass, pressure, processes, rapl, schedstat, selinux, slabinfo,
-    sockstat, softirqs, softnet, stat, sysctl, tapestats, tcpstat, textfile, thermal_zone, time, timex, udp_queues,
-    uname, vmstat, watchdog, xfrm, xfs, zfs, zoneinfo,
+    sockstat, softirqs, softnet, stat, sysctl, systemd, tapestats, tcpstat, textfile, thermal_zone, time, timex,
+    udp_queues, uname, vmstat, watchdog, xfrm, xfs, zfs, zoneinfo,
 };
 use crate::contract::Family;
 
