@@ -6,8 +6,7 @@
 //!
 //! Unlike cAdvisor: values are those of the scrape, hence without timestamps; families that it tells as a constant 0
 //! because it does not measure them are off (`container.constants`); a container without a runtime's answer is named by its
-//! id; pressure is told on hybrid hosts, too; `blkio.throttle.*` counts before `blkio.bfq.*`, which knows devices of that
-//! scheduler only; times of the host's devices are seconds.
+//! id; pressure is told on hybrid hosts, too; times of the host's devices are seconds.
 
 pub mod cpu;
 pub mod families;
@@ -85,6 +84,8 @@ struct State {
     tree: Tree,
     devices: Devices,
     net: NetReader,
+    /// The host's network namespace.
+    host: Option<u64>,
     /// Namespaces that were told in this scrape.
     namespaces: FxHashSet<u64>,
     machine: Machine,
@@ -106,7 +107,7 @@ impl Containers {
     /// There are no cgroups.
     pub fn new(settings: &Settings, names: Arc<dyn Names>) -> Result<Self, MountError> {
         let Settings { paths, options, open_files } = settings;
-        let reader = Reader::new(Hierarchies::find(paths)?, *open_files);
+        let reader = Reader::new(Hierarchies::find(paths)?, io::has_bfq(&paths.sysfs), *open_files);
         let tree = Tree::new(&reader, options.clone(), boot_time(paths));
         let written = |label: &String| {
             let plain = |c: char| if c.is_ascii_alphanumeric() { c } else { '_' };
@@ -118,6 +119,8 @@ impl Containers {
         labels.dedup_by(|a, b| a.1 == b.1);
         // SAFETY: takes and gives a number.
         let ticks = u64::try_from(unsafe { libc::sysconf(libc::_SC_CLK_TCK) }).unwrap_or(100).max(1);
+        let mut net = NetReader::new(&paths.procfs);
+        let host = net.host();
         let state = State {
             constants: options.constants,
             labels,
@@ -125,7 +128,8 @@ impl Containers {
             reader,
             tree,
             devices: Devices::new(&paths.sysfs),
-            net: NetReader::new(&paths.procfs),
+            net,
+            host,
             namespaces: FxHashSet::default(),
             machine: Machine::new(paths),
             filesystems: FileSystems::new(paths),
@@ -215,9 +219,9 @@ impl State {
     fn read(&mut self, names: &dyn Names, deadline: Instant) {
         self.devices.begin();
         self.namespaces.clear();
-        let Self { tree, reader, devices, net, namespaces, labels, skipped, cpus, machine, tick_ns, .. } = self;
+        let Self { tree, reader, devices, net, namespaces, labels, skipped, cpus, machine, tick_ns, host, .. } = self;
         let version = names.version();
-        let host = net.namespace(1);
+        let host = *host;
         let mut late = false;
         for (number, group) in tree.groups().enumerate() {
             group.told = false;
