@@ -112,7 +112,7 @@ impl Cgroups {
         let id_include = Pattern::parse(&format!("^{}(/|$)", self.id)).expect("a pattern");
         let mut options = ContainerOptions { id_include, ..ContainerOptions::default() };
         change(&mut options);
-        containers(options).ok().expect("cgroups")
+        containers(options).expect("cgroups")
     }
 }
 
