@@ -25,6 +25,7 @@ pub mod oom;
 pub mod pressure;
 pub mod runtime;
 pub mod tree;
+pub mod usage;
 pub mod watch;
 mod write;
 
@@ -45,9 +46,11 @@ use names::{Names, Network};
 use network::NetReader;
 use oom::{Ghosts, Queue};
 use rustc_hash::FxHashSet;
+use std::path::PathBuf;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Instant, SystemTime, UNIX_EPOCH};
 use tree::Tree;
+use usage::Usage;
 
 /// What this is made from.
 #[derive(Clone, Debug, Default)]
@@ -90,6 +93,9 @@ struct State {
     namespaces: FxHashSet<u64>,
     machine: Machine,
     filesystems: FileSystems,
+    /// What is in writable layers, if that is wanted.
+    usage: Option<Usage>,
+    rootfs: PathBuf,
     cpus: Vec<String>,
     ghosts: Ghosts,
     events: Vec<u64>,
@@ -133,6 +139,8 @@ impl Containers {
             namespaces: FxHashSet::default(),
             machine: Machine::new(paths),
             filesystems: FileSystems::new(paths),
+            usage: if options.disk_usage { usage() } else { None },
+            rootfs: paths.rootfs.clone(),
             cpus: Vec::new(),
             ghosts: Ghosts::default(),
             events: Vec::new(),
@@ -155,6 +163,16 @@ impl Subscriber for Containers {
             self.oom(*cgroup);
         }
     }
+}
+
+/// The walker of layers; `None`, and told, where its thread cannot start.
+fn usage() -> Option<Usage> {
+    let started = Usage::start().map_err(|error| {
+        tracing::warn!(
+            "container.disk_usage: no thread can be started: {error}; raise the limit of processes (ulimit -u)"
+        );
+    });
+    started.ok()
 }
 
 /// When the host was started, seconds since the epoch.
@@ -183,7 +201,7 @@ impl State {
     /// Takes in which cgroups came and went, and kills.
     fn update(&mut self, names: &dyn Names, kills: &Queue) {
         let now = Instant::now();
-        let Self { tree, reader, ghosts, events, .. } = self;
+        let Self { tree, reader, ghosts, events, usage, .. } = self;
         ghosts.forget(now);
         events.extend(std::iter::from_fn(|| kills.pop()));
         // First to those that are known: they may be gone in a moment.
@@ -199,6 +217,9 @@ impl State {
         give(tree, ghosts);
         tree.update(names, &mut |mut group: Box<Group>| {
             reader.close(&mut group.files);
+            if let (Some(usage), Some(container)) = (&*usage, &group.identity.container) {
+                usage.forget(container);
+            }
             let group = *group;
             ghosts.add(group.id, group.inode, group.labels, group.kills, now);
         });
@@ -219,7 +240,22 @@ impl State {
     fn read(&mut self, names: &dyn Names, deadline: Instant) {
         self.devices.begin();
         self.namespaces.clear();
-        let Self { tree, reader, devices, net, namespaces, labels, skipped, cpus, machine, tick_ns, host, .. } = self;
+        let Self {
+            tree,
+            reader,
+            devices,
+            net,
+            namespaces,
+            labels,
+            skipped,
+            cpus,
+            machine,
+            tick_ns,
+            host,
+            usage,
+            rootfs,
+            ..
+        } = self;
         let version = names.version();
         let host = *host;
         let mut late = false;
@@ -243,6 +279,9 @@ impl State {
                 whole_machine(group, machine.memory, reader);
             }
             network(group, host, net, namespaces, reader);
+            if let Some(usage) = usage {
+                group.read_usage(usage, rootfs);
+            }
             for cpu in cpus.len()..group.cpu.per_cpu.len() {
                 cpus.push(format!("cpu{cpu:02}"));
             }
