@@ -28,6 +28,8 @@ pub struct ContainerOptions {
     pub labels: Vec<String>,
     /// Families that cAdvisor tells as a constant 0.
     pub constants: bool,
+    /// Count what is in the writable layers of containers.
+    pub disk_usage: bool,
     /// Sockets of runtimes that speak the CRI.
     pub cri_sockets: Vec<String>,
     /// Sockets of runtimes that speak Docker's API.
@@ -45,6 +47,7 @@ impl Default for ContainerOptions {
             limit: 5000,
             labels: Vec::new(),
             constants: false,
+            disk_usage: false,
             cri_sockets: paths(&RuntimeSettings::default().cri),
             docker_sockets: paths(&RuntimeSettings::default().docker),
         }
@@ -126,5 +129,12 @@ pub(super) static KEYS: &[Key] = &[
         &[],
         |c| Slot::Names(&mut c.container.docker_sockets),
         "Sockets, below `path.rootfs`, of runtimes that speak Docker's API (Docker, Podman). `[]` for none.",
+    ),
+    key(
+        "container.disk_usage",
+        "container.disk-usage",
+        &[],
+        |c| Slot::Bool(&mut c.container.disk_usage),
+        "Count bytes and inodes in the writable layers of containers, in a thread of its own, which walks a layer at most once a minute and rests for twenty times its work.",
     ),
 ];

@@ -82,7 +82,7 @@ const NAMES: [(Controller, &[&str], &[&str]); 23] = [
     (Memory, &[], &["memory.swap.current"]),
     (Memory, &[], &["memory.events"]),
     (Memory, &["memory.oom_control"], &["memory.events.local"]),
-    // Those of bfq, which cAdvisor prefers, count devices with that scheduler alone.
+    // Those of bfq come before where a device has that scheduler, see [`bfq_name`].
     (Io, &["blkio.throttle.io_service_bytes_recursive", "blkio.throttle.io_service_bytes"], &["io.stat"]),
     (Io, &["blkio.throttle.io_serviced_recursive", "blkio.throttle.io_serviced"], &[]),
     (Pressure, &[], &["cpu.pressure"]),
@@ -103,6 +103,8 @@ pub struct Reader {
     hierarchies: Hierarchies,
     path: Vec<u8>,
     buffer: Vec<u8>,
+    /// Whether a device has the scheduler bfq.
+    bfq: bool,
     /// Descriptors that may be kept, and that are.
     budget: usize,
     open: usize,
@@ -126,8 +128,8 @@ const LONGEST: usize = 64 * 1024;
 impl Reader {
     /// Keeps up to `budget` descriptors.
     #[must_use]
-    pub fn new(hierarchies: Hierarchies, budget: usize) -> Self {
-        Self { hierarchies, path: Vec::new(), buffer: vec![0; LONGEST], budget, open: 0 }
+    pub fn new(hierarchies: Hierarchies, bfq: bool, budget: usize) -> Self {
+        Self { hierarchies, path: Vec::new(), buffer: vec![0; LONGEST], bfq, budget, open: 0 }
     }
 
     /// Where the controllers are.
@@ -184,7 +186,8 @@ impl Reader {
         let place = self.hierarchies.get(controller)?;
         let names = if place.v2 { v2 } else { v1 };
         files.absent |= 1 << index;
-        for name in names {
+        let first = if self.bfq && !place.v2 { bfq_name(source) } else { None };
+        for name in first.iter().chain(names) {
             self.path.clear();
             self.path.extend_from_slice(place.root.as_os_str().as_bytes());
             self.path.extend_from_slice(id.as_bytes());
@@ -203,6 +206,16 @@ impl Reader {
         }
         files.gone |= lost;
         None
+    }
+}
+
+/// Of v1, which counts each device where its requests are scheduled: bfq its own, blk-throttle those that have limits (all
+/// before Linux 6.10).
+fn bfq_name(source: Source) -> Option<&'static str> {
+    match source {
+        Source::IoBytes => Some("blkio.bfq.io_service_bytes_recursive"),
+        Source::IoRequests => Some("blkio.bfq.io_serviced_recursive"),
+        _ => None,
     }
 }
 

@@ -12,8 +12,10 @@ use super::names::{Facts, Health, Lookup, Names};
 use super::network::Interface;
 use super::oom::Kills;
 use super::pressure::{self, Pressure};
+use super::usage::{Usage, Used};
 use crate::exposition::WrittenLabels;
 use crate::host::text;
+use std::path::Path;
 use std::sync::Arc;
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
@@ -77,6 +79,8 @@ pub struct Group {
     pub kills: Kills,
     /// Whose network.
     pub net: Net,
+    /// What is in its writable layer.
+    pub used: Option<Used>,
     /// Traffic.
     pub interfaces: Vec<Interface>,
 }
@@ -110,6 +114,7 @@ impl Group {
             pressure: [Pressure::default(); 3],
             kills: Kills::new(fresh),
             net,
+            used: None,
             interfaces: Vec::new(),
         }
     }
@@ -208,6 +213,14 @@ impl Group {
         let known = self.facts.as_ref().and_then(|facts| facts.pid);
         let read = |text: &[u8]| text::lines(text).next().and_then(text::u64).and_then(|pid| u32::try_from(pid).ok());
         known.or_else(|| reader.read(&self.id, &mut self.files, Source::Processes).and_then(read))
+    }
+
+    /// Asks what is in its writable layer.
+    pub fn read_usage(&mut self, usage: &Usage, rootfs: &Path) {
+        let (Some(container), Some(facts)) = (&self.identity.container, &self.facts) else { return };
+        if let Some(folder) = &facts.upper_dir {
+            self.used = usage.of(container, || rootfs.join(folder.trim_start_matches('/')));
+        }
     }
 
     /// When it was started, seconds since the epoch.

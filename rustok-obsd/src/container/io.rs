@@ -1,13 +1,14 @@
 //! Reads and writes of a cgroup, by device.
 //!
-//! Reads: v1 `blkio.throttle.io_{service_bytes,serviced}_recursive`; v2 `io.stat`; `/sys/dev/block` for names. Yields: a
+//! Reads: v1 `blkio.bfq.io_{service_bytes,serviced}_recursive` where a device has that scheduler, else
+//! `blkio.throttle.*`, in which Linux 6.10 and later count limited devices only; v2 `io.stat`; `/sys/dev/block` for names. Yields: a
 //! [`Disk`] per device. Costs: one or two small files; a device's name once in a while.
 
 use super::files::{Files, Reader, Source};
 use crate::host::text;
 use rustc_hash::FxHashMap;
 use std::fs;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 /// Operations that v1 counts, as it names them.
 pub const OPERATIONS: [&str; 6] = ["Read", "Write", "Sync", "Async", "Discard", "Total"];
@@ -96,6 +97,15 @@ pub(super) fn number(text: &[u8]) -> Option<(u32, u32)> {
     Some((part(&text[..at])?, part(&text[at + 1..])?))
 }
 
+/// Whether a block device of this host has the scheduler bfq, which then counts in v1.
+#[must_use]
+pub fn has_bfq(sysfs: &Path) -> bool {
+    let devices = fs::read_dir(sysfs.join("block")).into_iter().flatten().flatten();
+    let scheduler =
+        |device: fs::DirEntry| fs::read_to_string(device.path().join("queue/scheduler")).unwrap_or_default();
+    devices.map(scheduler).any(|text| text.contains("[bfq]"))
+}
+
 /// Names of devices by number.
 #[derive(Debug)]
 pub struct Devices {
@@ -111,7 +121,7 @@ const FRESH: u32 = 64;
 impl Devices {
     /// By the links below `dev/block` of sysfs.
     #[must_use]
-    pub fn new(sysfs: &std::path::Path) -> Self {
+    pub fn new(sysfs: &Path) -> Self {
         Self { folder: sysfs.join("dev/block"), names: FxHashMap::default(), fresh: 0 }
     }
 

@@ -99,7 +99,10 @@ fn facts(paths: &Paths) -> Facts {
     let first = |paths: &[&Path]| paths.iter().find_map(|path| attribute(path)).unwrap_or_default();
     let root = &paths.rootfs;
     let machine = first(&[&root.join("etc/machine-id"), &root.join("var/lib/dbus/machine-id")]);
-    let uuid = text(&paths.sysfs.join("class/dmi/id/product_uuid"));
+    let (dmi, tree) = (paths.sysfs.join("class/dmi/id"), paths.procfs.join("device-tree"));
+    let uuid = first(&[&dmi.join("product_uuid"), &tree.join("system-id"), &tree.join("vm,uuid")]);
+    // As cAdvisor has it.
+    let uuid = if uuid.is_empty() { machine.clone() } else { uuid.trim_end_matches('\0').to_owned() };
     let boot = text(&paths.procfs.join("sys/kernel/random/boot_id"));
     let release = first(&[&root.join("etc/os-release"), &root.join("usr/lib/os-release")]);
     let pretty = release.lines().find_map(|line| line.strip_prefix("PRETTY_NAME=")).unwrap_or("Linux");

@@ -6,8 +6,7 @@
 //!
 //! Unlike cAdvisor: values are those of the scrape, hence without timestamps; families that it tells as a constant 0
 //! because it does not measure them are off (`container.constants`); a container without a runtime's answer is named by its
-//! id; pressure is told on hybrid hosts, too; `blkio.throttle.*` counts before `blkio.bfq.*`, which knows devices of that
-//! scheduler only; times of the host's devices are seconds.
+//! id; pressure is told on hybrid hosts, too; times of the host's devices are seconds.
 
 pub mod cpu;
 pub mod families;
@@ -26,6 +25,7 @@ pub mod oom;
 pub mod pressure;
 pub mod runtime;
 pub mod tree;
+pub mod usage;
 pub mod watch;
 mod write;
 
@@ -46,9 +46,11 @@ use names::{Names, Network};
 use network::NetReader;
 use oom::{Ghosts, Queue};
 use rustc_hash::FxHashSet;
+use std::path::PathBuf;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Instant, SystemTime, UNIX_EPOCH};
 use tree::Tree;
+use usage::Usage;
 
 /// What this is made from.
 #[derive(Clone, Debug, Default)]
@@ -85,10 +87,15 @@ struct State {
     tree: Tree,
     devices: Devices,
     net: NetReader,
+    /// The host's network namespace.
+    host: Option<u64>,
     /// Namespaces that were told in this scrape.
     namespaces: FxHashSet<u64>,
     machine: Machine,
     filesystems: FileSystems,
+    /// What is in writable layers, if that is wanted.
+    usage: Option<Usage>,
+    rootfs: PathBuf,
     cpus: Vec<String>,
     ghosts: Ghosts,
     events: Vec<u64>,
@@ -106,7 +113,7 @@ impl Containers {
     /// There are no cgroups.
     pub fn new(settings: &Settings, names: Arc<dyn Names>) -> Result<Self, MountError> {
         let Settings { paths, options, open_files } = settings;
-        let reader = Reader::new(Hierarchies::find(paths)?, *open_files);
+        let reader = Reader::new(Hierarchies::find(paths)?, io::has_bfq(&paths.sysfs), *open_files);
         let tree = Tree::new(&reader, options.clone(), boot_time(paths));
         let written = |label: &String| {
             let plain = |c: char| if c.is_ascii_alphanumeric() { c } else { '_' };
@@ -118,6 +125,8 @@ impl Containers {
         labels.dedup_by(|a, b| a.1 == b.1);
         // SAFETY: takes and gives a number.
         let ticks = u64::try_from(unsafe { libc::sysconf(libc::_SC_CLK_TCK) }).unwrap_or(100).max(1);
+        let mut net = NetReader::new(&paths.procfs);
+        let host = net.host();
         let state = State {
             constants: options.constants,
             labels,
@@ -125,10 +134,13 @@ impl Containers {
             reader,
             tree,
             devices: Devices::new(&paths.sysfs),
-            net: NetReader::new(&paths.procfs),
+            net,
+            host,
             namespaces: FxHashSet::default(),
             machine: Machine::new(paths),
             filesystems: FileSystems::new(paths),
+            usage: if options.disk_usage { usage() } else { None },
+            rootfs: paths.rootfs.clone(),
             cpus: Vec::new(),
             ghosts: Ghosts::default(),
             events: Vec::new(),
@@ -151,6 +163,16 @@ impl Subscriber for Containers {
             self.oom(*cgroup);
         }
     }
+}
+
+/// The walker of layers; `None`, and told, where its thread cannot start.
+fn usage() -> Option<Usage> {
+    let started = Usage::start().map_err(|error| {
+        tracing::warn!(
+            "container.disk_usage: no thread can be started: {error}; raise the limit of processes (ulimit -u)"
+        );
+    });
+    started.ok()
 }
 
 /// When the host was started, seconds since the epoch.
@@ -179,7 +201,7 @@ impl State {
     /// Takes in which cgroups came and went, and kills.
     fn update(&mut self, names: &dyn Names, kills: &Queue) {
         let now = Instant::now();
-        let Self { tree, reader, ghosts, events, .. } = self;
+        let Self { tree, reader, ghosts, events, usage, .. } = self;
         ghosts.forget(now);
         events.extend(std::iter::from_fn(|| kills.pop()));
         // First to those that are known: they may be gone in a moment.
@@ -195,6 +217,9 @@ impl State {
         give(tree, ghosts);
         tree.update(names, &mut |mut group: Box<Group>| {
             reader.close(&mut group.files);
+            if let (Some(usage), Some(container)) = (&*usage, &group.identity.container) {
+                usage.forget(container);
+            }
             let group = *group;
             ghosts.add(group.id, group.inode, group.labels, group.kills, now);
         });
@@ -215,9 +240,24 @@ impl State {
     fn read(&mut self, names: &dyn Names, deadline: Instant) {
         self.devices.begin();
         self.namespaces.clear();
-        let Self { tree, reader, devices, net, namespaces, labels, skipped, cpus, machine, tick_ns, .. } = self;
+        let Self {
+            tree,
+            reader,
+            devices,
+            net,
+            namespaces,
+            labels,
+            skipped,
+            cpus,
+            machine,
+            tick_ns,
+            host,
+            usage,
+            rootfs,
+            ..
+        } = self;
         let version = names.version();
-        let host = net.namespace(1);
+        let host = *host;
         let mut late = false;
         for (number, group) in tree.groups().enumerate() {
             group.told = false;
@@ -239,6 +279,9 @@ impl State {
                 whole_machine(group, machine.memory, reader);
             }
             network(group, host, net, namespaces, reader);
+            if let Some(usage) = usage {
+                group.read_usage(usage, rootfs);
+            }
             for cpu in cpus.len()..group.cpu.per_cpu.len() {
                 cpus.push(format!("cpu{cpu:02}"));
             }

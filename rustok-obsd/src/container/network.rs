@@ -8,7 +8,7 @@
 //! cAdvisor's prefixes would drop interfaces that users named so.
 
 use crate::host::text;
-use std::fmt::Write as _;
+use std::fmt::{Display, Write as _};
 use std::fs::File;
 use std::io::Read as _;
 use std::os::unix::fs::MetadataExt as _;
@@ -44,7 +44,7 @@ impl NetReader {
         Self { procfs: procfs.display().to_string(), path: String::new(), text: Vec::new() }
     }
 
-    fn path(&mut self, pid: u32, file: &str) -> &Path {
+    fn path(&mut self, pid: impl Display, file: &str) -> &Path {
         self.path.clear();
         let _ = write!(self.path, "{}/{pid}/{file}", self.procfs);
         Path::new(&self.path)
@@ -53,6 +53,12 @@ impl NetReader {
     /// The inode of a process' network namespace.
     pub fn namespace(&mut self, pid: u32) -> Option<u64> {
         Some(self.path(pid, "ns/net").metadata().ok()?.ino())
+    }
+
+    /// The inode of the host's network namespace: that of the first process, or, where that may not be looked at, ours.
+    pub fn host(&mut self) -> Option<u64> {
+        let inode = |path: &Path| Some(path.metadata().ok()?.ino());
+        inode(self.path(1, "ns/net")).or_else(|| inode(self.path("self", "ns/net")))
     }
 
     /// Reads the interfaces that a process sees into `interfaces`; false where the process is gone.

@@ -115,6 +115,12 @@ impl Tree {
         self.nodes.iter().flatten().filter_map(|node| node.group.as_deref())
     }
 
+    /// As if the kernel gave no watches.
+    #[cfg(test)]
+    pub(super) fn blind(&mut self) {
+        self.watcher = None;
+    }
+
     /// How many are told.
     #[must_use]
     pub fn told(&self) -> usize {

@@ -138,14 +138,25 @@ impl<'s, G: Iterator<Item = &'s Group> + Clone> Scene<'s, G> {
         }
     }
 
-    /// File systems are those of the root.
+    /// File systems are those of the root; a container has that of its layer.
     fn volumes(&self, out: &mut Encoder<'_>) {
-        let Some(root) = self.groups.clone().find(|group| &*group.id == "/") else { return };
+        let root = self.groups.clone().find(|group| &*group.id == "/");
         let families = [f::FS_LIMIT_BYTES, f::FS_USAGE_BYTES, f::FS_INODES, f::FS_INODES_FREE];
         for (family, at) in families.iter().zip(0..) {
             let mut samples = out.family(family);
-            for volume in self.volumes {
-                samples.put(And(&root.labels, [("device", &volume.device)]), volume.space[at]);
+            for (group, volume) in root.iter().flat_map(|root| self.volumes.iter().map(move |volume| (root, volume))) {
+                samples.put(And(&group.labels, [("device", &volume.device)]), volume.space[at]);
+            }
+            for group in self.groups.clone() {
+                let Some(used) = group.used else { continue };
+                let volume = self.volumes.iter().find(|volume| volume.number == used.device);
+                let device = volume.map_or("", |volume| &volume.device);
+                let limit = volume.map(|volume| volume.space[0]);
+                // Free inodes are the volume's, which is the root's to tell.
+                let value = [limit, Some(used.bytes), Some(used.inodes), None][at];
+                if let Some(value) = value {
+                    samples.put(And(&group.labels, [("device", device)]), value);
+                }
             }
         }
     }

@@ -151,6 +151,7 @@ pub const CATALOGUE: &[Area] = &[
         title: "Groups of processes, OpenTelemetry semantic conventions (process.otel_names)",
         families: process::otel::FAMILIES,
     },
+    Area { title: "Processes of the targets", families: process::target::FAMILIES },
     Area { title: "The daemon's own process, as Prometheus' client libraries", families: process::families::ITSELF },
     Area { title: "The daemon itself", families: own::FAMILIES },
     Area { title: "The daemon itself: databases", families: database::OWN },

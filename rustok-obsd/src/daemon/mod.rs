@@ -28,9 +28,14 @@ use thiserror::Error;
 use crate::{
     capture::pipeline::{self, Parts, Pipeline},
     config::{Backend, Config},
-    contract::{database::DatabaseRecorder, own::SelfMetrics, recorder::HttpRecorder},
+    contract::{
+        database::DatabaseRecorder,
+        own::{self, BUILD, SelfMetrics},
+        recorder::HttpRecorder,
+    },
     exposition::{self, BindError, Exposition, Part, server},
     probe::{Kernel, LoadError, ProbeBoard, Programs, Settings, State, kernel::Need, loader, stats::ProbeCollector},
+    process,
     target::{RuleError, ScanError},
     trace::{Resources, TraceError, Tracing},
 };
@@ -113,7 +118,7 @@ impl Daemon {
     fn start(config: Config) -> Result<Self, DaemonError> {
         let kernel = Kernel::inspect_below(&config.path.sysfs);
         let board = ProbeBoard::default();
-        let own = Arc::new(SelfMetrics::new(status::BUILD));
+        let own = Arc::new(SelfMetrics::new(BUILD));
         let loaded = load(&config, &kernel, &board)?;
         let (programs, maps, counts) = match loaded {
             Some((programs, maps, counts)) => {
@@ -132,12 +137,13 @@ impl Daemon {
         exposition.register(Part::App, database_metrics);
         let drain = Arc::new(Drain::default());
         exposition.register(Part::Itself, Arc::clone(&drain) as _);
-        let subscribers = sources::register(&config, &exposition);
+        let (subscribers, groups) = sources::register(&config, &exposition);
         let events = KernelEvents::start(&config, &kernel, &board, subscribers);
         let probes = ProbeCollector::new(programs.clone(), counts.clone(), board.clone(), Arc::clone(&own));
         exposition.register(Part::App, Arc::new(probes.with_host(events.programs())));
         if let Some(events) = events.events() {
             let _ = drain.0.set(Arc::clone(&events));
+            groups.iter().for_each(|groups| groups.expect_ends());
             exposition.register(Part::App, events);
         }
         if let Some(spans) = &spans {
@@ -173,6 +179,8 @@ impl Daemon {
             commands,
             notices,
         )?;
+        let targets = manager.board();
+        process::register_targets(&config, &exposition, Box::new(move || targets.processes()));
         let status = Arc::new(status::DaemonStatus::new(kernel, board, manager.board(), Arc::clone(&config)));
         let thread = |what, source| DaemonError::Thread { what, source };
         let manager = {
@@ -303,6 +311,6 @@ fn settings(config: &Config) -> Settings {
 #[must_use]
 pub fn version() -> String {
     let kernel = if loader::OBJECT.is_some() { "with" } else { "without" };
-    let crate::contract::own::Build { version, revision, rustc } = status::BUILD;
+    let own::Build { version, revision, rustc } = BUILD;
     format!("rustok-obsd {version} ({revision}), {rustc}, {kernel} kernel programs\n")
 }

@@ -15,14 +15,19 @@ use crate::{
     events::{EventSource, Subscriber},
     exposition::{Collect, Encoder, Exposition, Part},
     host::{self, Host},
-    process,
+    process::{self, ProcessGroups},
 };
 
-/// Registers all of them; what cannot be is told in the log.
-pub(super) fn register(config: &Config, exposition: &Exposition) -> Vec<Arc<dyn Subscriber>> {
+/// Registers all of them; what cannot be is told in the log. Yields who wants the kernel's events, and the groups of
+/// processes, which have to know whether there are any.
+pub(super) fn register(
+    config: &Config,
+    exposition: &Exposition,
+) -> (Vec<Arc<dyn Subscriber>>, Option<Arc<ProcessGroups>>) {
     let mut subscribers: Vec<Arc<dyn Subscriber>> = Vec::new();
     exposition.register(Part::Node, Arc::new(Host::new(&host::Settings::new(config))));
-    process::register(config, exposition);
+    let groups = process::register(config, exposition);
+    subscribers.extend(groups.iter().map(|groups| Arc::clone(groups) as _));
     if config.container.enabled {
         let names = runtimes(config, exposition);
         let settings = container::Settings::new(config, container::limit::raise());
@@ -35,7 +40,7 @@ pub(super) fn register(config: &Config, exposition: &Exposition) -> Vec<Arc<dyn 
             Err(error) => tracing::warn!("no metrics of containers: {error}"),
         }
     }
-    subscribers
+    (subscribers, groups)
 }
 
 /// Who knows the names of containers.

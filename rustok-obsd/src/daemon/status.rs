@@ -8,17 +8,10 @@ use serde_json::{Value, json};
 
 use crate::{
     config::Config,
-    contract::own::Build,
+    contract::own::BUILD,
     exposition::server::Status,
     probe::{Kernel, ProbeBoard, ProbeStatus, State},
     target::TargetInfo,
-};
-
-/// What was built.
-pub(super) const BUILD: Build = Build {
-    version: env!("CARGO_PKG_VERSION"),
-    revision: env!("RUSTOK_OBSD_GIT_REVISION"),
-    rustc: env!("RUSTOK_OBSD_RUSTC_VERSION"),
 };
 
 /// The targets, shared with the thread that finds them.
@@ -28,6 +21,12 @@ pub(super) struct TargetBoard(Arc<Mutex<Vec<TargetInfo>>>);
 impl TargetBoard {
     pub(super) fn set(&self, targets: Vec<TargetInfo>) {
         *self.0.lock().unwrap_or_else(PoisonError::into_inner) = targets;
+    }
+
+    /// Pids with the names of their services.
+    pub(super) fn processes(&self) -> Vec<(u32, String)> {
+        let targets = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        targets.iter().map(|target| (target.pid, target.service_name.clone())).collect()
     }
 
     fn all(&self) -> Vec<TargetInfo> {

@@ -501,7 +501,7 @@ impl Collector for MountStats {
     fn collect(&mut self, _: &Context<'_>, out: &mut Encoder<'_>) -> Result<(), CollectError> {
         let found = mounts(self.statistics.read()?);
         if found.iter().all(Option::is_none) {
-            return Err(CollectError::NoData("no NFS is mounted".into()));
+            return Ok(());
         }
         // Both files have the mounts in the same order.
         let addresses: Vec<&str> =

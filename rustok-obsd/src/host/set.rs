@@ -9,7 +9,7 @@
 use super::netlink::Links;
 use super::pool::Pool;
 use super::{COLLECTORS, CollectError, Collector, Context, Entry, Settings};
-use crate::contract::own::own;
+use crate::contract::own::{BUILD, Build, own};
 use crate::contract::{Family, Kind};
 use crate::exposition::{Collect, Encoder, Format, Fragment, Scrape};
 use crate::host::family::gauge;
@@ -31,6 +31,13 @@ const DURATION: Family<'static> =
 const SUCCESS: Family<'static> =
     gauge("node_scrape_collector_success", &["collector"], "node_exporter: Whether a collector succeeded.");
 
+/// Dashboards take their hosts from it.
+const BUILD_INFO: Family<'static> = gauge(
+    "node_exporter_build_info",
+    &["branch", "goarch", "goos", "goversion", "revision", "tags", "version"],
+    "A metric with a constant '1' value labeled by version, revision, branch, goversion from which node_exporter was built, and the goos and goarch for the build.",
+);
+
 /// Failures of collectors.
 const FAILURES: Family<'static> = own(
     "rustok_obsd_collector_failures_total",
@@ -41,7 +48,7 @@ const FAILURES: Family<'static> = own(
 );
 
 /// The families of this file.
-pub const FAMILIES: &[Family<'static>] = &[DURATION, SUCCESS, FAILURES];
+pub const FAMILIES: &[Family<'static>] = &[BUILD_INFO, DURATION, SUCCESS, FAILURES];
 
 /// The collectors that are on.
 pub struct Host {
@@ -86,6 +93,10 @@ impl Outcome {
                 Self::Panicked(text.or_else(|| panic.downcast_ref::<String>().cloned()).unwrap_or_default())
             }
         }
+    }
+
+    fn is_fine(&self) -> bool {
+        matches!(self, Self::Fine)
     }
 
     fn code(&self) -> u8 {
@@ -168,14 +179,14 @@ impl Collect for Host {
             let result = catch_unwind(AssertUnwindSafe(|| collector.collect(&context, out)));
             drop(collector);
             let outcome = Outcome::of(result);
-            results[index] = Some((start.elapsed().as_secs_f64(), matches!(outcome, Outcome::Fine)));
+            results[index] = Some((start.elapsed().as_secs_f64(), outcome.is_fine()));
             slot.note(outcome);
         }
         for done in running.finish(&self.pool, deadline) {
             let slot = &self.slots[done.slot];
             out.absorb(&done.fragment);
             *lock(&slot.spare) = done.fragment;
-            results[done.slot] = Some((done.took.as_secs_f64(), matches!(done.outcome, Outcome::Fine)));
+            results[done.slot] = Some((done.took.as_secs_f64(), done.outcome.is_fine()));
             slot.note(done.outcome);
         }
         for index in indices.into_iter().chain(stuck) {
@@ -198,6 +209,9 @@ impl Collect for Host {
 impl Host {
     fn summarise(&self, results: &[Option<(f64, bool)>], out: &mut Encoder<'_>) {
         let named = || self.slots.iter().zip(results).filter_map(|(slot, result)| Some((slot, (*result)?)));
+        let Build { version, revision, .. } = BUILD;
+        let architecture = if cfg!(target_arch = "aarch64") { "arm64" } else { "amd64" };
+        out.family(&BUILD_INFO).put(["", architecture, "linux", "", revision, "rustok-obsd", version], 1_u64);
         let mut samples = out.family(&DURATION);
         for (slot, (seconds, _)) in named() {
             samples.put([slot.name], seconds);

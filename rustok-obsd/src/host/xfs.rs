@@ -352,7 +352,7 @@ pub fn make(settings: &Settings) -> Box<dyn Collector> {
 }
 
 impl FileSystem {
-    /// Reads what it has; nothing where it is gone, or what `stats` is not a device's but the sum of all.
+    /// Reads what it has.
     fn read(&mut self) -> Result<(), CollectError> {
         self.values.fill(None);
         for line in text::lines(self.file.read()?) {
@@ -371,15 +371,16 @@ impl FileSystem {
 
 impl Collector for Xfs {
     fn collect(&mut self, _: &Context<'_>, out: &mut Encoder<'_>) -> Result<(), CollectError> {
-        if self.folder.refresh()? {
-            // `stats` and `debug` beside the devices have no folder of this kind.
-            let file = |device: &String| KeptFile::new(self.folder.path().join(device).join("stats/stats"));
+        if self.folder.refresh_if_there()? {
+            let folder = |device: &String| self.folder.path().join(device).join("stats");
             let new = |device: &String| FileSystem {
                 device: device.clone(),
-                file: file(device),
+                file: KeptFile::new(folder(device).join("stats")),
                 values: [None; COUNTERS.len()],
             };
-            self.file_systems = self.folder.names().iter().map(new).collect();
+            // `stats` (the sums of all) and `debug` beside the devices have no folder of this name.
+            let devices = self.folder.names().iter().filter(|device| folder(device).is_dir());
+            self.file_systems = devices.map(new).collect();
         }
         let mut outcome = Ok(());
         for file_system in &mut self.file_systems {
@@ -397,5 +398,22 @@ impl Collector for Xfs {
             }
         }
         outcome
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use crate::host::testing::Tree;
+
+    #[test]
+    fn the_sums_of_all_are_no_device() {
+        let tree = Tree::new("xfs", |_| {});
+        assert_eq!(tree.scrape(), (String::new(), true));
+        tree.write("sys/fs/xfs/stats/stats", "rw 5 6\n");
+        assert_eq!(tree.scrape(), (String::new(), true));
+        tree.write("sys/fs/xfs/dm-0/stats/stats", "dir 1 x\nrw 28 7\nshort\n");
+        let expected = "node_xfs_directory_operation_lookup_total{device=\"dm-0\"} 1\n\
+            node_xfs_write_calls_total{device=\"dm-0\"} 28\nnode_xfs_read_calls_total{device=\"dm-0\"} 7\n";
+        assert_eq!(tree.scrape(), (expected.to_owned(), true));
     }
 }

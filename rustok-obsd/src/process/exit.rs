@@ -6,59 +6,43 @@
 use super::clock::TICK_NS;
 use super::member::{COUNTS, Counts, INVOLUNTARY, MAJOR, MINOR, READ, SYSTEM, USER, VOLUNTARY, WRITE};
 use super::table::NOTHING;
+use crate::events::{ProcessId, Totals};
 use rustc_hash::FxHashMap;
 use std::time::{Duration, Instant};
 
 /// A process that has ended and was reaped: it is in procfs no more, and these are its final totals.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Ended {
-    /// Its pid.
-    pub pid: u32,
-    /// When it was forked, ns since boot.
-    pub start_ns: u64,
-    /// Its parent, where the event tells.
-    pub parent: Option<u32>,
+    /// Which.
+    pub process: ProcessId,
     /// Its name, up to the first zero.
     pub comm: [u8; 16],
     /// A thread of the kernel.
     pub kernel_thread: bool,
-    /// In user mode, ns.
-    pub user_ns: u64,
-    /// In the kernel, ns.
-    pub system_ns: u64,
-    /// Page faults without a read.
-    pub minor_faults: u64,
-    /// Page faults with a read.
-    pub major_faults: u64,
-    /// Switches of all its threads since they waited.
-    pub voluntary_switches: u64,
-    /// Switches of all its threads since their time was over.
-    pub involuntary_switches: u64,
-    /// Bytes from storage.
-    pub read_bytes: u64,
-    /// Bytes to storage.
-    pub write_bytes: u64,
+    /// What it used.
+    pub totals: Totals,
 }
 
 impl Ended {
     /// When it was forked, as `/proc/PID/stat` tells it.
     #[must_use]
     pub fn start_ticks(&self) -> u64 {
-        self.start_ns / TICK_NS
+        self.process.start_ns / TICK_NS
     }
 
     /// What it used.
     #[must_use]
     pub fn counts(&self) -> Counts {
+        let cpu = self.totals.cpu();
         let mut counts = NOTHING;
-        counts[USER] = self.user_ns;
-        counts[SYSTEM] = self.system_ns;
-        counts[READ] = self.read_bytes;
-        counts[WRITE] = self.write_bytes;
-        counts[MINOR] = self.minor_faults;
-        counts[MAJOR] = self.major_faults;
-        counts[VOLUNTARY] = self.voluntary_switches;
-        counts[INVOLUNTARY] = self.involuntary_switches;
+        counts[USER] = cpu.user_ns;
+        counts[SYSTEM] = cpu.system_ns;
+        counts[READ] = self.totals.read_bytes;
+        counts[WRITE] = self.totals.write_bytes;
+        counts[MINOR] = self.totals.minor_faults;
+        counts[MAJOR] = self.totals.major_faults;
+        counts[VOLUNTARY] = self.totals.voluntary_switches;
+        counts[INVOLUNTARY] = self.totals.involuntary_switches;
         counts
     }
 }
@@ -127,7 +111,7 @@ impl Ghosts {
 
     /// The parent that was remembered.
     pub fn parent(&mut self, ended: &Ended) -> Option<u32> {
-        self.parents.remove(&(ended.pid, ended.start_ticks())).map(|(parent, _)| parent)
+        self.parents.remove(&(ended.process.pid, ended.start_ticks())).map(|(parent, _)| parent)
     }
 
     /// Forgets those whose news were lost.

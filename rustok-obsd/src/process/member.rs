@@ -259,10 +259,10 @@ pub fn is_gone(error: &io::Error) -> bool {
 
 /// The soft limit of descriptors.
 fn descriptor_limit(pid: u32, files: &mut Files) -> Option<u64> {
-    if files.own_pids() {
-        if let Some([soft, _]) = limit(pid, libc::RLIMIT_NOFILE) {
-            return Some(soft);
-        }
+    if files.own_pids()
+        && let Some([soft, _]) = limit(pid, libc::RLIMIT_NOFILE)
+    {
+        return Some(soft);
     }
     files.read_once(format_args!("{pid}/limits")).ok().and_then(|text| parse::limit(text, b"Max open files"))
 }

@@ -17,6 +17,7 @@ pub mod rule;
 mod source;
 mod sum;
 pub mod table;
+pub mod target;
 #[cfg(test)]
 mod tests;
 mod threads;
@@ -31,6 +32,7 @@ pub use exit::Ended;
 pub use itself::Itself;
 pub use source::ProcessGroups;
 pub use table::Table;
+pub use target::TargetProcesses;
 
 /// Registers the sources that the configuration has on. A host without procfs has none, which is told in the log.
 /// Yields the groups, for who knows of ends of processes.
@@ -55,6 +57,17 @@ pub fn register(config: &Config, exposition: &Exposition) -> Option<Arc<ProcessG
                 "no groups of processes: {path} cannot be opened: {error}; mount procfs where path.procfs says"
             );
             None
+        }
+    }
+}
+
+/// Registers what is told of the observed servers' processes.
+pub fn register_targets(config: &Config, exposition: &Exposition, observed: target::Observed) {
+    match TargetProcesses::new(config, observed) {
+        Ok(source) => exposition.register(Part::App, Arc::new(source)),
+        Err(error) => {
+            let path = config.path.procfs.display();
+            tracing::warn!("no rustok_obsd_target_process_*: {path} cannot be opened: {error}; mount procfs there");
         }
     }
 }

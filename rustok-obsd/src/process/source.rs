@@ -14,6 +14,7 @@ use super::table::Table;
 use super::threads::Threads;
 use crate::config::Config;
 use crate::contract::Family;
+use crate::events::{Event, Subscriber};
 use crate::exposition::{Collect, Encoder, Value};
 use std::io;
 use std::sync::{Mutex, MutexGuard, PoisonError, TryLockError};
@@ -63,14 +64,9 @@ impl ProcessGroups {
         })
     }
 
-    /// A process begins to end: only now is its parent told.
-    pub fn ending(&self, pid: u32, start_ns: u64, parent: u32) {
-        self.tell(News::Ending { pid, start_ticks: start_ns / super::clock::TICK_NS, parent });
-    }
-
-    /// A process has ended and was reaped.
-    pub fn ended(&self, ended: &Ended) {
-        self.tell(News::Ended(*ended));
+    /// The kernel's events will tell of ends. They are to be handed out before each scrape.
+    pub fn expect_ends(&self) {
+        lock(&self.state).table.expect_ends();
     }
 
     /// Never waits for a scrape.
@@ -102,6 +98,21 @@ fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
     mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
+impl Subscriber for ProcessGroups {
+    fn event(&self, event: &Event<'_>) {
+        match *event {
+            Event::Exit { process, parent, .. } => {
+                let start_ticks = process.start_ns / super::clock::TICK_NS;
+                self.tell(News::Ending { pid: process.pid, start_ticks, parent });
+            }
+            Event::Freed { process, totals, comm, kernel_thread } => {
+                self.tell(News::Ended(Ended { process, comm, kernel_thread, totals }));
+            }
+            _ => {}
+        }
+    }
+}
+
 impl State {
     fn take(&mut self, news: &News) {
         match news {
@@ -113,6 +124,7 @@ impl State {
 
 impl Collect for ProcessGroups {
     fn collect(&self, out: &mut Encoder<'_>) {
+        // Who ended is known before who is there: what is gone and was not told of by then is told of later.
         let mut state = lock(&self.state);
         self.catch_up(&mut state);
         match state.table.update(out.scrape().deadline) {

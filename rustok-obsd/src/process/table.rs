@@ -175,6 +175,10 @@ impl Table {
             }
             let same = known.inode == inode;
             known.inode = inode;
+            if !same {
+                // Only what is opened anew tells whether it is the same process.
+                known.member.forget(&mut self.files);
+            }
             if (same || known.place != Place::Ignored) && self.look(slot) {
                 return;
             }
@@ -247,10 +251,10 @@ impl Table {
         if self.children {
             for at in 0..self.fresh.len() {
                 let slot = &self.slots[self.fresh[at] as usize];
-                if slot.place == Place::Outside {
-                    if let Some(group) = self.ancestor(slot.member.stat.parent) {
-                        self.join(self.fresh[at], Place::Group(group));
-                    }
+                if slot.place == Place::Outside
+                    && let Some(group) = self.ancestor(slot.member.stat.parent)
+                {
+                    self.join(self.fresh[at], Place::Group(group));
                 }
             }
         }
@@ -305,14 +309,15 @@ impl Table {
 
     /// Takes in that a process has ended for good, with what it used in all.
     pub fn ended(&mut self, ended: &Ended) {
-        self.ghosts.expect_ends();
-        let known = self.by_pid.get(&ended.pid).copied();
+        let pid = ended.process.pid;
+        let known = self.by_pid.get(&pid).copied();
         let known = known.filter(|slot| self.slots[*slot as usize].member.stat.start_ticks == ended.start_ticks());
         if let Some(slot) = known {
             self.remove(slot);
         }
         let totals = ended.counts();
-        if let Some(ghost) = self.ghosts.take(ended.pid, ended.start_ticks()) {
+        let parent = self.ghosts.parent(ended);
+        if let Some(ghost) = self.ghosts.take(pid, ended.start_ticks()) {
             if let Some(group) = ghost.group {
                 self.groups.used(group, &ghost.rest(&totals));
             }
@@ -325,7 +330,7 @@ impl Table {
         let comm = String::from_utf8_lossy(comm.as_bytes());
         let group = match self.rules.group_of_ended(&comm) {
             Verdict::Group(name) => self.groups.index(&name),
-            Verdict::Parent => match self.ghosts.parent(ended).or(ended.parent).and_then(|pid| self.ancestor(pid)) {
+            Verdict::Parent => match parent.and_then(|pid| self.ancestor(pid)) {
                 Some(group) => group,
                 None => self.groups.other(),
             },
@@ -342,6 +347,11 @@ impl Table {
         if !self.by_pid.contains_key(&pid) {
             self.ghosts.note_parent(pid, start_ticks, parent);
         }
+    }
+
+    /// The kernel tells of ends: a process that is gone is remembered until then.
+    pub fn expect_ends(&mut self) {
+        self.ghosts.expect_ends();
     }
 
     /// Members of groups with the places in which they wait.

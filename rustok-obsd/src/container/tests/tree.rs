@@ -129,3 +129,65 @@ fn kills_outlive_their_cgroup_and_count_once() {
     containers.oom(1);
     assert_eq!(scrape(&containers).sum("rustok_obsd_container_oom_events_unknown_total", &[]), Some(1.0));
 }
+
+#[test]
+fn without_watches_every_scrape_looks() {
+    let host = Host::v1();
+    memory(&host, "a");
+    host.file("sys/fs/cgroup/memory/a/memory.limit_in_bytes", "100\n");
+    let containers = host.containers(Arc::new(PathNames));
+    containers.state.lock().unwrap().tree.blind();
+    assert_eq!(ids(&containers), ["/", "/a"]);
+    memory(&host, "b/c");
+    host.file("sys/fs/cgroup/memory/a/memory.limit_in_bytes", "200\n");
+    assert_eq!(ids(&containers), ["/", "/a", "/b", "/b/c"]);
+    let scraped = scrape(&containers);
+    assert_eq!(scraped.sum("container_spec_memory_limit_bytes", &[("id", "/a")]), Some(200.0));
+    // The roots of cpu and memory, and three in memory.
+    assert_eq!(scraped.sum("rustok_obsd_container_watches", &[("state", "missing")]), Some(5.0));
+    assert_eq!(scraped.sum("rustok_obsd_container_rescans_total", &[("reason", "unwatched")]), Some(2.0));
+    remove(&host.path("sys/fs/cgroup/memory/b"));
+    assert_eq!(ids(&containers), ["/", "/a"]);
+}
+
+#[test]
+fn lost_events_are_made_good() {
+    use std::os::unix::fs::FileExt as _;
+    let host = Host::v1();
+    ["a", "b"].iter().for_each(|id| memory(&host, id));
+    let containers = host.containers(Arc::new(PathNames));
+    assert_eq!(ids(&containers), ["/", "/a", "/b"]);
+    let text = fs::read_to_string("/proc/sys/fs/inotify/max_queued_events").unwrap();
+    let most: usize = text.trim().parse().unwrap();
+    let open = |id: &str| {
+        let path = host.path(&format!("sys/fs/cgroup/memory/{id}/memory.stat"));
+        fs::OpenOptions::new().write(true).open(path).unwrap()
+    };
+    // Events that are alike and follow each other are one: hence two files.
+    let files = [open("a"), open("b")];
+    for number in 0..most + 10 {
+        files[number % 2].write_at(b"t", 0).unwrap();
+    }
+    memory(&host, "c");
+    remove(&host.path("sys/fs/cgroup/memory/a"));
+    assert_eq!(ids(&containers), ["/", "/b", "/c"]);
+    let scraped = scrape(&containers);
+    assert_eq!(scraped.sum("rustok_obsd_container_rescans_total", &[("reason", "overflow")]), Some(1.0));
+    memory(&host, "c/d");
+    assert_eq!(ids(&containers), ["/", "/b", "/c", "/c/d"], "events are heard again");
+}
+
+#[test]
+fn steady_scrapes_open_no_more_files_and_give_the_same_text() {
+    let host = Host::v1();
+    memory(&host, "a");
+    let containers = host.containers(Arc::new(PathNames));
+    let stable = |text: String| {
+        let lines = text.lines().filter(|line| !line.starts_with("container_last_seen")).map(str::to_owned);
+        lines.collect::<Vec<_>>()
+    };
+    let first = stable(text(&containers));
+    for _ in 0..20 {
+        assert_eq!(stable(text(&containers)), first);
+    }
+}

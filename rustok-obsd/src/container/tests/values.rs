@@ -216,3 +216,25 @@ fn pods_have_the_labels_of_the_kubelet() {
     ));
     assert_eq!(rows.len(), 3);
 }
+
+#[test]
+fn layers_are_counted_where_that_is_wanted() {
+    let mut host = Host::v1();
+    host.options.disk_usage = true;
+    host.file(&format!("sys/fs/cgroup/memory/docker/{ID}/memory.stat"), V1_MEMORY);
+    host.file("var/lib/docker/overlay2/x/diff/file", &"x".repeat(50_000));
+    let names = Arc::new(Told::default());
+    let upper_dir = Some("/var/lib/docker/overlay2/x/diff".to_owned());
+    names.known(ID, Facts { name: "web".into(), upper_dir, ..Facts::default() });
+    let containers = host.containers(names);
+    let until = std::time::Instant::now() + Duration::from_secs(20);
+    let bytes = loop {
+        if let Some(bytes) = scrape(&containers).sum("container_fs_usage_bytes", &[("name", "web")]) {
+            break bytes;
+        }
+        assert!(std::time::Instant::now() < until, "never counted");
+        std::thread::sleep(Duration::from_millis(50));
+    };
+    assert!((50_000.0..200_000.0).contains(&bytes), "{bytes}");
+    assert_eq!(scrape(&containers).sum("container_fs_inodes_total", &[("name", "web")]), Some(2.0));
+}
