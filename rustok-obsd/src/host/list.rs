@@ -8,10 +8,6 @@ use super::{
     network_route, nfs, nfsd, nvme, nvmesubsystem, os, pcidevice, powersupplyclass, pressure, processes, rapl,
     schedstat, selinux, slabinfo, sockstat, softirqs, softnet, stat, sysctl, systemd, tapestats, tcpstat, textfile,
     thermal_zone, time, timex, udp_queues, uname, vmstat, watchdog, xfrm, xfs, zfs, zoneinfo,
-    kernel_hung, ksmd, lnstat, loadavg, mdadm, meminfo, meminfo_numa, mountstats, netclass, netdev, netstat, nfs, nfsd,
-    nvme, nvmesubsystem, os, pcidevice, powersupplyclass, pressure, processes, rapl, schedstat, selinux, slabinfo,
-    sockstat, softirqs, softnet, stat, sysctl, systemd, tapestats, tcpstat, textfile, thermal_zone, time, timex,
-    udp_queues, uname, vmstat, watchdog, xfrm, xfs, zfs, zoneinfo,
 };
 use crate::contract::Family;
 
