@@ -151,7 +151,7 @@ fn counters_stay_when_members_leave_and_go_on_when_others_come() {
     let procfs = procfs();
     let source = ProcessGroups::new(&config(procfs.path())).unwrap();
     put(procfs.path(), SHOP);
-    to_text(&source, Format::Text);
+    let _ = to_text(&source, Format::Text);
     put(procfs.path(), Made { ticks: [150, 50], runs: 6, ..SHOP });
     let text = to_text(&source, Format::Text);
     assert_has(&text, &[r#"namedprocess_namegroup_cpu_seconds_total{groupname="shop",mode="user"} 1.5"#]);
@@ -189,7 +189,7 @@ fn what_has_not_run_is_not_read_again() {
     let procfs = procfs();
     let source = ProcessGroups::new(&config(procfs.path())).unwrap();
     put(procfs.path(), SHOP);
-    to_text(&source, Format::Text);
+    let _ = to_text(&source, Format::Text);
     let read = r#"namedprocess_namegroup_read_bytes_total{groupname="shop"} "#;
     let run = |made: Made, bytes: &str| {
         put(procfs.path(), made);
@@ -215,9 +215,9 @@ fn a_process_that_runs_another_program_moves_and_leaves_what_it_used() {
     let procfs = procfs();
     let source = ProcessGroups::new(&config(procfs.path())).unwrap();
     put(procfs.path(), Made { comm: "sh", ..SHOP });
-    to_text(&source, Format::Text);
+    let _ = to_text(&source, Format::Text);
     put(procfs.path(), Made { ticks: [300, 50], runs: 9, ..SHOP });
-    to_text(&source, Format::Text);
+    let _ = to_text(&source, Format::Text);
     put(procfs.path(), Made { ticks: [400, 50], runs: 10, ..SHOP });
     assert_has(
         &to_text(&source, Format::Text),
@@ -367,7 +367,7 @@ fn the_end_of_a_child_counts_for_its_parent_where_nobody_knows_more() {
     let mut config = config(procfs.path());
     config.process.group_by = GroupBy::Unit;
     let source = ProcessGroups::new(&config).unwrap();
-    to_text(&source, Format::Text);
+    let _ = to_text(&source, Format::Text);
     let process = ProcessId { pid: 300, start_ns: 50_000_012_345 };
     let exit = Event::Exit { process, parent: 100, totals: Totals::default(), comm: [0; 16], kernel_thread: false };
     source.event(&exit);
@@ -420,7 +420,7 @@ fn threads_are_told_by_name() {
     let mut config = config(procfs.path());
     config.process.threads = true;
     let source = ProcessGroups::new(&config).unwrap();
-    to_text(&source, Format::Text);
+    let _ = to_text(&source, Format::Text);
     put(&procfs.path().join("100/task"), Made { pid: 110, comm: "worker", ticks: [150, 50], ..SHOP });
     fs::remove_dir_all(procfs.path().join("100/task/111")).unwrap();
     assert_has(
@@ -479,12 +479,12 @@ fn a_service_goes_on_when_its_process_is_replaced() {
     put(procfs.path(), Made { threads: 3, ..SHOP });
     task(100, 110, [100, 0]);
     task(100, 111, [5, 1]);
-    to_text(&source, Format::Text);
+    let _ = to_text(&source, Format::Text);
     fs::remove_dir_all(procfs.path().join("100/task/111")).unwrap();
     put(procfs.path(), Made { pid: 200, start: 2000, ticks: [30, 0], ..SHOP });
     task(200, 200, [50, 0]);
     *pids.lock().unwrap() = vec![100, 200];
-    to_text(&source, Format::Text);
+    let _ = to_text(&source, Format::Text);
     fs::remove_dir_all(procfs.path().join("100")).unwrap();
     *pids.lock().unwrap() = vec![200];
     assert_has(
