@@ -92,7 +92,7 @@ pub fn setup(tests: bool) -> Outcome {
     let mut failed = None;
     if apt::present() && apt::is_root() {
         let wanted = wanted(tests);
-        let lists = tests && matches!(kernel::find(), Ok(None));
+        let lists = tests && kernel::wanted() && !kernel::complete();
         if lists || !wanted.is_empty() {
             failed = apt::update().and_then(|()| apt_install(&wanted)).err();
         }
@@ -126,7 +126,7 @@ pub fn setup(tests: bool) -> Outcome {
                 Err(error) => outcome.lack(program.title, program.need, &error, program.remedy()),
             }
         }
-        match kernel::find().and_then(|found| found.map_or_else(kernel::fetch, Ok)) {
+        match kernel::bring() {
             Ok(path) => outcome.found("kernel for virtual machines", path.display()),
             Err(error) => {
                 outcome.lack("kernel for virtual machines", Need::Tests, &cause(error), kernel::remedy());

@@ -49,6 +49,8 @@ fn word(text: &str) -> Result<String, String> {
 struct Host {
     qemu: PathBuf,
     kernel: PathBuf,
+    /// A check is skipped without it.
+    veth: Option<PathBuf>,
     busybox: PathBuf,
     /// Its checks are skipped without it.
     runc: Option<PathBuf>,
@@ -93,13 +95,15 @@ pub fn all(workspace: &Workspace, daemon: &Path, summary: &mut Summary) -> Resul
 }
 
 fn host() -> Result<Host> {
-    if !cfg!(target_arch = "x86_64") {
+    if !kernel::wanted() {
         bail!("the virtual machine runs programs of this host, and is an x86-64");
     }
     let remedy = "run `cargo xtask setup --tests`";
+    let kernel = kernel::find()?.with_context(|| format!("no kernel for it: {remedy}"))?;
     Ok(Host {
         qemu: find_program("qemu-system-x86_64").with_context(|| format!("qemu-system-x86_64 is missing: {remedy}"))?,
-        kernel: kernel::find()?.with_context(|| format!("no kernel for it: {remedy}"))?,
+        veth: kernel::veth(&kernel),
+        kernel,
         busybox: find_program("busybox").with_context(|| format!("busybox is missing: {remedy}"))?,
         runc: find_program("runc"),
     })
@@ -111,6 +115,7 @@ fn run(workspace: &Workspace, host: &Host, daemon: &Path, only: &str, summary: &
     let initramfs = folder.path().join("initramfs");
     let mut programs = vec![(init.as_path(), "/init"), (daemon, "/bin/rustok-obsd")];
     programs.extend(host.runc.as_deref().map(|runc| (runc, "/usr/sbin/runc")));
+    programs.extend(host.veth.as_deref().map(|module| (module, "/lib/veth.ko")));
     initramfs::write(&Contents { programs: &programs, busybox: &host.busybox }, &initramfs)?;
     let disk = folder.path().join("disk");
     File::create(&disk).and_then(|file| file.set_len(DISK)).context("no file for the virtual disk")?;
@@ -158,6 +163,7 @@ impl Summary {
                 println!("skipped: vm: {name}: {reason}");
                 self.skipped += 1;
             }
+            Report::Note(name, text) => println!("vm: {name}: {text}"),
             Report::Done => {}
         }
     }

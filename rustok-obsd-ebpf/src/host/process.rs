@@ -69,7 +69,7 @@ pub fn on_exit(task: u64) {
 pub fn on_free(task: u64) {
     let mut reader = Reader::new();
     if reader.int(task, globals::task_pid()) != reader.int(task, globals::task_tgid()) {
-        return;
+        return reader.finish(HostKind::Freed);
     }
     let signal = reader.word(task, globals::task_signal());
     let event = sums(&mut reader, HostKind::Freed, task, signal);
@@ -81,6 +81,14 @@ pub fn on_free(task: u64) {
 #[inline(always)]
 fn sums(reader: &mut Reader, kind: HostKind, leader: u64, signal: u64) -> ProcessEnd {
     let kernel_thread = reader.int(leader, globals::task_flags()) & KERNEL_THREAD != 0;
+    let [user_ns, system_ns] = reader.pair(signal, globals::signal_utime(), globals::signal_stime());
+    let [told_user_ns, told_system_ns] =
+        reader.optional_pair(signal, globals::signal_told_utime(), globals::signal_told_stime());
+    let [minor_faults, major_faults] = reader.pair(signal, globals::signal_min_flt(), globals::signal_maj_flt());
+    let [voluntary_switches, involuntary_switches] =
+        reader.pair(signal, globals::signal_nvcsw(), globals::signal_nivcsw());
+    let [read_bytes, write_bytes] =
+        reader.optional_pair(signal, globals::signal_read_bytes(), globals::signal_write_bytes());
     ProcessEnd {
         kind: kind as u8,
         flags: if kernel_thread { END_KERNEL_THREAD } else { 0 },
@@ -91,17 +99,17 @@ fn sums(reader: &mut Reader, kind: HostKind, leader: u64, signal: u64) -> Proces
         // SAFETY: a helper without arguments.
         time_ns: unsafe { bpf_ktime_get_ns() },
         start_ns: reader.word(leader, globals::task_start_boottime()),
-        user_ns: reader.word(signal, globals::signal_utime()),
-        system_ns: reader.word(signal, globals::signal_stime()),
+        user_ns,
+        system_ns,
         runtime_ns: reader.word(signal, globals::signal_runtime()),
-        told_user_ns: reader.optional(signal, globals::signal_told_utime()),
-        told_system_ns: reader.optional(signal, globals::signal_told_stime()),
-        minor_faults: reader.word(signal, globals::signal_min_flt()),
-        major_faults: reader.word(signal, globals::signal_maj_flt()),
-        voluntary_switches: reader.word(signal, globals::signal_nvcsw()),
-        involuntary_switches: reader.word(signal, globals::signal_nivcsw()),
-        read_bytes: reader.optional(signal, globals::signal_read_bytes()),
-        write_bytes: reader.optional(signal, globals::signal_write_bytes()),
+        told_user_ns,
+        told_system_ns,
+        minor_faults,
+        major_faults,
+        voluntary_switches,
+        involuntary_switches,
+        read_bytes,
+        write_bytes,
         comm: reader.comm(leader),
     }
 }
@@ -109,15 +117,19 @@ fn sums(reader: &mut Reader, kind: HostKind, leader: u64, signal: u64) -> Proces
 /// Adds what a thread used.
 #[inline(always)]
 fn add_thread(reader: &mut Reader, event: &mut ProcessEnd, task: u64) {
-    event.user_ns += reader.word(task, globals::task_utime());
-    event.system_ns += reader.word(task, globals::task_stime());
+    let [user_ns, system_ns] = reader.pair(task, globals::task_utime(), globals::task_stime());
+    let [minor_faults, major_faults] = reader.pair(task, globals::task_min_flt(), globals::task_maj_flt());
+    let [voluntary, involuntary] = reader.pair(task, globals::task_nvcsw(), globals::task_nivcsw());
+    let [read_bytes, write_bytes] = reader.optional_pair(task, globals::task_read_bytes(), globals::task_write_bytes());
+    event.user_ns += user_ns;
+    event.system_ns += system_ns;
     event.runtime_ns += reader.word(task, globals::task_runtime());
-    event.minor_faults += reader.word(task, globals::task_min_flt());
-    event.major_faults += reader.word(task, globals::task_maj_flt());
-    event.voluntary_switches += reader.word(task, globals::task_nvcsw());
-    event.involuntary_switches += reader.word(task, globals::task_nivcsw());
-    event.read_bytes += reader.optional(task, globals::task_read_bytes());
-    event.write_bytes += reader.optional(task, globals::task_write_bytes());
+    event.minor_faults += minor_faults;
+    event.major_faults += major_faults;
+    event.voluntary_switches += voluntary;
+    event.involuntary_switches += involuntary;
+    event.read_bytes += read_bytes;
+    event.write_bytes += write_bytes;
 }
 
 /// A process was chosen by the OOM killer.

@@ -35,10 +35,20 @@ impl Reader {
         self.at(structure, offset, 0)
     }
 
-    /// 0 where the kernel has no such field.
+    /// Two fields, in one reading where they lie side by side.
     #[inline(always)]
-    pub fn optional(&mut self, structure: u64, offset: u32) -> u64 {
-        if offset == 0 { 0 } else { self.word(structure, offset) }
+    pub fn pair(&mut self, structure: u64, first: u32, second: u32) -> [u64; 2] {
+        if second == first + 8 {
+            self.at(structure, first, [0; 2])
+        } else {
+            [self.word(structure, first), self.word(structure, second)]
+        }
+    }
+
+    /// The same, zeros where the kernel has no such fields.
+    #[inline(always)]
+    pub fn optional_pair(&mut self, structure: u64, first: u32, second: u32) -> [u64; 2] {
+        if first == 0 || second == 0 { [0; 2] } else { self.pair(structure, first, second) }
     }
 
     #[inline(always)]

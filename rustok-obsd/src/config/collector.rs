@@ -192,8 +192,16 @@ options! {
     powersupply_ignored_supplies: Pattern = Pattern::built_in("^$"), "powersupply.ignored_supplies", "powersupply.ignored-supplies", |slot| Slot::Pattern(slot);
     #[doc = "One family with the zone as a label, instead of one per zone."]
     rapl_enable_zone_label: bool = false, "rapl.enable_zone_label", "rapl.enable-zone-label", |slot| Slot::Bool(slot);
+    #[doc = "Slabs that are told."]
+    slabinfo_slabs_include: Pattern = Pattern::default(), "slabinfo.slabs_include", "slabinfo.slabs-include", |slot| Slot::Pattern(slot);
+    #[doc = "Slabs that are left out."]
+    slabinfo_slabs_exclude: Pattern = Pattern::default(), "slabinfo.slabs_exclude", "slabinfo.slabs-exclude", |slot| Slot::Pattern(slot);
     #[doc = "Soft interrupts by vector."]
     stat_softirq: bool = false, "stat.softirq", "stat.softirq", |slot| Slot::Bool(slot);
+    #[doc = "Settings of the kernel to tell as numbers; `fs.file-nr:total,current,max` names those of a setting with several."]
+    sysctl_include: Vec<String> = Vec::new(), "sysctl.include", "sysctl.include", |slot| Slot::Names(slot);
+    #[doc = "Settings of the kernel to tell as texts."]
+    sysctl_include_info: Vec<String> = Vec::new(), "sysctl.include_info", "sysctl.include-info", |slot| Slot::Names(slot);
     #[doc = "Units that are told; the whole name must match."]
     systemd_unit_include: Pattern = Pattern::built_in(".+"), "systemd.unit_include", "systemd.unit-include", |slot| Slot::Pattern(slot);
     #[doc = "Units that are left out; the whole name must match."]

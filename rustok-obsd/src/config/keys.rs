@@ -2,7 +2,7 @@
 //!
 //! Reads: nothing. Yields: [`KEYS`]. Costs: nothing.
 
-use super::{Config, Database, Slot, collector, process};
+use super::{Config, Database, Slot, collector, container, process};
 use std::sync::LazyLock;
 use std::time::Duration;
 
@@ -47,7 +47,8 @@ const MS: Duration = Duration::from_millis(1);
 const HOUR: Duration = Duration::from_secs(3600);
 
 /// All keys but those of `[[targets]]`, in the order of the documentation.
-pub static KEYS: LazyLock<Vec<Key>> = LazyLock::new(|| [GENERAL, process::KEYS, collector::KEYS].concat());
+pub static KEYS: LazyLock<Vec<Key>> =
+    LazyLock::new(|| [GENERAL, process::KEYS, collector::KEYS, container::KEYS].concat());
 
 /// Keys of no room of their own.
 static GENERAL: &[Key] = &[

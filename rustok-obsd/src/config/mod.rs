@@ -32,6 +32,7 @@ macro_rules! choice {
 use choice;
 
 pub mod collector;
+pub mod container;
 mod database;
 mod error;
 mod file;
@@ -87,6 +88,8 @@ pub struct Config {
     pub collector: collector::Collectors,
     /// Groups of processes.
     pub process: process::Process,
+    /// Cgroups and containers.
+    pub container: container::ContainerOptions,
 }
 
 /// `[web]`: where metrics are served.

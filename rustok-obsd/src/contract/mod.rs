@@ -15,13 +15,14 @@ mod http_collect;
 mod list;
 pub mod own;
 pub mod recorder;
+pub mod runtimes;
 mod series;
 #[cfg(test)]
 pub(crate) mod tests;
 
 pub use series::HttpMetrics;
 
-use crate::process;
+use crate::{container, process};
 
 /// What a family's samples mean (OpenMetrics 1.0.0, section "Metric Types").
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -34,6 +35,8 @@ pub enum Kind {
     Histogram,
     /// Always 1; the labels are the information. Its name ends in `_info`. A gauge in text format 0.0.4.
     Info,
+    /// Quantiles that somebody else computed, with sum and count; only passed on, never recorded.
+    Summary,
     /// Nothing is promised: `untyped` in text format 0.0.4, `unknown` in OpenMetrics.
     Untyped,
 }
@@ -46,6 +49,7 @@ impl Kind {
             Self::Counter => "counter",
             Self::Gauge | Self::Info => "gauge",
             Self::Histogram => "histogram",
+            Self::Summary => "summary",
             Self::Untyped => "untyped",
         }
     }
@@ -153,6 +157,9 @@ pub const CATALOGUE: &[Area] = &[
     Area { title: "The daemon itself: databases", families: database::OWN },
     Area { title: "Collectors of the host", families: crate::host::FAMILIES },
     Area { title: "The daemon itself: events of the host's kernel", families: host_events::FAMILIES },
+    Area { title: "Containers, cAdvisor's names", families: container::families::FAMILIES },
+    Area { title: "The daemon itself: container runtimes", families: runtimes::FAMILIES },
+    Area { title: "The daemon itself: containers", families: container::families::OWN },
 ];
 
 /// Every family of [`CATALOGUE`].

@@ -14,6 +14,13 @@ use std::sync::{Arc, OnceLock};
 
 use crate::trace::SpanCounters;
 
+/// What was built.
+pub const BUILD: Build = Build {
+    version: env!("CARGO_PKG_VERSION"),
+    revision: env!("RUSTOK_OBSD_GIT_REVISION"),
+    rustc: env!("RUSTOK_OBSD_RUSTC_VERSION"),
+};
+
 /// Every family of this file.
 pub const FAMILIES: &[Family<'static>] = &[
     BUILD_INFO,

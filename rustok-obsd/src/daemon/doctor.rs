@@ -10,7 +10,7 @@ use serde::Serialize;
 use super::{DaemonError, drivers::functions, rules::rules, settings};
 use crate::{
     config::Config,
-    probe::{Kernel, ProbeBoard, Programs, State, kernel::Need, loader},
+    probe::{HostPrograms, HostSettings, Kernel, ProbeBoard, ProbeStatus, Programs, State, host, kernel::Need, loader},
     target::{BinaryCache, CustomPoint, ProbePoint, Scanner, Selector, Target, TaskSlot},
 };
 
@@ -67,6 +67,7 @@ pub fn diagnose(config: &Config) -> Result<Diagnosis, DaemonError> {
     let kernel = Kernel::inspect_below(&config.path.sysfs);
     let mut host = host_checks(&kernel);
     host.extend(load_checks(config, &kernel));
+    host.extend(host_event_checks(config, &kernel));
     let scan = scanner.scan()?;
     let mut cache = BinaryCache::with_functions(functions(config));
     let mut targets = Vec::new();
@@ -157,6 +158,21 @@ fn load_checks(config: &Config, kernel: &Kernel) -> Vec<Check> {
         }
         Err(error) => vec![required("kernel programs", Err(error.to_string()))],
     }
+}
+
+/// The same for the programs of the whole host, without which requests and queries are seen all the same.
+fn host_event_checks(config: &Config, kernel: &Kernel) -> Vec<Check> {
+    if !config.ebpf.host_events {
+        return Vec::new();
+    }
+    let board = ProbeBoard::default();
+    drop(HostPrograms::load(host::HOST_OBJECT, kernel, HostSettings::default(), &board));
+    let told = |probe: ProbeStatus| match probe.state {
+        State::Attached => optional(&probe.probe, Ok("attaches".into())),
+        State::Disabled => optional(&probe.probe, Ok(probe.reason)),
+        State::Failed => optional(&probe.probe, Err(probe.reason)),
+    };
+    board.all().into_iter().map(told).collect()
 }
 
 fn target_checks(target: &Target, functions: &[CustomPoint]) -> Vec<Check> {

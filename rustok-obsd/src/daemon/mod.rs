@@ -10,6 +10,7 @@ mod kernel_events;
 pub mod logging;
 mod manager;
 mod rules;
+mod sources;
 mod status;
 
 use std::{
@@ -27,9 +28,12 @@ use thiserror::Error;
 use crate::{
     capture::pipeline::{self, Parts, Pipeline},
     config::{Backend, Config},
-    contract::{database::DatabaseRecorder, own::SelfMetrics, recorder::HttpRecorder},
+    contract::{
+        database::DatabaseRecorder,
+        own::{self, BUILD, SelfMetrics},
+        recorder::HttpRecorder,
+    },
     exposition::{self, BindError, Exposition, Part, server},
-    host::{self, Host},
     probe::{Kernel, LoadError, ProbeBoard, Programs, Settings, State, kernel::Need, loader, stats::ProbeCollector},
     process,
     target::{RuleError, ScanError},
@@ -38,6 +42,7 @@ use crate::{
 
 use kernel_events::KernelEvents;
 pub use rules::rules;
+use sources::Drain;
 
 /// The daemon ends within this time of SIGTERM.
 const SHUTDOWN: Duration = Duration::from_secs(3);
@@ -113,7 +118,7 @@ impl Daemon {
     fn start(config: Config) -> Result<Self, DaemonError> {
         let kernel = Kernel::inspect_below(&config.path.sysfs);
         let board = ProbeBoard::default();
-        let own = Arc::new(SelfMetrics::new(status::BUILD));
+        let own = Arc::new(SelfMetrics::new(BUILD));
         let loaded = load(&config, &kernel, &board)?;
         let (programs, maps, counts) = match loaded {
             Some((programs, maps, counts)) => {
@@ -126,21 +131,21 @@ impl Daemon {
         let (recorder, metrics) = HttpRecorder::new(rules::recorder_limits(&config));
         let (database, database_metrics) = DatabaseRecorder::new(rules::database_settings(&config));
         let exposition = Arc::new(Exposition::new());
-        let groups = process::register(&config, &exposition);
-        let subscribers = groups.iter().map(|groups| Arc::clone(groups) as _).collect();
-        let events = KernelEvents::start(&config, &kernel, &board, subscribers);
-        let probes = ProbeCollector::new(programs.clone(), counts.clone(), board.clone(), Arc::clone(&own));
-        exposition.register(Part::App, Arc::new(probes.with_host(events.programs())));
+        // Containers come last: their samples are the first to be beyond a limit.
         exposition.register(Part::App, Arc::clone(&own) as _);
         exposition.register(Part::App, metrics);
         exposition.register(Part::App, database_metrics);
+        let drain = Arc::new(Drain::default());
+        exposition.register(Part::Itself, Arc::clone(&drain) as _);
+        let (subscribers, groups) = sources::register(&config, &exposition);
+        let events = KernelEvents::start(&config, &kernel, &board, subscribers);
+        let probes = ProbeCollector::new(programs.clone(), counts.clone(), board.clone(), Arc::clone(&own));
+        exposition.register(Part::App, Arc::new(probes.with_host(events.programs())));
         if let Some(events) = events.events() {
-            if let Some(groups) = &groups {
-                groups.listen(&events);
-            }
+            let _ = drain.0.set(Arc::clone(&events));
+            groups.iter().for_each(|groups| groups.expect_ends());
             exposition.register(Part::App, events);
         }
-        exposition.register(Part::Node, Arc::new(Host::new(&host::Settings::new(&config))));
         if let Some(spans) = &spans {
             let _ = own.spans.set(spans.counters());
         }
@@ -306,6 +311,6 @@ fn settings(config: &Config) -> Settings {
 #[must_use]
 pub fn version() -> String {
     let kernel = if loader::OBJECT.is_some() { "with" } else { "without" };
-    let crate::contract::own::Build { version, revision, rustc } = status::BUILD;
+    let own::Build { version, revision, rustc } = BUILD;
     format!("rustok-obsd {version} ({revision}), {rustc}, {kernel} kernel programs\n")
 }

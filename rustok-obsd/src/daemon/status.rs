@@ -8,17 +8,10 @@ use serde_json::{Value, json};
 
 use crate::{
     config::Config,
-    contract::own::Build,
+    contract::own::BUILD,
     exposition::server::Status,
     probe::{Kernel, ProbeBoard, ProbeStatus, State},
     target::TargetInfo,
-};
-
-/// What was built.
-pub(super) const BUILD: Build = Build {
-    version: env!("CARGO_PKG_VERSION"),
-    revision: env!("RUSTOK_OBSD_GIT_REVISION"),
-    rustc: env!("RUSTOK_OBSD_RUSTC_VERSION"),
 };
 
 /// The targets, shared with the thread that finds them.

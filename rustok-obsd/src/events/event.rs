@@ -19,8 +19,9 @@ pub trait Subscriber: Send + Sync {
 pub enum Event<'a> {
     /// A process replaced its program.
     Exec(Exec),
-    /// The last thread of a process ends; it can still be seen in `/proc`. The totals are those of now: ticks to come,
-    /// and what its threads used that end at the same time, are in those of [`Event::Freed`] only.
+    /// The last thread of a process ends; it can still be seen in `/proc`. It comes exactly once. The totals are a lower
+    /// bound: what it used since the clock's last tick, or uses from now on, and what its threads used that end at the
+    /// same time, is in those of [`Event::Freed`] only. Of a process that lives for a millisecond that is most of it.
     Exit {
         /// Which.
         process: ProcessId,
@@ -34,7 +35,8 @@ pub enum Event<'a> {
         kernel_thread: bool,
     },
     /// A process has been reaped, at least one RCU grace period ago: it is in `/proc` no more, and the totals are final,
-    /// those that `wait4` told its parent.
+    /// those that `wait4` told its parent. Comes at most once, and may not come at all (one in a thousand on Linux 6.18,
+    /// which frees some tasks without telling): who waits for it must forget after a while.
     Freed {
         /// Which.
         process: ProcessId,
@@ -76,9 +78,20 @@ pub enum Event<'a> {
 pub struct ProcessId {
     /// Pid, in the initial pid namespace.
     pub pid: u32,
-    /// When it was forked, ns since boot. `starttime` of `/proc/PID/stat` is this in clock ticks, rounded down, where the
-    /// reader is in the initial time namespace.
+    /// When it was forked, ns since boot.
     pub start_ns: u64,
+}
+
+impl ProcessId {
+    /// `starttime` of `/proc/PID/stat`, as a reader in the initial time namespace sees it; `ticks` is
+    /// `sysconf(_SC_CLK_TCK)`.
+    #[must_use]
+    pub const fn start_ticks(&self, ticks: u64) -> u64 {
+        match 1_000_000_000u64.checked_div(ticks) {
+            Some(tick_ns) if tick_ns > 0 => self.start_ns / tick_ns,
+            _ => 0,
+        }
+    }
 }
 
 /// A process replaced its program.

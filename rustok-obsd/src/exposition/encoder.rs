@@ -235,7 +235,7 @@ fn openmetrics<'f>(family: &Family<'f>) -> (&'f str, &'static str) {
         Kind::Counter => family.name.strip_suffix("_total").map_or((family.name, "unknown"), |base| (base, "counter")),
         Kind::Info => family.name.strip_suffix("_info").map_or((family.name, "gauge"), |base| (base, "info")),
         Kind::Untyped => (family.name, "unknown"),
-        Kind::Gauge | Kind::Histogram => (family.name, family.kind.text()),
+        Kind::Gauge | Kind::Histogram | Kind::Summary => (family.name, family.kind.text()),
     }
 }
 
@@ -265,11 +265,22 @@ impl Samples<'_, '_> {
     /// Writes a sample of a counter with an exemplar.
     pub fn put_traced(&mut self, labels: impl Labels, value: impl Into<Value>, exemplar: Option<&Exemplar>) {
         debug_assert!(self.family.kind != Kind::Histogram, "{} is a histogram", self.family.name);
+        self.put_line("", labels, value.into(), exemplar);
+    }
+
+    /// Passes on one line of a family that was written elsewhere: of a histogram or summary with its `suffix`, and `le` or
+    /// `quantile` among the labels.
+    pub fn put_part(&mut self, suffix: &str, labels: impl Labels, value: impl Into<Value>) {
+        self.put_line(suffix, labels, value.into(), None);
+    }
+
+    fn put_line(&mut self, suffix: &str, labels: impl Labels, value: Value, exemplar: Option<&Exemplar>) {
         if !self.ready() {
             return;
         }
         let out = &mut self.encoder.out.buffer;
         out.extend_from_slice(self.family.name.as_bytes());
+        out.extend_from_slice(suffix.as_bytes());
         out.push(b'{');
         let start = out.len();
         labels.write(self.family.labels, out);
@@ -278,7 +289,7 @@ impl Samples<'_, '_> {
         } else {
             out.push(b'}');
         }
-        self.end_line(value.into(), exemplar);
+        self.end_line(value, exemplar);
         self.encoder.out.spill();
     }
 

@@ -323,8 +323,8 @@ mod tests {
     fn devices_come_go_and_change_what_they_are() {
         let folder = tempfile::tempdir().unwrap();
         let root = folder.path();
-        let mut settings = Settings::default();
-        settings.paths = Paths { procfs: root.into(), sysfs: root.into(), rootfs: root.into(), udev_data: root.into() };
+        let paths = Paths { procfs: root.into(), sysfs: root.into(), rootfs: root.into(), udev_data: root.into() };
+        let settings = Settings { paths, ..Settings::default() };
         let mut disks = Disks {
             file: settings.kept_procfs("diskstats"),
             devices: Vec::new(),

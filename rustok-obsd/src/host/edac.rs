@@ -85,7 +85,7 @@ impl Edac {
 
 impl Collector for Edac {
     fn collect(&mut self, _: &Context<'_>, out: &mut Encoder<'_>) -> Result<(), CollectError> {
-        if self.folder.refresh()? {
+        if self.folder.refresh_if_there()? {
             self.find();
         }
         for Count { path, family, labels } in &self.counts {

@@ -51,10 +51,10 @@ fn remedy(source: &io::Error) -> &'static str {
 }
 
 impl CollectError {
-    /// From an error of reading `path`: a file that is not there is no data.
+    /// From an error of reading `path`: a file that is not there, nor its folder, is no data.
     #[must_use]
     pub fn read(path: &Path, source: io::Error) -> Self {
-        if source.kind() == io::ErrorKind::NotFound {
+        if matches!(source.kind(), io::ErrorKind::NotFound | io::ErrorKind::NotADirectory) {
             Self::NoData(path.display().to_string())
         } else {
             Self::Read { path: path.to_owned(), source }

@@ -1,7 +1,7 @@
 //! NVMe controllers and their namespaces.
 //!
 //! Reads: `/sys/class/nvme/nvme*` (drivers/nvme/host/sysfs.c). Yields: `node_nvme_info`, `node_nvme_namespace_*`. Costs: a
-//! folder per controller, state of it, size and use of each namespace; identity and block size once.
+//! folder per controller, state and firmware of it, size and use of each namespace; identity and block size once.
 //!
 //! Sizes are what node_exporter says: the kernel's sectors of 512 bytes multiplied with the logical block size.
 
@@ -72,7 +72,9 @@ impl Collector for Nvme {
         for device in self.folder.names().to_vec() {
             let folder = self.folder.path().join(&device);
             let mut fixed = |file: &str| self.folder.fixed(&format!("{device}/{file}")).unwrap_or_default().to_owned();
-            let [firmware, model, serial, controller] = ["firmware_rev", "model", "serial", "cntlid"].map(&mut fixed);
+            let [model, serial, controller] = ["model", "serial", "cntlid"].map(&mut fixed);
+            // It can be renewed while the device works.
+            let firmware = attribute(&folder.join("firmware_rev")).unwrap_or_default();
             let state = attribute(&folder.join("state")).unwrap_or_default();
             self.bag.add(&INFO, &[&device, &firmware, &model, &serial, &state, &controller], 1u64);
             for name in names(&folder).unwrap_or_default() {

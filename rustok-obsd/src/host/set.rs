@@ -6,9 +6,10 @@
 //! What may block runs on the pool and writes a [`Fragment`]; the scrape takes over those that are there by its deadline.
 //! One that did not come back is not asked again until it does. An error is logged when it appears and when it goes.
 
+use super::netlink::Links;
 use super::pool::Pool;
 use super::{COLLECTORS, CollectError, Collector, Context, Entry, Settings};
-use crate::contract::own::own;
+use crate::contract::own::{BUILD, Build, own};
 use crate::contract::{Family, Kind};
 use crate::exposition::{Collect, Encoder, Format, Fragment, Scrape};
 use crate::host::family::gauge;
@@ -30,6 +31,13 @@ const DURATION: Family<'static> =
 const SUCCESS: Family<'static> =
     gauge("node_scrape_collector_success", &["collector"], "node_exporter: Whether a collector succeeded.");
 
+/// Dashboards take their hosts from it.
+const BUILD_INFO: Family<'static> = gauge(
+    "node_exporter_build_info",
+    &["branch", "goarch", "goos", "goversion", "revision", "tags", "version"],
+    "A metric with a constant '1' value labeled by version, revision, branch, goversion from which node_exporter was built, and the goos and goarch for the build.",
+);
+
 /// Failures of collectors.
 const FAILURES: Family<'static> = own(
     "rustok_obsd_collector_failures_total",
@@ -40,12 +48,13 @@ const FAILURES: Family<'static> = own(
 );
 
 /// The families of this file.
-pub const FAMILIES: &[Family<'static>] = &[DURATION, SUCCESS, FAILURES];
+pub const FAMILIES: &[Family<'static>] = &[BUILD_INFO, DURATION, SUCCESS, FAILURES];
 
 /// The collectors that are on.
 pub struct Host {
     slots: Vec<Arc<Slot>>,
     pool: Pool,
+    links: Arc<Links>,
 }
 
 struct Slot {
@@ -84,6 +93,10 @@ impl Outcome {
                 Self::Panicked(text.or_else(|| panic.downcast_ref::<String>().cloned()).unwrap_or_default())
             }
         }
+    }
+
+    fn is_fine(&self) -> bool {
+        matches!(self, Self::Fine)
     }
 
     fn code(&self) -> u8 {
@@ -131,13 +144,18 @@ impl Host {
                 logged: AtomicU8::new(0),
             })
         };
-        Self { slots: COLLECTORS.iter().filter(on).map(slot).collect(), pool: Pool::new(THREADS) }
+        Self {
+            slots: COLLECTORS.iter().filter(on).map(slot).collect(),
+            pool: Pool::new(THREADS),
+            links: Arc::default(),
+        }
     }
 }
 
 impl Collect for Host {
     fn collect(&self, out: &mut Encoder<'_>) {
         let scrape = out.scrape();
+        self.links.begin();
         let deadline = scrape.deadline.checked_sub(MARGIN).unwrap_or(scrape.deadline);
         let wanted = |blocks: bool| {
             let slots = self.slots.iter().enumerate();
@@ -150,24 +168,25 @@ impl Collect for Host {
             if slot.is_stuck() { stuck.push(index) } else { waited.push((index, Arc::clone(slot))) }
         }
         let indices: Vec<usize> = waited.iter().map(|(index, _)| *index).collect();
-        let (scrape, format, pool) = (scrape.clone(), out.format(), self.pool.clone());
-        let running =
-            self.pool.start(waited, move |(index, slot)| slot.record(index, &scrape, format, deadline, &pool));
+        let (scrape, format, pool, links) = (scrape.clone(), out.format(), self.pool.clone(), Arc::clone(&self.links));
+        let running = self.pool.start(waited, move |(index, slot)| {
+            slot.record(index, &scrape, format, &Context { deadline, pool: &pool, links: &links })
+        });
         for (index, slot) in wanted(false) {
             let start = Instant::now();
-            let context = Context { deadline, pool: &self.pool };
+            let context = Context { deadline, pool: &self.pool, links: &self.links };
             let mut collector = lock(&slot.collector);
             let result = catch_unwind(AssertUnwindSafe(|| collector.collect(&context, out)));
             drop(collector);
             let outcome = Outcome::of(result);
-            results[index] = Some((start.elapsed().as_secs_f64(), matches!(outcome, Outcome::Fine)));
+            results[index] = Some((start.elapsed().as_secs_f64(), outcome.is_fine()));
             slot.note(outcome);
         }
         for done in running.finish(&self.pool, deadline) {
             let slot = &self.slots[done.slot];
             out.absorb(&done.fragment);
             *lock(&slot.spare) = done.fragment;
-            results[done.slot] = Some((done.took.as_secs_f64(), matches!(done.outcome, Outcome::Fine)));
+            results[done.slot] = Some((done.took.as_secs_f64(), done.outcome.is_fine()));
             slot.note(done.outcome);
         }
         for index in indices.into_iter().chain(stuck) {
@@ -190,6 +209,9 @@ impl Collect for Host {
 impl Host {
     fn summarise(&self, results: &[Option<(f64, bool)>], out: &mut Encoder<'_>) {
         let named = || self.slots.iter().zip(results).filter_map(|(slot, result)| Some((slot, (*result)?)));
+        let Build { version, revision, .. } = BUILD;
+        let architecture = if cfg!(target_arch = "aarch64") { "arm64" } else { "amd64" };
+        out.family(&BUILD_INFO).put(["", architecture, "linux", "", revision, "rustok-obsd", version], 1_u64);
         let mut samples = out.family(&DURATION);
         for (slot, (seconds, _)) in named() {
             samples.put([slot.name], seconds);
@@ -209,15 +231,14 @@ impl Host {
 
 impl Slot {
     /// Runs the collector on a thread of the pool.
-    fn record(&self, index: usize, scrape: &Scrape, format: Format, deadline: Instant, pool: &Pool) -> Done {
+    fn record(&self, index: usize, scrape: &Scrape, format: Format, context: &Context<'_>) -> Done {
         let mut collector = lock(&self.collector);
         let start = Instant::now();
         let since = u64::try_from((start - self.epoch).as_nanos()).unwrap_or(u64::MAX);
         self.busy_since.store(since.max(1), Ordering::Relaxed);
         let mut fragment = std::mem::take(&mut *lock(&self.spare));
-        let context = Context { deadline, pool };
         let result =
-            catch_unwind(AssertUnwindSafe(|| fragment.record(scrape, format, |out| collector.collect(&context, out))));
+            catch_unwind(AssertUnwindSafe(|| fragment.record(scrape, format, |out| collector.collect(context, out))));
         self.busy_since.store(0, Ordering::Relaxed);
         Done { slot: index, fragment, outcome: Outcome::of(result), took: start.elapsed() }
     }

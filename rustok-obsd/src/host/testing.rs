@@ -7,6 +7,7 @@ use crate::config::Paths;
 use crate::exposition::{Format, Scrape, to_text_of};
 use std::fs;
 use std::path::PathBuf;
+use std::time::Instant;
 
 /// A folder with `proc` and `sys`, and a collector that reads it.
 pub struct Tree {
@@ -52,7 +53,12 @@ impl Tree {
 
     /// The samples of a scrape, and whether the collector succeeded.
     pub fn scrape(&self) -> (String, bool) {
-        let all = to_text_of(&self.host, &Scrape::default(), Format::Text);
+        self.scrape_until(Scrape::default().deadline)
+    }
+
+    /// The same with a deadline.
+    pub fn scrape_until(&self, deadline: Instant) -> (String, bool) {
+        let all = to_text_of(&self.host, &Scrape { deadline, ..Scrape::default() }, Format::Text);
         let common = ["#", "node_scrape_collector_", "rustok_obsd_"];
         let own = all.lines().filter(|line| !common.iter().any(|prefix| line.starts_with(prefix)));
         let success = |line: &str| line.starts_with("node_scrape_collector_success{") && line.ends_with(" 1");

@@ -47,7 +47,7 @@ impl Thermal {
 
 impl Collector for Thermal {
     fn collect(&mut self, _: &Context<'_>, out: &mut Encoder<'_>) -> Result<(), CollectError> {
-        self.0.refresh()?;
+        self.0.refresh_if_there()?;
         let now = |folder: &Folder, name: &str, file: &str| -> Option<f64> {
             attribute(&folder.path().join(name).join(file))?.parse().ok()
         };

@@ -92,7 +92,7 @@ impl HostPrograms {
         let types = kernel.host.as_ref().map_err(|reason| LoadError::Refused(reason.clone()))?;
         let mut ebpf = load(object, types, settings)?;
         let stats = settings.run_stats.then(loader::run_stats).flatten();
-        let maps = map_facts(&ebpf);
+        let maps = map_facts(&ebpf, "host");
         let (mut links, mut refused) = (Vec::new(), None);
         for ((program, tracepoint), planned) in HOST_PROGRAMS.iter().zip(&types.programs) {
             let attached = match planned {

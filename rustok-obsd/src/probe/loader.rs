@@ -159,7 +159,7 @@ impl Programs {
         let mut ebpf = load(object, offsets, settings)?;
 
         let stats = settings.run_stats.then(run_stats).flatten();
-        let maps = super::stats::map_facts(&ebpf);
+        let maps = super::stats::map_facts(&ebpf, "");
         let mut links = Vec::new();
         for (name, usable) in &kernel.tracepoints {
             match usable.clone().and_then(|()| attach(&mut ebpf, name, name)) {

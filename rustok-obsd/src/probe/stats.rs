@@ -40,19 +40,24 @@ impl MapFacts {
     }
 }
 
-/// Facts of all maps, before they are handed out.
-pub(super) fn map_facts(ebpf: &Ebpf) -> Vec<MapFacts> {
+/// Facts of all maps of an object, before they are handed out.
+pub(super) fn map_facts(ebpf: &Ebpf, object: &str) -> Vec<MapFacts> {
     let mut facts: Vec<MapFacts> = ebpf
         .maps()
         .filter_map(|(name, map)| {
             let data = data(map)?;
             let fd = data.fd().as_fd().try_clone_to_owned().ok()?;
             let max_entries = data.info().ok()?.max_entries();
-            Some(MapFacts { name: name.into(), max_entries, fd })
+            Some(MapFacts { name: map_name(object, name), max_entries, fd })
         })
         .collect();
     facts.sort_by(|a, b| a.name.cmp(&b.name));
     facts
+}
+
+/// Maps of an object's sections (`.rodata`) have the same name in every object: theirs are told with it.
+fn map_name(object: &str, name: &str) -> String {
+    if name.starts_with('.') { format!("{object}{name}") } else { name.to_owned() }
 }
 
 const fn data(map: &Map) -> Option<&MapData> {
@@ -188,5 +193,16 @@ impl Collect for ProbeCollector {
         for probe in self.board.all() {
             samples.put([&probe.probe, &probe.target, probe.state.as_str(), &probe.reason], 1u64);
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn maps_of_two_objects_are_two_series() {
+        assert_ne!(map_name("host", ".rodata"), map_name("", ".rodata"));
+        assert_eq!([map_name("host", "HOST_EVENTS"), map_name("", ".rodata")], ["HOST_EVENTS", ".rodata"]);
     }
 }

@@ -14,16 +14,15 @@ use super::table::Table;
 use super::threads::Threads;
 use crate::config::Config;
 use crate::contract::Family;
-use crate::events::{Event, EventSource, Subscriber};
+use crate::events::{Event, Subscriber};
 use crate::exposition::{Collect, Encoder, Value};
 use std::io;
-use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError, TryLockError, Weak};
+use std::sync::{Mutex, MutexGuard, PoisonError, TryLockError};
 
 /// The source.
 pub struct ProcessGroups {
     state: Mutex<State>,
     waiting: Mutex<Vec<News>>,
-    events: OnceLock<Weak<EventSource>>,
     smaps: bool,
     otel: bool,
 }
@@ -60,16 +59,14 @@ impl ProcessGroups {
         Ok(Self {
             state: Mutex::new(state),
             waiting: Mutex::default(),
-            events: OnceLock::new(),
             smaps: settings.smaps,
             otel: settings.otel_names,
         })
     }
 
-    /// Has each scrape take what `events` holds; this must be one of its subscribers.
-    pub fn listen(&self, events: &Arc<EventSource>) {
+    /// The kernel's events will tell of ends. They are to be handed out before each scrape.
+    pub fn expect_ends(&self) {
         lock(&self.state).table.expect_ends();
-        let _ = self.events.set(Arc::downgrade(events));
     }
 
     /// Never waits for a scrape.
@@ -128,9 +125,6 @@ impl State {
 impl Collect for ProcessGroups {
     fn collect(&self, out: &mut Encoder<'_>) {
         // Who ended is known before who is there: what is gone and was not told of by then is told of later.
-        if let Some(events) = self.events.get().and_then(Weak::upgrade) {
-            events.drain();
-        }
         let mut state = lock(&self.state);
         self.catch_up(&mut state);
         match state.table.update(out.scrape().deadline) {

@@ -18,17 +18,24 @@ pub fn serve(pods: &[Told]) -> SocketAddr {
     let mut text = String::new();
     for Told { namespace, pod, container, workload } in pods {
         let place = format!("namespace=\"{namespace}\",pod=\"{pod}\"");
-        let _ = writeln!(text, "kube_pod_info{{{place},node=\"here\",host_ip=\"127.0.0.1\",pod_ip=\"127.0.0.1\",created_by_kind=\"DaemonSet\",created_by_name=\"{workload}\"}} 1");
+        let _ = writeln!(
+            text,
+            "kube_pod_info{{{place},node=\"here\",host_ip=\"127.0.0.1\",pod_ip=\"127.0.0.1\",created_by_kind=\"DaemonSet\",created_by_name=\"{workload}\"}} 1"
+        );
         let _ = writeln!(text, "kube_pod_owner{{{place},owner_kind=\"DaemonSet\",owner_name=\"{workload}\"}} 1");
         let _ = writeln!(text, "kube_pod_status_phase{{{place},phase=\"Running\"}} 1");
         for (resource, unit, amount) in [("cpu", "core", "0.5"), ("memory", "byte", "33554432")] {
-            let labels = format!("{place},container=\"{container}\",node=\"here\",resource=\"{resource}\",unit=\"{unit}\"");
+            let labels =
+                format!("{place},container=\"{container}\",node=\"here\",resource=\"{resource}\",unit=\"{unit}\"");
             let _ = writeln!(text, "kube_pod_container_resource_requests{{{labels}}} {amount}");
             let _ = writeln!(text, "kube_pod_container_resource_limits{{{labels}}} {amount}");
         }
     }
     for (resource, unit, amount) in [("cpu", "core", "2"), ("memory", "byte", "8589934592")] {
-        let _ = writeln!(text, "kube_node_status_allocatable{{node=\"here\",resource=\"{resource}\",unit=\"{unit}\"}} {amount}");
+        let _ = writeln!(
+            text,
+            "kube_node_status_allocatable{{node=\"here\",resource=\"{resource}\",unit=\"{unit}\"}} {amount}"
+        );
     }
     let listener = TcpListener::bind("127.0.0.1:0").unwrap();
     let address = listener.local_addr().unwrap();
@@ -38,7 +45,10 @@ pub fn serve(pods: &[Told]) -> SocketAddr {
             // Whatever is asked for, this is the answer.
             let _ = stream.set_read_timeout(Some(Duration::from_secs(1)));
             let _ = stream.read(&mut [0; 4096]);
-            let head = format!("HTTP/1.1 200 OK\r\nContent-Type: text/plain; version=0.0.4\r\nContent-Length: {}\r\nConnection: close\r\n\r\n", text.len());
+            let head = format!(
+                "HTTP/1.1 200 OK\r\nContent-Type: text/plain; version=0.0.4\r\nContent-Length: {}\r\nConnection: close\r\n\r\n",
+                text.len()
+            );
             let _ = stream.write_all(head.as_bytes()).and_then(|()| stream.write_all(text.as_bytes()));
         }
     });

@@ -5,6 +5,8 @@
 //! and not with us, unless it is listed with its reason. Costs: about a minute.
 #![allow(clippy::unwrap_used, reason = "helpers of tests are tests too")]
 
+mod containers;
+mod kube_state;
 mod node;
 mod scraped;
 mod set;

@@ -15,12 +15,12 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 use test_support::{Scraped, Skip, skip};
 
-/// Runs `body` in a thread with a mount namespace of its own; the namespace goes with the thread.
-fn alone(test: &'static str, body: impl FnOnce(&Path) -> Result<(), Skip> + Send + 'static) {
+/// Runs `body` in a thread with a mount namespace of its own, and others by `flags`; they go with the thread.
+pub fn alone(test: &'static str, flags: libc::c_int, body: impl FnOnce(&Path) -> Result<(), Skip> + Send + 'static) {
     let run = move || {
         // SAFETY: changes this thread alone.
-        if unsafe { libc::unshare(libc::CLONE_NEWNS | libc::CLONE_FS) } != 0 {
-            return Err(Skip::new(format!("unshare(CLONE_NEWNS): {}", std::io::Error::last_os_error())));
+        if unsafe { libc::unshare(libc::CLONE_NEWNS | libc::CLONE_FS | flags) } != 0 {
+            return Err(Skip::new(format!("unshare: {}", std::io::Error::last_os_error())));
         }
         mount("none", "/", "", libc::MS_REC | libc::MS_PRIVATE, "")?;
         let folder = tempfile::tempdir().expect("a folder");
@@ -31,7 +31,8 @@ fn alone(test: &'static str, body: impl FnOnce(&Path) -> Result<(), Skip> + Send
     }
 }
 
-fn mount(device: &str, point: &str, kind: &str, flags: libc::c_ulong, data: &str) -> Result<(), Skip> {
+/// Mounts in this thread's namespace.
+pub fn mount(device: &str, point: &str, kind: &str, flags: libc::c_ulong, data: &str) -> Result<(), Skip> {
     let text = |text: &str| CString::new(text).expect("no NUL");
     let [device, target, fs_type, data] = [device, point, kind, data].map(text);
     // SAFETY: all texts end in NUL.
@@ -49,17 +50,19 @@ fn collector(folder: &Path, timeout: Duration) -> Host {
     let task = format!("/proc/{}/task/{thread}", std::process::id());
     std::os::unix::fs::symlink(task, procfs.join("1")).expect("a link");
     std::os::unix::fs::symlink("/proc/loadavg", procfs.join("loadavg")).expect("a link");
-    let mut options = Collectors::default();
-    options.disable_defaults = true;
-    options.enable = vec!["filesystem".into(), "loadavg".into()];
-    options.filesystem_mount_timeout = timeout;
+    let options = Collectors {
+        disable_defaults: true,
+        enable: vec!["filesystem".into(), "loadavg".into()],
+        filesystem_mount_timeout: timeout,
+        ..Collectors::default()
+    };
     Host::new(&Settings { paths: Paths { procfs, ..Paths::default() }, options })
 }
 
 fn scrape(host: &Host) -> (Scraped, Duration) {
     let start = Instant::now();
     let text = to_text_of(host, &Scrape::default(), Format::Text);
-    (Scraped::parse(&text).unwrap(), start.elapsed())
+    (Scraped::parse(&text).expect("text format"), start.elapsed())
 }
 
 /// Answers the kernel's first request of a FUSE connection, and no other (include/uapi/linux/fuse.h).
@@ -82,7 +85,7 @@ fn serve_nothing(mut device: File) {
 
 #[test]
 fn a_mount_that_never_answers_costs_its_own_series_only() {
-    alone("a_mount_that_never_answers_costs_its_own_series_only", |folder| {
+    alone("a_mount_that_never_answers_costs_its_own_series_only", 0, |folder| {
         let device = File::options().read(true).write(true).open("/dev/fuse");
         let device = device.map_err(|error| Skip::new(format!("/dev/fuse: {error}")))?;
         let (dead, alive) = (folder.join("dead"), folder.join("alive"));
@@ -137,7 +140,7 @@ fn a_mount_that_never_answers_costs_its_own_series_only() {
 
 #[test]
 fn many_mounts_are_cheap() {
-    alone("many_mounts_are_cheap", |folder| {
+    alone("many_mounts_are_cheap", 0, |folder| {
         let points = Arc::new(folder.join("many"));
         fs::create_dir(&*points).expect("a folder");
         for number in 0..500 {

@@ -1,4 +1,12 @@
 //! The collectors of the host against node_exporter: its fixture tree with its expected output, and itself, live.
 
+mod btrfs;
 mod filesystem;
 mod fixture;
+mod live;
+mod namespace;
+mod network;
+mod textfile;
+
+#[global_allocator]
+static COUNTING: test_support::Counting = test_support::Counting;

@@ -61,11 +61,11 @@ impl Cgroup {
     }
 
     fn inode(&self) -> u64 {
-        fs::metadata(&self.0).unwrap().ino()
+        fs::metadata(&self.0).expect("it is there").ino()
     }
 
     fn name(&self) -> String {
-        format!("/{}", self.0.file_name().unwrap().to_string_lossy())
+        format!("/{}", self.0.file_name().expect("a name").to_string_lossy())
     }
 
     /// A killed process may hold it for a moment.
@@ -139,7 +139,7 @@ fn victim_is_told(test: &str, told: As) {
         Ok(cgroup) => cgroup,
         Err(error) => return skip(test, format!("{}: {error}", hierarchy.mount.display())),
     };
-    fs::write(cgroup.0.join(hierarchy.limit), "16777216").unwrap();
+    fs::write(cgroup.0.join(hierarchy.limit), "16777216").expect("the limit is taken");
     let inode = cgroup.inode();
     for _ in 0..3 {
         let ended = helper::run(&mut helper::eater(&cgroup.0));

@@ -46,7 +46,7 @@ extern "C" fn act() {
     match role {
         Role::Nothing => {}
         Role::Burn => burn(Duration::from_millis(50)),
-        Role::Threads => threads(15).into_iter().for_each(|thread| thread.join().unwrap()),
+        Role::Threads => threads(15).into_iter().for_each(|thread| thread.join().expect("the thread ends")),
         Role::Killed => {
             drop(threads(60_000));
             burn(Duration::from_millis(10));
@@ -86,13 +86,14 @@ fn end_thread() {
     unsafe { libc::syscall(libc::SYS_exit, 0) };
 }
 
-/// Busy until the thread has had so much time on a CPU; a third of it in the kernel.
+/// Busy until the thread has had so much time on a CPU.
 fn burn(time: Duration) {
     let cpu = || {
+        // SAFETY: a struct of plain numbers.
         let mut now = unsafe { mem::zeroed::<libc::timespec>() };
         // SAFETY: a valid place for the answer.
         unsafe { libc::clock_gettime(libc::CLOCK_THREAD_CPUTIME_ID, &raw mut now) };
-        Duration::new(now.tv_sec.cast_unsigned(), u32::try_from(now.tv_nsec).unwrap())
+        Duration::new(now.tv_sec.cast_unsigned(), u32::try_from(now.tv_nsec).expect("less than a second"))
     };
     let (mut turn, started) = (0u64, Instant::now());
     while cpu() < time && started.elapsed() < Duration::from_secs(120) {
@@ -102,7 +103,7 @@ fn burn(time: Duration) {
 
 /// Starts a process in a role.
 pub fn command(role: Role) -> Command {
-    let mut command = Command::new(std::env::current_exe().unwrap());
+    let mut command = Command::new(std::env::current_exe().expect("a path"));
     command.env(ROLE, format!("{role:?}")).stdin(Stdio::null()).stdout(Stdio::null());
     command
 }
@@ -128,9 +129,21 @@ pub struct Ended {
 }
 
 /// Runs a command to its end.
+#[expect(clippy::zombie_processes, reason = "it is waited for by its pid")]
 pub fn run(command: &mut Command) -> Ended {
     let child = command.spawn().unwrap_or_else(|error| panic!("{command:?}: {error}"));
     wait(child.id())
+}
+
+/// Waits until a child has ended, and leaves it as a zombie. Yields its pid.
+pub fn wait_and_leave(pid: u32) -> u32 {
+    // SAFETY: a struct of plain numbers.
+    let mut info = unsafe { mem::zeroed::<libc::siginfo_t>() };
+    // SAFETY: a valid place for the answer.
+    let waited = unsafe { libc::waitid(libc::P_PID, pid, &raw mut info, libc::WEXITED | libc::WNOWAIT) };
+    assert_eq!(waited, 0, "waitid({pid}): {}", io::Error::last_os_error());
+    // SAFETY: `waitid` has filled in that part of the union.
+    unsafe { info.si_pid() }.cast_unsigned()
 }
 
 /// Waits for a child.

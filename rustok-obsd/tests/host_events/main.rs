@@ -7,3 +7,6 @@ mod helper;
 mod overflow;
 mod processes;
 mod watch;
+
+#[global_allocator]
+static COUNTING: test_support::Counting = test_support::Counting;

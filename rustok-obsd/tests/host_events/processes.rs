@@ -11,7 +11,6 @@ use crate::{
 
 const RING: u32 = 1 << 20;
 
-/// Forks that the kernel may run under one number within the test: none, but other tests' children share it.
 fn exits(watch: &Watch, pid: u32) -> Vec<(ProcessId, u32, Totals, String)> {
     watch.all(|event| match event {
         Kept::Exit { process, parent, totals, comm } if process.pid == pid => {
@@ -28,7 +27,7 @@ fn execs(watch: &Watch, pid: u32) -> Vec<(ProcessId, u32, String)> {
     })
 }
 
-fn freed(watch: &Watch, process: ProcessId) -> Totals {
+fn freed(watch: &Watch, process: ProcessId) -> Option<Totals> {
     watch.wait(|event| match event {
         Kept::Freed { process: known, totals, .. } if *known == process => Some(*totals),
         _ => None,
@@ -66,8 +65,21 @@ fn compare(what: &str, ended: &Ended, exit: &Totals, freed: &Totals) -> u64 {
     told
 }
 
-/// Runs a process, finds it in the events, and returns what `wait4` told and the two ends told of time.
-fn check(watch: &Watch, what: &str, command: &mut Command, replaced: usize, name: &str) -> [u64; 3] {
+/// Times of one kind of process, added up.
+#[derive(Default)]
+struct Sum {
+    /// Processes whose final sums were told.
+    freed: u64,
+    /// What `wait4` told of these, ns.
+    told: u64,
+    /// What their ends told.
+    at_exit: u64,
+    /// What their final sums told.
+    at_last: u64,
+}
+
+/// Runs a process and finds it in the events.
+fn check(watch: &Watch, what: &str, command: &mut Command, replaced: usize, name: &str, sum: &mut Sum) {
     let ended = helper::run(command);
     assert_eq!(ended.status, 0, "{what}");
     // The kernel told of the end before it told the parent: a drain of now has it.
@@ -77,43 +89,51 @@ fn check(watch: &Watch, what: &str, command: &mut Command, replaced: usize, name
     let execs = execs(watch, ended.pid);
     assert_eq!(execs.len(), 1 + replaced, "{what}: {execs:?}");
     assert!(execs.iter().all(|(known, parent, _)| known == process && *parent == std::process::id()), "{what}");
-    assert_eq!(execs.last().unwrap().2, name, "{what}");
-    let freed = freed(watch, *process);
-    let told = compare(what, &ended, exit, &freed);
-    let time = exit.cpu();
-    [told, time.user_ns + time.system_ns, freed.cpu().user_ns + freed.cpu().system_ns]
+    assert_eq!(execs[replaced].2, name, "{what}");
+    let Some(freed) = freed(watch, *process) else {
+        // Then the end alone has to do: it never tells more than there was.
+        let told = (ended.user_us + ended.system_us + 1) * 1000;
+        assert!(exit.runtime_ns <= told && exit.minor_faults <= ended.minor_faults, "{what}: {exit:?} {ended:?}");
+        println!("{what} {process:?} was not told as freed");
+        return;
+    };
+    sum.freed += 1;
+    sum.told += compare(what, &ended, exit, &freed);
+    sum.at_exit += exit.cpu().user_ns + exit.cpu().system_ns;
+    sum.at_last += freed.cpu().user_ns + freed.cpu().system_ns;
 }
 
-fn run_all(watch: &Watch, rounds: usize) {
-    let exe = std::env::current_exe().unwrap();
-    let name = exe.file_name().unwrap().to_string_lossy().chars().take(15).collect::<String>();
-    let mut sums = std::collections::BTreeMap::<String, [u64; 3]>::new();
+fn run_all(watch: &Watch, rounds: u64) {
+    let exe = std::env::current_exe().expect("a path");
+    let own: String = exe.file_name().expect("a name").to_string_lossy().chars().take(15).collect();
+    let roles = [Role::Nothing, Role::Burn, Role::Threads, Role::Killed, Role::LeaderFirst, Role::ExecInThread];
+    let scripts = [("exit 0", 0, "sh"), ("exec sh -c 'exec true'", 2, "true")];
+    let mut sums: [Sum; 8] = Default::default();
     for _ in 0..rounds {
-        for (role, replaced, name) in [
-            (Role::Nothing, 0, name.as_str()),
-            (Role::Burn, 0, &name),
-            (Role::Threads, 0, &name),
-            (Role::Killed, 0, &name),
-            (Role::LeaderFirst, 0, &name),
-            (Role::ExecInThread, 1, "sh"),
-        ] {
-            let times = check(watch, &format!("{role:?}"), &mut helper::command(role), replaced, name);
-            let sum = sums.entry(format!("{role:?}")).or_default();
-            sum.iter_mut().zip(times).for_each(|(sum, time)| *sum += time);
+        let (of_roles, of_scripts) = sums.split_at_mut(roles.len());
+        for (role, sum) in roles.into_iter().zip(of_roles) {
+            let (replaced, name) = if role == Role::ExecInThread { (1, "sh") } else { (0, own.as_str()) };
+            check(watch, &format!("{role:?}"), &mut helper::command(role), replaced, name, sum);
         }
-        for (script, replaced, name) in [("exit 0", 0, "sh"), ("exec sh -c 'exec true'", 2, "true")] {
-            let times = check(watch, script, &mut shell(script), replaced, name);
-            let sum = sums.entry(script.into()).or_default();
-            sum.iter_mut().zip(times).for_each(|(sum, time)| *sum += time);
+        for ((script, replaced, name), sum) in scripts.into_iter().zip(of_scripts) {
+            check(watch, script, &mut shell(script), replaced, name, sum);
         }
     }
-    for (what, [told, exit, freed]) in sums {
+    let names = roles.map(|role| format!("{role:?}")).into_iter().chain(scripts.map(|(script, ..)| script.into()));
+    for (name, sum) in names.zip(&sums) {
+        let part = |time: u64| time as f64 / sum.told as f64;
         println!(
-            "{what}: of {told} ns told by wait4: exit {:.3}, freed {:.6}",
-            exit as f64 / told as f64,
-            freed as f64 / told as f64
+            "{name}: {} ms told by wait4; when they ended {:.3} of it, when they were freed {:.4}",
+            sum.told / 1_000_000,
+            part(sum.at_exit),
+            part(sum.at_last)
         );
+        assert!((0.999..1.05).contains(&part(sum.at_last)), "{name}");
     }
+    // A process that was busy has most of its time in the first record already.
+    assert!(sums[1].at_exit as f64 > 0.9 * sums[1].told as f64);
+    let (freed, all) = (sums.iter().map(|sum| sum.freed).sum::<u64>(), 8 * rounds);
+    assert!(freed * 20 >= all * 19, "{freed} of {all} were told as freed");
     watch.assert_whole();
     watch.print_costs();
 }
@@ -128,7 +148,31 @@ fn every_process_is_told_once_with_the_sums_of_wait4() {
 fn every_process_is_told_once_by_a_kernel_that_does_not_tell_the_last_thread() {
     let name = "every_process_is_told_once_by_a_kernel_that_does_not_tell_the_last_thread";
     let Some(watch) = Watch::start(name, As::Before, RING) else { return };
-    run_all(&watch, 10);
+    run_all(&watch, 8);
+}
+
+#[test]
+fn a_process_has_the_start_and_the_end_that_proc_tells() {
+    let test = "a_process_has_the_start_and_the_end_that_proc_tells";
+    let Some(watch) = Watch::start(test, As::Now, RING) else { return };
+    // SAFETY: no memory is passed.
+    let ticks = u64::try_from(unsafe { libc::sysconf(libc::_SC_CLK_TCK) }).unwrap();
+    for _ in 0..20 {
+        let pid = helper::command(Role::Burn).spawn().unwrap().id();
+        let ended = helper::wait_and_leave(pid);
+        // A zombie is in /proc still, and its end in the events already.
+        let stat = std::fs::read_to_string(format!("/proc/{pid}/stat")).unwrap();
+        let fields: Vec<_> = stat.rsplit_once(')').unwrap().1.split_whitespace().collect();
+        assert_eq!(fields[0], "Z", "{stat}");
+        let number = |field: usize| fields[field - 3].parse::<u64>().unwrap();
+        let exits = exits(&watch, pid);
+        let [(process, parent, exit, _)] = &exits[..] else { panic!("{exits:?}") };
+        assert_eq!((process.start_ticks(ticks), u64::from(*parent)), (number(22), number(4)), "{stat}");
+        let told = (number(14) + number(15) + 2) * 1_000_000_000 / ticks;
+        assert!(exit.runtime_ns <= told && exit.minor_faults <= number(10), "{stat} {exit:?}");
+        assert_eq!(ended, pid);
+        helper::wait(pid);
+    }
 }
 
 #[test]

@@ -20,7 +20,7 @@ const FOLDERS: [&str; 6] = ["/dev", "/proc", "/run", "/sys", "/tmp", "/etc"];
 pub struct Contents<'a> {
     /// Each program with its place.
     pub programs: &'a [(&'a Path, &'a str)],
-    /// A busybox that is linked statically: `/bin/busybox`, and links to it.
+    /// As `/bin/busybox`, and links to it. Containers want one that is linked statically.
     pub busybox: &'a Path,
 }
 
@@ -41,6 +41,7 @@ pub fn write(contents: &Contents<'_>, file: &Path) -> Result<()> {
         archive.program(Path::new(place), &read(program)?)?;
         libraries.extend(libraries_of(program)?);
     }
+    libraries.extend(libraries_of(contents.busybox)?);
     for library in libraries {
         archive.program(&library, &read(&library)?)?;
     }

@@ -21,6 +21,8 @@ pub enum Report {
     Fail(String, String),
     /// A check could not run: name and reason.
     Skip(String, String),
+    /// What a check says beside its verdict: name and text.
+    Note(String, String),
     /// All checks ran.
     Done,
 }
@@ -107,6 +109,7 @@ impl Report {
             "pass" => Some(Self::Pass(name)),
             "fail" => Some(Self::Fail(name, reason)),
             "skip" => Some(Self::Skip(name, reason)),
+            "note" => Some(Self::Note(name, reason)),
             "done" => Some(Self::Done),
             _ => None,
         }
@@ -128,6 +131,7 @@ mod tests {
         let failed = Report::Fail("a_check".into(), "cpu.max is max: no limit".into());
         assert_eq!(Report::read("vm: fail a_check: cpu.max is max: no limit"), Some(failed));
         assert_eq!(Report::read("vm: skip a: no runc"), Some(Report::Skip("a".into(), "no runc".into())));
+        assert_eq!(Report::read("vm: note a: 9 MiB"), Some(Report::Note("a".into(), "9 MiB".into())));
         assert_eq!(Report::read("vm: done"), Some(Report::Done));
         assert_eq!(Report::read("[    1.9] vm: pass a_check"), None);
         assert_eq!(Report::read("vm: other"), None);

@@ -4,7 +4,12 @@
 //! where it is served (containerd 1.7, CRI-O 1.26 with `enable_pod_events`). Yields: facts. Costs: two lists per event or
 //! wish, once a second at most, and every minute; one status per new container.
 
-use std::{collections::HashMap, convert::Infallible, time};
+use std::{
+    collections::HashMap,
+    convert::Infallible,
+    sync::atomic::{AtomicU8, Ordering},
+    time,
+};
 
 use rustc_hash::{FxHashMap, FxHashSet};
 use serde::Deserialize;
@@ -17,21 +22,16 @@ use super::{
     cri_api::{CREATED, Client, Container, ImageSpec, NODE, PodSandbox, PodSandboxMetadata, READY, RUNNING},
     error::Failure,
     facts::{self, Facts, Network, RuntimeKind},
-    source::{DEBOUNCE, RELIST, Source},
+    source::{DEBOUNCE, MOST_HUNG, RELIST, Source},
 };
 
 /// Serves one connection until it fails.
 pub async fn session(source: &Source) -> Result<Infallible, Failure> {
     let client = Client::over(source.connect().await?).await?;
     let version = source.counted(client.version().await)?;
-    let names = if version.runtime_name.contains("cri-o") {
-        Names::Crio
-    } else if version.runtime_name == "docker" {
-        Names::Docker
-    } else {
-        Names::Id
-    };
-    let runtime = Runtime { source, client, names };
+    // "docker" is cri-dockerd, which names its containers in Docker as CRI-O does.
+    let long_names = matches!(version.runtime_name.as_str(), "cri-o" | "docker");
+    let runtime = Runtime { source, client, long_names, hung: AtomicU8::new(0) };
     // Before the list: what happens after it must not be missed.
     let changed = Notify::new();
     let mut events = std::pin::pin!(watch(&runtime.client, &changed));
@@ -80,21 +80,13 @@ async fn watch(client: &Client, changed: &Notify) -> Failure {
     Failure::Closed { call: "GetContainerEvents" }
 }
 
-/// How cAdvisor names the runtime's containers.
-#[derive(Clone, Copy, PartialEq, Eq)]
-enum Names {
-    /// By their id: containerd.
-    Id,
-    /// `k8s_<container>_<pod>_<namespace>_<uid>_<attempt>`, the sandbox as POD: CRI-O.
-    Crio,
-    /// The same: that is what cri-dockerd names them in Docker.
-    Docker,
-}
-
 struct Runtime<'a> {
     source: &'a Source,
     client: Client,
-    names: Names,
+    /// cAdvisor names the containers `k8s_<container>_<pod>_<namespace>_<uid>_<attempt>`, not by their id.
+    long_names: bool,
+    /// Statuses in a row without an answer.
+    hung: AtomicU8,
 }
 
 impl Runtime<'_> {
@@ -140,7 +132,7 @@ impl Runtime<'_> {
         self.source.store.drop_labels(dropped);
         facts.is_sandbox = true;
         in_pod(&mut facts, &pod);
-        if self.names != Names::Id {
+        if self.long_names {
             facts.name = kubernetes_name("POD", &facts, pod.attempt);
         }
         facts.created_at = facts::unix_nanos(sandbox.created_at);
@@ -167,13 +159,13 @@ impl Runtime<'_> {
         if facts.container.is_empty() {
             facts.container.clone_from(&own.name);
         }
-        if self.names != Names::Id {
+        if self.long_names {
             facts.name = kubernetes_name(&own.name, &facts, own.attempt);
         }
         facts.created_at = facts::unix_nanos(container.created_at);
         facts.network = Network::Of(container.pod_sandbox_id);
-        if let Some(pid) = &status.status {
-            facts.started_at = facts::unix_nanos(pid.started_at);
+        if let Some(status) = &status.status {
+            facts.started_at = facts::unix_nanos(status.started_at);
         }
         Info::of(&status.info).tell(&mut facts);
         let told = status.status.and_then(|status| status.image);
@@ -185,8 +177,18 @@ impl Runtime<'_> {
     /// One container's status. That it vanished, or that the runtime cannot tell of this one, is no reason to give up on
     /// the others: the latter is counted, and asked again with the next list.
     fn status<T>(&self, status: Result<Option<T>, Failure>) -> Result<Option<T>, Failure> {
-        match self.source.counted(status) {
-            Err(failure @ (Failure::Refused { .. } | Failure::TooLarge { .. })) => {
+        let status = self.source.counted(status);
+        let hung = match &status {
+            Err(Failure::Timeout { .. }) => self.hung.fetch_add(1, Ordering::Relaxed) + 1,
+            _ => {
+                self.hung.store(0, Ordering::Relaxed);
+                0
+            }
+        };
+        match status {
+            Err(failure @ (Failure::Refused { .. } | Failure::TooLarge { .. } | Failure::Timeout { .. }))
+                if hung <= MOST_HUNG =>
+            {
                 tracing::debug!("{}: {failure}", self.source.socket().display());
                 Ok(None)
             }

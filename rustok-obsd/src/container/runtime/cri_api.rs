@@ -248,7 +248,7 @@ impl Client {
     }
 
     /// A call that has an answer even if there is nothing.
-    pub(super) async fn must<Q, A>(&self, path: Path, request: Q) -> Result<A, Failure>
+    async fn must<Q, A>(&self, path: Path, request: Q) -> Result<A, Failure>
     where
         Q: Message + 'static,
         A: Message + Default + 'static,

@@ -12,7 +12,7 @@ use super::{
     docker_api::{Client, Event, Inspected},
     error::Failure,
     facts::{self, Facts, Health, Network, RuntimeKind},
-    source::{DEBOUNCE, RELIST, Source},
+    source::{DEBOUNCE, MOST_HUNG, RELIST, Source},
 };
 
 /// Serves one connection until it fails.
@@ -23,7 +23,7 @@ pub async fn session(source: &Source) -> Result<Infallible, Failure> {
     let (kind, name) = if podman { (RuntimeKind::Podman, "podman") } else { (RuntimeKind::Docker, "docker") };
     // Before the list: what happens after it must not be missed.
     let mut events = Client::over(source.connect().await?).await?.events().await;
-    let mut daemon = Daemon { source, client, kind };
+    let mut daemon = Daemon { source, client, kind, hung: 0 };
     daemon.list(true).await?;
     source.up(kind, format!("{name} {}", version.version));
 
@@ -64,6 +64,8 @@ struct Daemon<'a> {
     source: &'a Source,
     client: Client,
     kind: RuntimeKind,
+    /// Inspections in a row without an answer.
+    hung: u8,
 }
 
 impl Daemon<'_> {
@@ -111,20 +113,28 @@ impl Daemon<'_> {
     }
 
     async fn take(&mut self, id: &str) -> Result<(), Failure> {
-        let inspected = match self.source.counted(self.client.inspect(id).await) {
-            Ok(Some(inspected)) if inspected.id == id => inspected,
-            Ok(_) => return Ok(()),
-            // This one container is the daemon's trouble, not the connection.
-            Err(failure @ Failure::Refused { .. }) => {
-                tracing::debug!("{}: {failure}", self.source.socket().display());
-                return Ok(());
+        let result = self.source.counted(self.client.inspect(id).await);
+        let hung = matches!(result, Err(Failure::Timeout { .. }));
+        self.hung = if hung { self.hung + 1 } else { 0 };
+        match result {
+            Ok(Some(inspected)) if inspected.id == id => {
+                let (facts, dropped) = facts(self.kind, inspected);
+                self.source.store.drop_labels(dropped);
+                self.source.store.put(self.source.index, facts);
+                Ok(())
             }
-            Err(failure) => return Err(failure),
-        };
-        let (facts, dropped) = facts(self.kind, inspected);
-        self.source.store.drop_labels(dropped);
-        self.source.store.put(self.source.index, facts);
-        Ok(())
+            Ok(_) => Ok(()),
+            // This one container is the daemon's trouble (Docker waits for a container's lock), not the connection; the
+            // answer that may still come takes the old one with it.
+            Err(failure) if self.hung <= MOST_HUNG && (hung || matches!(failure, Failure::Refused { .. })) => {
+                tracing::debug!("{}: {id}: {failure}", self.source.socket().display());
+                if hung {
+                    self.client = Client::over(self.source.connect().await?).await?;
+                }
+                Ok(())
+            }
+            Err(failure) => Err(failure),
+        }
     }
 }
 

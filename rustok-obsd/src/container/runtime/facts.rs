@@ -21,9 +21,10 @@ const DOCKER_TYPE: &str = "io.kubernetes.docker.type";
 pub const MOST_LABEL_BYTES: usize = 64 * 1024;
 
 /// Whose API told it.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Hash)]
 pub enum RuntimeKind {
     /// A CRI runtime: containerd, CRI-O, cri-dockerd.
+    #[default]
     Cri,
     /// Docker.
     Docker,
@@ -82,7 +83,7 @@ pub enum Network {
 }
 
 /// What a runtime says about one container.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Facts {
     /// Who told it.
     pub runtime: RuntimeKind,

@@ -37,6 +37,8 @@ pub const MOST_BYTES: usize = 16 * 1024 * 1024;
 pub const DEBOUNCE: Duration = Duration::from_secs(1);
 /// The whole list is read this often in case an event was lost.
 pub const RELIST: Duration = Duration::from_secs(60);
+/// A container whose details do not come is passed over; after this many in a row it is the runtime that hangs.
+pub const MOST_HUNG: u8 = 2;
 const MOST_PAUSE: Duration = Duration::from_secs(30);
 
 /// Which API a socket speaks.
@@ -48,6 +50,17 @@ pub enum Api {
     Docker,
 }
 
+impl Api {
+    /// The value of a label.
+    #[must_use]
+    pub const fn label(self) -> &'static str {
+        match self {
+            Self::Cri => "cri",
+            Self::Docker => "docker",
+        }
+    }
+}
+
 /// The state of a runtime's socket.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum State {
@@ -55,7 +68,7 @@ pub enum State {
     Connecting,
     /// It answers.
     Up,
-    /// There is no socket.
+    /// There is no socket, or no CRI behind it: a containerd that serves Docker alone.
     Absent,
     /// The socket is not for this user.
     Denied,
@@ -185,7 +198,7 @@ impl Source {
     /// Tells a failure, in the log only when it is another than before.
     fn failed(&self, failure: &Failure) {
         let state = match failure {
-            Failure::Absent => State::Absent,
+            Failure::Absent | Failure::NoCri(_) => State::Absent,
             Failure::Denied => State::Denied,
             _ => State::Failed,
         };

@@ -2,13 +2,15 @@
 //! the host has not, above all cgroup v2 alone, and a disk of its own.
 //!
 //! Reads: the kernel's command line: `vm.only=TEXT` runs the checks whose names contain it. Yields: on the second serial
-//! port `vm: pass NAME`, `vm: fail NAME: REASON`, `vm: skip NAME: REASON`, at the end `vm: done`; then the machine is off.
+//! port `vm: pass NAME`, `vm: fail NAME: REASON`, `vm: skip NAME: REASON`, `vm: note NAME: TEXT`, at the end `vm: done`;
+//! then the machine is off.
 //! Costs: some seconds; the machine is emulated, so that no time measured in it means anything.
 //!
 //! A check is a function in `checks`, and a line in its list.
 
 mod checks;
 mod guest;
+mod kernel;
 mod system;
 
 use std::fs::File;
@@ -25,8 +27,11 @@ fn main() {
     for (name, check) in checks::CHECKS {
         if name.contains(&only) {
             let line = line(name, run(*check, &mut guest));
-            // Nobody could be told.
-            let _ = port.write_all(line.as_bytes());
+            let notes = guest.take_notes().into_iter().map(|text| format!("vm: note {name}: {}\n", one_line(&text)));
+            for line in notes.chain([line]) {
+                // Nobody could be told.
+                let _ = port.write_all(line.as_bytes());
+            }
         }
     }
     drop(guest);
@@ -41,12 +46,15 @@ fn run(check: checks::Check, guest: &mut Guest) -> Result<(), Verdict> {
     })
 }
 
+fn one_line(text: &str) -> String {
+    text.lines().map(str::trim).collect::<Vec<_>>().join(" | ")
+}
+
 fn line(name: &str, result: Result<(), Verdict>) -> String {
-    let one_line = |text: String| text.lines().map(str::trim).collect::<Vec<_>>().join(" | ");
     match result {
         Ok(()) => format!("vm: pass {name}\n"),
-        Err(Verdict::Fail(reason)) => format!("vm: fail {name}: {}\n", one_line(reason)),
-        Err(Verdict::Skip(reason)) => format!("vm: skip {name}: {}\n", one_line(reason)),
+        Err(Verdict::Fail(reason)) => format!("vm: fail {name}: {}\n", one_line(&reason)),
+        Err(Verdict::Skip(reason)) => format!("vm: skip {name}: {}\n", one_line(&reason)),
     }
 }
 

@@ -211,6 +211,35 @@ fn a_status_that_is_refused_does_not_hide_the_others() {
     assert_eq!((runtimes.len(), source.requests(Outcome::Error)), (1, 1));
 }
 
+#[test]
+fn a_container_that_was_made_and_starts_later_gets_its_start() {
+    let running = Arc::new(AtomicBool::new(false));
+    let state = Arc::clone(&running);
+    let fake = Fake::start(move |stream| {
+        let state = Arc::clone(&state);
+        grpc(stream, move |method, _| {
+            let runs = state.load(Ordering::Relaxed);
+            match method {
+                "Version" => version("containerd"),
+                "ListPodSandbox" => sandboxes(Vec::new()),
+                "ListContainers" => list(vec![container(&id('c'), i32::from(runs), "x")]),
+                "ContainerStatus" if runs => status("shop/web:1", r#"{"pid":7}"#),
+                "ContainerStatus" => Answer::Message(ContainerStatusResponse::default().encode_to_vec()),
+                _ => UNIMPLEMENTED,
+            }
+        });
+    });
+    let runtimes = cri_at(fake.socket());
+    let made = known(&runtimes, &id('c'));
+    assert_eq!((made.started_at, made.pid, made.image.as_str()), (None, None, "x"));
+    let version = runtimes.version();
+    running.store(true, Ordering::Relaxed);
+    runtimes.wanted(&id('0'));
+    eventually("started", SOON, || (known(&runtimes, &id('c')).pid == Some(7)).then_some(()));
+    assert!(known(&runtimes, &id('c')).started_at.is_some());
+    assert_ne!(runtimes.version(), version);
+}
+
 /// A runtime whose container comes only after `there`; `GetContainerEvents` is answered by `events`.
 fn late(there: &Arc<AtomicBool>, lists: &Arc<AtomicU32>, events: impl Fn() -> Answer + Send + Sync + 'static) -> Fake {
     let state = (Arc::clone(there), Arc::clone(lists), Arc::new(events));
@@ -275,7 +304,7 @@ fn fails(serve: impl Fn(UnixStream) + Send + Sync + 'static, reason: &str) -> Ou
     let source = &runtimes.sources()[0];
     let report = eventually(reason, SOON, || {
         let report = source.report();
-        (report.state == State::Failed).then_some(report)
+        matches!(report.state, State::Failed | State::Absent).then_some(report)
     });
     assert!(report.reason.contains(reason), "{}", report.reason);
     assert_eq!(runtimes.lookup(&id('a')), Lookup::NoRuntime);

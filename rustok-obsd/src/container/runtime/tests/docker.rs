@@ -270,6 +270,37 @@ fn a_container_that_the_daemon_cannot_tell_of_does_not_hide_the_others() {
 }
 
 #[test]
+fn a_container_whose_lock_is_held_does_not_hide_the_others_but_a_hanging_daemon_is_told() {
+    let hangs = Arc::new(AtomicBool::new(false));
+    let all = Arc::clone(&hangs);
+    let ids: Vec<String> = "abcdef".chars().map(id).collect();
+    let fake = Fake::start(move |stream| {
+        requests(stream, |path, stream| match path {
+            "/version" => respond(stream, "200 OK", VERSION),
+            _ if path.starts_with("/events") => stream_head(stream),
+            _ if path.starts_with("/containers/json") => {
+                let list: Vec<_> = ids.iter().map(|id| format!(r#"{{"Id":"{id}"}}"#)).collect();
+                respond(stream, "200 OK", &format!("[{}]", list.join(",")))
+            }
+            _ if path.contains(&id('a')) || all.load(Ordering::Relaxed) => true,
+            _ => {
+                let id = path.split('/').nth(2).unwrap();
+                respond(stream, "200 OK", &inspected(id, "fine", "none"))
+            }
+        });
+    });
+    let runtimes = docker_at(fake.socket());
+    let source = &runtimes.sources()[0];
+    "bcdef".chars().for_each(|digit| drop(known(&runtimes, &id(digit))));
+    eventually("up", SOON, || (source.report().state == State::Up).then_some(()));
+    assert_eq!((source.requests(Outcome::Timeout), runtimes.len()), (1, 5));
+    hangs.store(true, Ordering::Relaxed);
+    "012".chars().for_each(|digit| runtimes.wanted(&id(digit)));
+    eventually("told", SOON, || (source.report().state == State::Failed).then_some(()));
+    assert_eq!(source.requests(Outcome::Timeout), 4);
+}
+
+#[test]
 fn a_runtime_that_comes_late_and_restarts_is_found_and_its_names_stay() {
     let dir = tempfile::tempdir().unwrap();
     let runtimes = docker_at(fake::socket(dir.path()));

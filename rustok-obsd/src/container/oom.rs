@@ -1,0 +1,188 @@
+//! Processes killed because memory ran out, by cgroup.
+//!
+//! Reads: v1 `memory.oom_control`, v2 `memory.events.local` (`oom_kill`), which end with their cgroup; the kernel's own
+//! event with the inode of the cgroup. Yields: [`Kills`]; [`Ghost`]s of cgroups that are gone. Costs: a small file.
+//!
+//! Neither is added to the other: the file counts all since the cgroup was made, the events all since we look. What is told
+//! is the greater of the file and of its first value with the events on top; a kill that both tell counts once.
+
+use super::files::{Files, Reader, Source};
+use crate::host::text;
+use std::collections::VecDeque;
+use std::sync::{Mutex, PoisonError};
+use std::time::{Duration, Instant};
+
+/// How long the count of a cgroup that is gone is still told: a scraper that comes every five minutes sees it.
+pub const GRACE: Duration = Duration::from_secs(300);
+
+/// Kills in one cgroup.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Kills {
+    /// As the file last said.
+    file: u64,
+    /// As it said first; 0 for a cgroup that was made under our eyes.
+    base: Option<u64>,
+    /// Events since.
+    events: u64,
+    /// Of earlier cgroups of the same path, which were told under the same labels.
+    before: u64,
+}
+
+impl Kills {
+    /// `fresh`: the cgroup was made under our eyes, hence all its kills are events.
+    #[must_use]
+    pub fn new(fresh: bool) -> Self {
+        Self { base: fresh.then_some(0), ..Self::default() }
+    }
+
+    /// Reads the file.
+    pub fn read(&mut self, id: &str, files: &mut Files, reader: &mut Reader) {
+        let Some(text) = reader.read(id, files, Source::MemoryKills) else { return };
+        let kills = text::fields(text).find(|(name, _)| *name == b"oom_kill").and_then(|(_, value)| text::u64(value));
+        self.set(kills.unwrap_or_default());
+    }
+
+    fn set(&mut self, kills: u64) {
+        // An event that came before the first reading may be in the file already.
+        let before = self.events;
+        self.base.get_or_insert(kills.saturating_sub(before));
+        self.file = kills.max(self.file);
+    }
+
+    /// The kernel told of one.
+    pub fn event(&mut self) {
+        self.events += 1;
+    }
+
+    /// Goes on from those of an earlier cgroup of the path.
+    pub fn after(&mut self, earlier: Self) {
+        self.before += earlier.total();
+    }
+
+    /// All of them.
+    #[must_use]
+    pub fn total(&self) -> u64 {
+        self.before + self.file.max(self.base.unwrap_or_default() + self.events)
+    }
+}
+
+/// A cgroup that had kills and is gone.
+#[derive(Debug)]
+struct Ghost {
+    id: Box<str>,
+    inode: u64,
+    labels: Vec<u8>,
+    kills: Kills,
+    until: Instant,
+}
+
+/// Cgroups that are gone, at most; what is beyond is not told any more.
+const MOST_GHOSTS: usize = 10_000;
+/// How long one without kills is kept, for an event of it may be on its way.
+const ECHO: Duration = Duration::from_secs(10);
+
+/// All of them.
+#[derive(Debug, Default)]
+pub struct Ghosts(Vec<Ghost>);
+
+impl Ghosts {
+    /// Takes in what is left of a cgroup.
+    pub fn add(&mut self, id: Box<str>, inode: u64, labels: Vec<u8>, mut kills: Kills, now: Instant) {
+        if let Some(earlier) = self.take(&id) {
+            kills.after(earlier);
+        }
+        if self.0.len() < MOST_GHOSTS {
+            let until = now + if kills.total() > 0 { GRACE } else { ECHO };
+            self.0.push(Ghost { id, inode, labels, kills, until });
+        }
+    }
+
+    /// What is left of a path, which lives again.
+    pub fn take(&mut self, id: &str) -> Option<Kills> {
+        let at = self.0.iter().position(|ghost| &*ghost.id == id)?;
+        Some(self.0.swap_remove(at).kills)
+    }
+
+    /// The kernel told of a kill in one of them; false where it is none of them.
+    pub fn event(&mut self, inode: u64, now: Instant) -> bool {
+        let Some(ghost) = self.0.iter_mut().rev().find(|ghost| ghost.inode == inode) else { return false };
+        ghost.kills.event();
+        ghost.until = now + GRACE;
+        true
+    }
+
+    /// Forgets those whose time is over.
+    pub fn forget(&mut self, now: Instant) {
+        self.0.retain(|ghost| ghost.until > now);
+    }
+
+    /// Those with kills.
+    pub fn killed(&self) -> impl Iterator<Item = (&[u8], u64)> {
+        let killed = self.0.iter().map(|ghost| (ghost.labels.as_slice(), ghost.kills.total()));
+        killed.filter(|(_, kills)| *kills > 0)
+    }
+
+    /// Whether there is none.
+    #[must_use]
+    pub fn is_empty(&self) -> bool {
+        self.0.is_empty()
+    }
+}
+
+/// Events on their way from the thread that hears the kernel to the next scrape.
+#[derive(Debug, Default)]
+pub struct Queue {
+    events: Mutex<VecDeque<u64>>,
+}
+
+/// Kills remembered between two scrapes; the files count all, if their cgroups live.
+const MOST: usize = 4096;
+
+impl Queue {
+    /// Adds a kill in the cgroup whose directory has this inode; the oldest goes where there is no room.
+    pub fn push(&self, inode: u64) {
+        let mut events = self.events.lock().unwrap_or_else(PoisonError::into_inner);
+        if events.len() == MOST {
+            events.pop_front();
+        }
+        events.push_back(inode);
+    }
+
+    /// Takes the oldest.
+    pub fn pop(&self) -> Option<u64> {
+        self.events.lock().unwrap_or_else(PoisonError::into_inner).pop_front()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_kill_told_twice_counts_once() {
+        // Made before us: the file's past counts.
+        let mut old = Kills::new(false);
+        old.set(5);
+        old.event();
+        assert_eq!(old.total(), 6);
+        old.set(6);
+        assert_eq!(old.total(), 6);
+        // No event reached us.
+        old.set(8);
+        assert_eq!(old.total(), 8);
+        // An event before the first reading, in the file or not.
+        let mut old = Kills::new(false);
+        old.event();
+        old.set(5);
+        assert_eq!(old.total(), 5);
+        // Made under our eyes, gone before the file was read.
+        let mut new = Kills::new(true);
+        new.event();
+        assert_eq!(new.total(), 1);
+        new.set(1);
+        assert_eq!(new.total(), 1);
+        let queue = Queue::default();
+        (0..MOST as u64 + 2).for_each(|inode| queue.push(inode));
+        assert_eq!((queue.pop(), std::iter::from_fn(|| queue.pop()).count()), (Some(2), MOST - 1));
+    }
+}

@@ -1,0 +1,176 @@
+//! Real processes in real cgroups: CPU with a quota, memory with a limit and the OOM killer, block devices, networks.
+
+use crate::cgroups::{Cgroups, scrape};
+use rustok_obsd::container::mounts::Controller;
+use std::os::unix::fs::MetadataExt as _;
+use std::process::Command;
+use std::thread::sleep;
+use std::time::{Duration, Instant};
+use test_support::{Scraped, skip};
+
+fn value(scraped: &Scraped, name: &str, id: &str) -> f64 {
+    scraped.sum(name, &[("id", id)]).unwrap_or_else(|| panic!("{name} of {id} is missing"))
+}
+
+macro_rules! cgroups {
+    ($name:literal) => {
+        match Cgroups::new($name) {
+            Ok(cgroups) => cgroups,
+            Err(reason) => return skip($name, reason),
+        }
+    };
+}
+
+#[test]
+fn a_busy_process_with_a_quota() {
+    let cgroups = cgroups!("quota");
+    let id = cgroups.make("busy");
+    let containers = cgroups.containers(|_| ());
+    scrape(&containers);
+    // A fifth of a CPU, set after the cgroup was first told.
+    if cgroups.is_v2() {
+        cgroups.write("busy", Controller::Cpu, "cpu.max", "20000 100000").unwrap();
+    } else {
+        cgroups.write("busy", Controller::Cpu, "cpu.cfs_period_us", "100000").unwrap();
+        cgroups.write("busy", Controller::Cpu, "cpu.cfs_quota_us", "20000").unwrap();
+    }
+    let _running = cgroups.run("busy", "while :; do :; done");
+    sleep(Duration::from_millis(300));
+    let (first, start) = (scrape(&containers), Instant::now());
+    sleep(Duration::from_millis(2000));
+    let (second, elapsed) = (scrape(&containers), start.elapsed().as_secs_f64());
+    assert_eq!(value(&second, "container_spec_cpu_quota", &id), 20_000.0);
+    assert_eq!(value(&second, "container_spec_cpu_period", &id), 100_000.0);
+    let rise = |name: &str| value(&second, name, &id) - value(&first, name, &id);
+    let usage = rise("container_cpu_usage_seconds_total");
+    assert!(usage > 0.02 * elapsed && usage < 0.35 * elapsed, "{usage} s of CPU in {elapsed} s");
+    let modes = rise("container_cpu_user_seconds_total") + rise("container_cpu_system_seconds_total");
+    assert!((modes - usage).abs() < 0.1, "{modes} s by mode, {usage} s in all");
+    let (periods, throttled) =
+        (rise("container_cpu_cfs_periods_total"), rise("container_cpu_cfs_throttled_periods_total"));
+    assert!(throttled >= 5.0 && throttled <= periods, "{throttled} of {periods} periods");
+    assert!(rise("container_cpu_cfs_throttled_seconds_total") > 0.0);
+    // The parent has no quota.
+    assert_eq!(second.sum("container_cpu_cfs_periods_total", &[("id", &cgroups.id)]), None);
+}
+
+#[test]
+fn a_process_beyond_its_memory() {
+    let cgroups = cgroups!("memory");
+    let id = cgroups.make("eater");
+    let (file, failures) = if cgroups.is_v2() {
+        ("memory.max", "container_memory_events_max_total")
+    } else {
+        ("memory.limit_in_bytes", "container_memory_failcnt")
+    };
+    cgroups.write("eater", Controller::Memory, file, "20971520").unwrap();
+    if cgroups.is_v2() {
+        cgroups.write("eater", Controller::Memory, "memory.swap.max", "0").unwrap();
+    }
+    let inode = cgroups.folder("eater", Controller::Memory).metadata().unwrap().ino();
+    let containers = cgroups.containers(|_| ());
+    let before = scrape(&containers);
+    assert_eq!(value(&before, "container_spec_memory_limit_bytes", &id), 20_971_520.0);
+    assert_eq!(value(&before, "container_oom_events_total", &id), 0.0);
+    let eat = || {
+        let mut running = cgroups.run("eater", "head -c 200000000 /dev/zero | tail");
+        let status = running.0.wait().unwrap();
+        assert!(!status.success(), "it was killed: {status:?}");
+    };
+    eat();
+    let after = scrape(&containers);
+    assert_eq!(value(&after, "container_oom_events_total", &id), 1.0);
+    assert!(value(&after, failures, &id) > 0.0);
+    let peak = value(&after, "container_memory_max_usage_bytes", &id);
+    assert!((15e6..=20_971_520.0).contains(&peak), "{peak}");
+    // The kernel's event of the same kill adds nothing.
+    containers.oom(inode, 1);
+    assert_eq!(value(&scrape(&containers), "container_oom_events_total", &id), 1.0);
+    // Killed once more, and removed before a scrape: only the event knows.
+    eat();
+    containers.oom(inode, 2);
+    cgroups.remove("eater");
+    let gone = scrape(&containers);
+    assert_eq!(value(&gone, "container_oom_events_total", &id), 2.0);
+    assert_eq!(gone.sum("container_last_seen", &[("id", &id)]), None);
+    // The same path again goes on from there.
+    cgroups.make("eater");
+    assert_eq!(value(&scrape(&containers), "container_oom_events_total", &id), 2.0);
+}
+
+#[test]
+fn reads_and_writes_of_a_device() {
+    let cgroups = cgroups!("io");
+    let id = cgroups.make("writer");
+    let folder = tempfile::tempdir_in(env!("CARGO_TARGET_TMPDIR")).unwrap();
+    let file = folder.path().join("file");
+    if !cgroups.is_v2() {
+        // Since 6.10 blk-throttle counts only where it has something to do: a limit that nobody reaches.
+        let device = folder.path().metadata().unwrap().dev();
+        let limit = format!("{}:{} {}", libc::major(device), libc::minor(device), 1u64 << 40);
+        let wrote = cgroups.write("writer", Controller::Io, "blkio.throttle.write_bps_device", &limit);
+        if let Err(error) = wrote {
+            return skip("reads_and_writes_of_a_device", format!("the device cannot be limited: {error}"));
+        }
+    }
+    let script = format!(
+        "dd if=/dev/zero of={0} bs=1M count=8 oflag=direct && dd if={0} of=/dev/null bs=1M iflag=direct",
+        file.display()
+    );
+    let mut running = cgroups.run("writer", &script);
+    if !running.0.wait().unwrap().success() {
+        return skip("reads_and_writes_of_a_device", "this file system has no direct I/O");
+    }
+    let containers = cgroups.containers(|_| ());
+    let scraped = scrape(&containers);
+    let name = "container_fs_writes_bytes_total";
+    let Some(family) = scraped.families.get(name) else {
+        return skip("reads_and_writes_of_a_device", "this file system has no block device whose I/O is accounted");
+    };
+    let (_, labels) = family.samples.keys().find(|(_, labels)| labels.get("id") == Some(&id)).expect("a device");
+    assert!(labels["device"].starts_with("/dev/"), "{labels:?}");
+    assert!(value(&scraped, name, &id) >= 8e6, "{family:?}");
+    assert!(value(&scraped, "container_fs_reads_bytes_total", &id) >= 8e6);
+    assert!(value(&scraped, "container_fs_writes_total", &id) >= 1.0);
+    let write = [("id", id.as_str()), ("operation", "Write")];
+    assert_eq!(scraped.sum("container_blkio_device_usage_total", &write), scraped.sum(name, &[("id", &id)]));
+}
+
+#[test]
+fn a_container_shows_its_own_network_and_not_the_hosts() {
+    let cgroups = cgroups!("net");
+    let made = Command::new("unshare").args(["-n", "ip", "link", "add", "veth7", "type", "dummy"]).status();
+    let veth = Command::new("unshare")
+        .args(["-n", "ip", "link", "add", "veth7", "type", "veth", "peer", "name", "x"])
+        .status();
+    let kind = match (made, veth) {
+        (Ok(status), _) if status.success() => "type dummy",
+        (_, Ok(status)) if status.success() => "type veth peer name x",
+        _ => {
+            return skip(
+                "a_container_shows_its_own_network_and_not_the_hosts",
+                "no interface can be made in a namespace",
+            );
+        }
+    };
+    let child = format!("{:064x}", 7);
+    let other = format!("{:064x}", 8);
+    let (own, host) = (cgroups.make(&child), cgroups.make(&other));
+    let script = format!("exec unshare -n sh -c 'ip link add veth7 {kind}; ip link set veth7 up; sleep 60; :'");
+    let _own = cgroups.run(&child, &script);
+    let _host = cgroups.run(&other, "sleep 60");
+    let containers = cgroups.containers(|_| ());
+    let until = Instant::now() + Duration::from_secs(10);
+    let name = "container_network_transmit_packets_total";
+    loop {
+        let scraped = scrape(&containers);
+        // A user's interface is told although the host's of that name are not.
+        if scraped.sum(name, &[("id", &own), ("interface", "veth7"), ("name", &child)]).is_some() {
+            assert_eq!(scraped.sum(name, &[("id", &host)]), None, "the host's network is not the container's");
+            assert_eq!(scraped.sum(name, &[("id", &own), ("interface", "lo")]), None);
+            return;
+        }
+        assert!(Instant::now() < until, "no network of its own");
+        sleep(Duration::from_millis(50));
+    }
+}
