@@ -122,7 +122,7 @@ pub(super) static KEYS: &[Key] = &[
         "process.otel-names",
         &[],
         |c| Slot::Bool(&mut c.process.otel_names),
-        "Tell groups and targets also by the names of OpenTelemetry's conventions (process_cpu_time_seconds_total, …).",
+        "Tell groups also by the names of OpenTelemetry's conventions (process_cpu_time_seconds_total, …).",
     ),
 ];
 

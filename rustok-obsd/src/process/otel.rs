@@ -1,7 +1,7 @@
 //! Processes by OpenTelemetry's semantic conventions (1.44, `process.*`, release candidates), under the names that its
 //! compatibility specification gives them for Prometheus.
 //!
-//! Reads: what the groups and targets have read already. Yields: `process_*` families. Costs: text alone.
+//! Reads: what the groups have read already. Yields: `process_*` families. Costs: text alone.
 //!
 //! A resource of the conventions is one process; a scrape has many. What names them here is a label: `groupname`.
 

@@ -136,6 +136,42 @@ fn bad_input_of_the_file_is_told_by_line_key_and_what_is_allowed() {
             ["`diesel`", "`sea-orm`, `sqlx`, `results`, `tasks`"],
         ),
         (
+            "[process]\ngroup_by = 'pid'",
+            "test.toml:2: process.group_by",
+            ["`pid`", "`comm`, `exe`, `unit`, `cgroup`, `none`"],
+        ),
+        (
+            "[[process.group]]\nname = 'a'",
+            "test.toml:1: process.group",
+            ["has no condition", "at least one of `comm`, `exe`"],
+        ),
+        (
+            "[[process.group]]\ncmdline = '('",
+            "test.toml:2: process.group.cmdline",
+            ["unclosed group", "syntax of the crate `regex`"],
+        ),
+        (
+            "[[process.group]]\nname = '{jar}'\ncmdline = '-jar (?P<file>.*)'",
+            "test.toml:1: process.group.name",
+            ["knows no `{jar}`", "cgroup, user, file"],
+        ),
+        (
+            "[[process.group]]\nname = '{comm'\ncomm = 'a'",
+            "test.toml:2: process.group.name",
+            ["without its `}`", "variables in braces"],
+        ),
+        (
+            "[[process.group]]\nexes = 'a'",
+            "test.toml:2: process.group.exes",
+            ["did you mean `exe`?", "allowed: name, comm"],
+        ),
+        (
+            "[[process.group]]\ncgroup = ['system.slice']",
+            "test.toml:2: process.group.cgroup",
+            ["without `/`", "`/system.slice`"],
+        ),
+        ("[[process.group]]\ncomm = [1]", "test.toml:2: process.group.comm", ["holds an integer", "a list of texts"]),
+        (
             "[database]\nprob = 1",
             "test.toml:2: database.prob",
             ["did you mean `database.probe`?", "allowed here: enabled"],
