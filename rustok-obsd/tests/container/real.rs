@@ -84,11 +84,11 @@ fn a_process_beyond_its_memory() {
     let peak = value(&after, "container_memory_max_usage_bytes", &id);
     assert!((15e6..=20_971_520.0).contains(&peak), "{peak}");
     // The kernel's event of the same kill adds nothing.
-    containers.oom(inode, 1);
+    containers.oom(inode);
     assert_eq!(value(&scrape(&containers), "container_oom_events_total", &id), 1.0);
     // Killed once more, and removed before a scrape: only the event knows.
     eat();
-    containers.oom(inode, 2);
+    containers.oom(inode);
     cgroups.remove("eater");
     let gone = scrape(&containers);
     assert_eq!(value(&gone, "container_oom_events_total", &id), 2.0);
