@@ -459,7 +459,7 @@ pub const SKIPPED: Family<'static> = own(
     Kind::Counter,
     "",
     &["reason"],
-    "Cgroups left out of a scrape: beyond container.limit, not read by the deadline, or gone while they were read.",
+    "Cgroups left out of a scrape: beyond container.limit, not read by the deadline, gone while they were read, or without a file descriptor for them.",
 );
 
 /// Cgroups that are told.

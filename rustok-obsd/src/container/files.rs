@@ -120,6 +120,8 @@ pub struct Files {
     age: u32,
     /// A file was there, and its cgroup is not any more.
     pub gone: bool,
+    /// The process has no descriptor left to open them.
+    pub exhausted: bool,
 }
 
 /// More text than any of these files has: `io.stat` has 100 bytes a device.
@@ -153,7 +155,7 @@ impl Reader {
     /// Begins a reading of a cgroup's files.
     pub fn begin(&self, files: &mut Files) {
         files.age = files.age.wrapping_add(1);
-        files.gone = false;
+        (files.gone, files.exhausted) = (false, false);
     }
 
     /// Closes a cgroup's files.
@@ -161,6 +163,21 @@ impl Reader {
         for kept in &mut files.kept {
             self.open -= usize::from(kept.take().is_some());
         }
+    }
+
+    /// Others use more descriptors than was thought: fewer are kept from now on, so that files can be opened at all.
+    fn exhaust(&mut self, files: &mut Files) {
+        if !files.exhausted {
+            tracing::warn!(
+                "files of cgroups cannot be opened, {} of them are kept open: raise the limit of open files (LimitNOFILE=, \
+                 ulimit -n); fewer are kept from now on",
+                self.open
+            );
+        }
+        files.exhausted = true;
+        files.absent = 0;
+        self.close(files);
+        self.budget = self.open;
     }
 
     /// The text of a source of the cgroup `id`; `None` where it has none.
@@ -195,7 +212,14 @@ impl Reader {
                 self.path.push(b'/');
             }
             self.path.extend_from_slice(name.as_bytes());
-            let Ok(file) = File::open(Path::new(OsStr::from_bytes(&self.path))) else { continue };
+            let file = match File::open(Path::new(OsStr::from_bytes(&self.path))) {
+                Ok(file) => file,
+                Err(error) if matches!(error.raw_os_error(), Some(libc::EMFILE | libc::ENFILE)) => {
+                    self.exhaust(files);
+                    return None;
+                }
+                Err(_) => continue,
+            };
             let Ok(read) = read_whole(&file, &mut self.buffer) else { continue };
             files.absent &= !(1 << index);
             if index < KEPT && self.open < self.budget {

@@ -193,7 +193,8 @@ impl Group {
         io::read(&mut self.disks, &self.id, &mut self.files, reader);
         self.pressure = pressure::read(&self.id, &mut self.files, reader);
         self.kills.read(&self.id, &mut self.files, reader);
-        self.told = !self.files.gone;
+        self.told = !self.files.gone && !self.files.exhausted;
+        self.changed = self.files.exhausted;
     }
 
     /// Whether it was not named yet.

@@ -99,12 +99,12 @@ struct State {
     cpus: Vec<String>,
     ghosts: Ghosts,
     events: Vec<u64>,
-    /// Beyond the limit, late, gone.
-    skipped: [u64; 3],
+    /// By [`SKIPPED`].
+    skipped: [u64; SKIPPED.len()],
     unknown_kills: u64,
 }
 
-const SKIPPED: [&str; 3] = ["limit", "deadline", "gone"];
+const SKIPPED: [&str; 4] = ["limit", "deadline", "gone", "files"];
 
 impl Containers {
     /// Of this host. Nothing is read before the first scrape.
@@ -144,7 +144,7 @@ impl Containers {
             cpus: Vec::new(),
             ghosts: Ghosts::default(),
             events: Vec::new(),
-            skipped: [0; 3],
+            skipped: [0; SKIPPED.len()],
             unknown_kills: 0,
         };
         Ok(Self { names, kills: Queue::default(), state: Mutex::new(state) })
@@ -272,7 +272,7 @@ impl State {
             }
             group.read(reader, *tick_ns);
             if !group.told {
-                skipped[2] += 1;
+                skipped[if group.files.exhausted { 3 } else { 2 }] += 1;
                 continue;
             }
             if &*group.id == "/" {

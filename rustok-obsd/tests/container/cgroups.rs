@@ -118,11 +118,23 @@ impl Cgroups {
 
 impl Drop for Cgroups {
     fn drop(&mut self) {
+        let below = |folder: &PathBuf| {
+            let entries = fs::read_dir(folder).into_iter().flatten().flatten();
+            entries.map(|entry| entry.path()).filter(|path| path.is_dir()).collect::<Vec<_>>()
+        };
         for folder in self.folders("") {
-            for child in fs::read_dir(&folder).into_iter().flatten().flatten() {
-                let _ = fs::remove_dir(child.path());
+            for child in below(&folder).into_iter().chain([folder]) {
+                // What the scripts left running is in no other cgroup.
+                let until = Instant::now() + Duration::from_secs(2);
+                while fs::remove_dir(&child).is_err() && child.is_dir() && Instant::now() < until {
+                    let left = fs::read_to_string(child.join("cgroup.procs")).unwrap_or_default();
+                    for pid in left.lines().filter_map(|line| line.parse().ok()).filter(|pid| *pid > 1) {
+                        // SAFETY: takes numbers only.
+                        unsafe { libc::kill(pid, libc::SIGKILL) };
+                    }
+                    std::thread::sleep(Duration::from_millis(5));
+                }
             }
-            let _ = fs::remove_dir(&folder);
         }
     }
 }
