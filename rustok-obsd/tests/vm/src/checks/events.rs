@@ -21,16 +21,15 @@ pub fn programs_are_attached(guest: &mut Guest) -> Result<(), Verdict> {
     let probes = app.families.get("rustok_obsd_probe_state").map(|family| &family.samples);
     let states: Vec<_> = probes.into_iter().flatten().map(|((_, labels), _)| labels).collect();
     let of = |labels: &test_support::LabelMap, name: &str| labels.get(name).cloned().unwrap_or_default();
-    let failed: Vec<_> = states.iter().filter(|labels| of(labels, "state") == "failed").collect();
-    ensure(failed.is_empty(), || format!("probes that should run and do not: {failed:?}; {}", daemon.log()))?;
     for program in PROGRAMS {
         let state = app.sum("rustok_obsd_probe_state", &[("probe", program), ("state", "attached")]);
         ensure(state == Some(1.0), || format!("{program} is not attached: {states:?}; {}", daemon.log()))?;
     }
     let oom = states.iter().find(|labels| of(labels, "probe") == "host_oom");
-    let oom = oom.map(|labels| (of(labels, "state"), of(labels, "reason")));
-    guest.note(format!("host_oom: {oom:?}"));
-    ensure(oom.is_some(), || format!("nothing is said of host_oom: {states:?}"))
+    let oom = oom.map(|labels| (of(labels, "state"), of(labels, "reason"))).unwrap_or_default();
+    guest.note(format!("host_oom: {} {}", oom.0, oom.1));
+    // Where it does not run, that is no fault, and another one tells.
+    ensure(oom.0 == "attached" || oom.0 == "disabled", || format!("host_oom is {oom:?}; {}", daemon.log()))
 }
 
 /// Processes and cgroups that come and go are told, and nothing of them is lost.

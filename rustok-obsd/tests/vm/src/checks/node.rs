@@ -11,7 +11,7 @@ use crate::guest::{Guest, PATIENCE, Verdict, ensure};
 use crate::kernel::{self, Source};
 use Source::{Line, Number, Total};
 
-/// Collectors that may find nothing, each with what must be absent then: hardware and modules.
+/// Collectors that may find nothing, each with what must be absent then: hardware, modules, files of a distribution.
 const OPTIONAL: &[(&str, &str)] = &[
     ("bcache", "/sys/fs/bcache"),
     ("bcachefs", "/sys/fs/bcachefs"),
@@ -29,6 +29,7 @@ const OPTIONAL: &[(&str, &str)] = &[
     ("mdadm", "/proc/mdstat"),
     ("nfs", "/proc/net/rpc/nfs"),
     ("nfsd", "/proc/net/rpc/nfsd"),
+    ("os", "/etc/os-release"),
     ("powersupplyclass", "/sys/class/power_supply"),
     ("rapl", "/sys/class/powercap/intel-rapl:0"),
     ("systemd", "/run/systemd/private"),
@@ -108,7 +109,7 @@ pub fn values_are_the_kernel_s(guest: &mut Guest) -> Result<(), Verdict> {
         // Nobody writes now.
         ensure((found - expected).abs() < 1e-6, || format!("{family} is {found}, not {expected}"))?;
     }
-    // Kernels have it since 6.? only with CONFIG_IRQ_TIME_ACCOUNTING.
+    // A kernel has it if it was built with CONFIG_IRQ_TIME_ACCOUNTING.
     let irq = Path::new("/proc/pressure/irq").exists();
     let told = scraped.families.get("node_pressure_irq_stalled_seconds_total").is_some_and(|of| !of.samples.is_empty());
     ensure(irq == told, || format!("/proc/pressure/irq is there: {irq}, and told: {told}"))?;
