@@ -38,6 +38,7 @@ pub const CHECKS: &[(&str, Check)] = &[
     ("churn_of_containers_leaves_nothing_behind", churn::leaves_nothing_behind),
     ("node_collectors_succeed", node::collectors_succeed),
     ("node_values_are_the_kernel_s", node::values_are_the_kernel_s),
+    ("node_cpu_time_is_the_kernel_s", node::cpu_time_is_the_kernel_s),
     ("processes_are_in_groups", node::processes_are_in_groups),
     ("the_daemon_tells_mounts_of_the_host", daemon::tells_mounts_of_the_host),
     ("the_daemon_is_well", daemon::is_well),

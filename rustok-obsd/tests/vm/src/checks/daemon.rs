@@ -41,6 +41,15 @@ fn size_in_a_namespace() -> Result<Option<f64>, Verdict> {
     Ok(scraped.sum("node_filesystem_size_bytes", &[("mountpoint", "/tmp/shadowed")]))
 }
 
+/// What must not have happened in all these checks.
+const LOSSES: [(&str, &str); 5] = [
+    ("rustok_obsd_host_events_lost_total", "events of the kernel were lost"),
+    ("rustok_obsd_host_events_incomplete_total", "events of the kernel lack fields"),
+    ("namedprocess_scrape_errors", "processes could not be listed"),
+    ("container_scrape_error", "cgroups could not be read"),
+    ("machine_scrape_error", "the machine could not be read"),
+];
+
 /// After all the other checks: it is the same process, it said nothing of a panic, and what it tells of itself is what the
 /// kernel does.
 pub fn is_well(guest: &mut Guest) -> Result<(), Verdict> {
@@ -52,6 +61,10 @@ pub fn is_well(guest: &mut Guest) -> Result<(), Verdict> {
     let before = daemon.resident()?;
     let scraped = daemon.scrape("/metrics")?;
     let after = daemon.resident()?;
+    for (family, what) in LOSSES {
+        let found = scraped.sum(family, &[]);
+        ensure(found.is_none_or(|count| count == 0.0), || format!("{what}: {:?}", scraped.families.get(family)))?;
+    }
     let told = scraped.sum("process_resident_memory_bytes", &[]).unwrap_or_default();
     // Pages are counted in batches of 64 a CPU; the scrape itself may take some.
     let slack = 2 * 64 * 4096;

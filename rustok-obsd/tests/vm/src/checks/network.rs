@@ -5,14 +5,16 @@
 
 use std::path::{Path, PathBuf};
 
-use test_support::Workload;
+use test_support::{LabelMap, Workload};
 
 use crate::guest::{Guest, Verdict, ensure};
 use crate::kernel;
 use crate::system::busybox;
 
 const MODULE: &str = "/lib/veth.ko";
-const OURS: &str = "veth0";
+const OURS: &str = "vethours";
+/// What the kernel names the other end, and what it is named in the container.
+const PEER: &str = "veth0";
 const THEIRS: &str = "eth0";
 
 /// Families with the column of `/proc/net/dev` that each tells.
@@ -36,11 +38,13 @@ pub fn of_a_container_is_told(guest: &mut Guest) -> Result<(), Verdict> {
     let (container, _) = guest.container(&Workload { script: "sleep 1000", ..Workload::default() })?;
     let pid = container.pid().to_string();
     busybox(&["insmod", MODULE])?;
-    busybox(&["ip", "link", "add", OURS, "type", "veth", "peer", "name", THEIRS])?;
-    busybox(&["ip", "link", "set", THEIRS, "netns", &pid])?;
+    // busybox knows no `peer name`.
+    busybox(&["ip", "link", "add", OURS, "type", "veth"])?;
+    busybox(&["ip", "link", "set", PEER, "netns", &pid])?;
     busybox(&["ip", "addr", "add", "10.9.0.1/24", "dev", OURS])?;
     busybox(&["ip", "link", "set", OURS, "up"])?;
     let inside = |args: &[&str]| busybox(&[&["nsenter", "-t", &pid, "-n", "/bin/busybox"], args].concat());
+    inside(&["ip", "link", "set", PEER, "name", THEIRS])?;
     inside(&["ip", "addr", "add", "10.9.0.2/24", "dev", THEIRS])?;
     inside(&["ip", "link", "set", THEIRS, "up"])?;
     busybox(&["ping", "-c", "3", "-s", "1000", "10.9.0.2"])?;
@@ -52,17 +56,15 @@ pub fn of_a_container_is_told(guest: &mut Guest) -> Result<(), Verdict> {
     for (family, column) in FAMILIES {
         let samples = scraped.families.get(family).map(|family| &family.samples);
         let told: Vec<_> = samples.into_iter().flatten().map(|((_, labels), value)| (labels, *value)).collect();
-        let of_it = |label: &str, value: &str| {
-            move |(labels, _): &&(&test_support::LabelMap, f64)| labels.get(label).is_some_and(|of| of == value)
-        };
-        let own: Vec<_> = told.iter().filter(of_it("id", &container.cgroup())).collect();
+        let is = |labels: &LabelMap, label: &str, value: &str| labels.get(label).is_some_and(|of| of == value);
+        let own: Vec<_> = told.iter().filter(|(labels, _)| is(labels, "id", &container.cgroup())).collect();
         let (low, high) = (before[column], after[column]);
         let right = matches!(own[..], [(labels, value)] if labels.len() == 3
-            && labels.get("name").map(String::as_str) == Some(container.id())
-            && labels.get("interface").map(String::as_str) == Some(THEIRS)
+            && is(labels, "name", container.id())
+            && is(labels, "interface", THEIRS)
             && (low..=high).contains(value));
         ensure(right, || format!("{family} is {own:?}, while the kernel's went from {low} to {high}"))?;
-        let ours: Vec<_> = told.iter().filter(of_it("interface", OURS)).collect();
+        let ours: Vec<_> = told.iter().filter(|(labels, _)| is(labels, "interface", OURS)).collect();
         ensure(ours.is_empty(), || format!("the host's end of a container's network is told: {ours:?}"))?;
     }
     // Three echoes of 1000 bytes and their headers, each way.

@@ -7,6 +7,7 @@ use std::path::Path;
 
 use test_support::{Scraped, Workload, wait_until};
 
+use super::series;
 use crate::guest::{Daemon, Guest, PATIENCE, Verdict, ensure};
 use crate::kernel::Source;
 
@@ -15,15 +16,20 @@ const LIMIT: Option<u64> = Some(16 << 20);
 /// `tail` keeps the last line, and that one has no end. The shell stays: so does the container.
 const GREEDY: &str = "tail /dev/zero; sleep 1000";
 
-/// The series says what the container's file says.
+/// The series say what the container's files say, with memory short: pages of files go and come back, a process is killed.
 pub fn is_told_of_a_container_that_lives(guest: &mut Guest) -> Result<(), Verdict> {
     let daemon = guest.daemon()?;
-    let (container, folder) = guest.container(&Workload { script: GREEDY, memory: LIMIT, ..Workload::default() })?;
+    let workload = Workload {
+        script: "exec 3</disk; for time in 1 2; do dd if=/disk of=/dev/null bs=1048576 count=24; done; \
+                 tail /dev/zero; sleep 1000",
+        memory: LIMIT,
+        binds: &[(Path::new("/dev/nvme0n1"), "/disk")],
+        ..Workload::default()
+    };
+    let (container, folder) = guest.container(&workload)?;
     killed(&folder)?;
     ensure(container.is_running(), || format!("the shell was killed: {}", container.log()))?;
-    let kills = told(&daemon.scrape("/metrics/cadvisor")?, &container.cgroup());
-    let expected = KILLS.read(&folder)? as f64;
-    ensure(kills == Some(expected), || format!("{kills:?} kills are told, {expected} were"))
+    series::hold_under_pressure(&daemon, &container, &folder)
 }
 
 /// A container that scrapes have seen is killed and removed between two of them: its file is gone, the event was heard.

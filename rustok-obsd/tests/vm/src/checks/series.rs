@@ -11,7 +11,7 @@ use std::fs;
 use std::os::unix::fs::MetadataExt as _;
 use std::path::Path;
 
-use test_support::{LabelMap, Scraped, Workload, wait_until};
+use test_support::{LabelMap, Runc, Scraped, Workload, wait_until};
 
 use crate::guest::{CGROUPS, Daemon, Guest, PATIENCE, Verdict, ensure};
 use crate::kernel::{self, DISK, Source};
@@ -99,6 +99,17 @@ const MOVED: [&str; 16] = [
     "container_memory_total_inactive_file_bytes",
 ];
 
+/// The same of one that ran out of memory.
+const MOVED_BY_PRESSURE: [&str; 7] = [
+    "container_oom_events_total",
+    "container_memory_events_max_total",
+    "container_memory_pgscan_total",
+    "container_memory_pgsteal_total",
+    "container_memory_workingset_refault_file_total",
+    "container_pressure_memory_waiting_seconds_total",
+    "container_pressure_memory_stalled_seconds_total",
+];
+
 /// Charged in advance: 64 pages for each of two CPUs.
 const SLACK: f64 = (2 * 64 * 4096) as f64;
 
@@ -140,10 +151,7 @@ pub fn are_what_the_kernel_says(guest: &mut Guest) -> Result<(), Verdict> {
     let id = container.cgroup();
     let subject = Subject { folder: &folder, id: &id, name: Some(container.id()), quota: true };
     let (scraped, mut seen) = subject.check(&daemon)?;
-    for family in MOVED {
-        let sum = scraped.sum(family, &[("id", &id)]);
-        ensure(sum > Some(0.0), || format!("{family} is {sum:?} of a container that did"))?;
-    }
+    moved(&scraped, &id, &MOVED)?;
     let only = |family: &str, expected: f64| is(&scraped, family, &id, &[], expected);
     only("container_spec_cpu_quota", 50_000.0)?;
     only("container_spec_cpu_period", 100_000.0)?;
@@ -165,6 +173,17 @@ pub fn are_what_the_kernel_says(guest: &mut Guest) -> Result<(), Verdict> {
     // `max 100000`: a period without a quota.
     seen.insert(("container_spec_cpu_period".to_owned(), labels(pod, None, &[])));
     nothing_else(&scraped, pod, &seen)
+}
+
+/// Every series of a container that has been out of memory: `container` read more than its limit from the disk, and had a
+/// process killed.
+pub fn hold_under_pressure(daemon: &Daemon, container: &Runc, folder: &Path) -> Result<(), Verdict> {
+    let id = container.cgroup();
+    let subject = Subject { folder, id: &id, name: Some(container.id()), quota: false };
+    let (scraped, mut seen) = subject.check(daemon)?;
+    moved(&scraped, &id, &MOVED_BY_PRESSURE)?;
+    seen.insert(("container_spec_cpu_period".to_owned(), labels(&id, Some(container.id()), &[])));
+    nothing_else(&scraped, &id, &seen)
 }
 
 /// The root cgroup, which lacks most files, and the machine.
@@ -254,6 +273,12 @@ impl Subject<'_> {
         }
         Ok(())
     }
+}
+
+fn moved(scraped: &Scraped, id: &str, families: &[&str]) -> Result<(), Verdict> {
+    let sums = families.iter().map(|family| (*family, scraped.sum(family, &[("id", id)])));
+    let unmoved: Vec<_> = sums.filter(|(_, sum)| *sum <= Some(0.0)).collect();
+    ensure(unmoved.is_empty(), || format!("of a container that did: {unmoved:?}"))
 }
 
 /// All labels of a cgroup's series.
