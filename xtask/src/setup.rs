@@ -224,6 +224,10 @@ const TEST_TOOLS: &[(&str, Choice)] = &[
     ("objcopy", &[&["binutils"]]),
     ("runc", &[&["runc"]]),
     ("containerd", &[&["containerd"]]),
+    ("/usr/lib/cni/ptp", &[&["containernetworking-plugins"]]),
+    ("dbus-daemon", &[&["dbus-daemon"]]),
+    ("ip", &[&["iproute2"]]),
+    ("mkfs.btrfs", &[&["btrfs-progs"]]),
     ("dockerd", &[&["docker.io"]]),
     ("qemu-system-x86_64", &[&["qemu-system-x86"]]),
 ];

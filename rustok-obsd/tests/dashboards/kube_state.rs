@@ -20,15 +20,26 @@ pub fn serve(pods: &[Told]) -> SocketAddr {
         let place = format!("namespace=\"{namespace}\",pod=\"{pod}\"");
         let _ = writeln!(
             text,
-            "kube_pod_info{{{place},node=\"here\",host_ip=\"127.0.0.1\",pod_ip=\"127.0.0.1\",created_by_kind=\"DaemonSet\",created_by_name=\"{workload}\"}} 1"
+            "kube_pod_info{{{place},host_network=\"false\",node=\"here\",host_ip=\"127.0.0.1\",pod_ip=\"127.0.0.1\",created_by_kind=\"DaemonSet\",created_by_name=\"{workload}\"}} 1"
         );
         let _ = writeln!(text, "kube_pod_owner{{{place},owner_kind=\"DaemonSet\",owner_name=\"{workload}\"}} 1");
+        // What the rest of the mixin's rules make of these, which the fixtures leave out.
+        let _ = writeln!(
+            text,
+            "namespace_workload_pod:kube_pod_owner:relabel{{{place},workload=\"{workload}\",workload_type=\"daemonset\"}} 1"
+        );
+        let _ = writeln!(text, "node_namespace_pod:kube_pod_info:{{{place},node=\"here\"}} 1");
         let _ = writeln!(text, "kube_pod_status_phase{{{place},phase=\"Running\"}} 1");
         for (resource, unit, amount) in [("cpu", "core", "0.5"), ("memory", "byte", "33554432")] {
             let labels =
                 format!("{place},container=\"{container}\",node=\"here\",resource=\"{resource}\",unit=\"{unit}\"");
             let _ = writeln!(text, "kube_pod_container_resource_requests{{{labels}}} {amount}");
             let _ = writeln!(text, "kube_pod_container_resource_limits{{{labels}}} {amount}");
+            for kind in ["requests", "limits"] {
+                let family = format!("kube_pod_container_resource_{kind}");
+                let _ = writeln!(text, "cluster:namespace:pod_{resource}:active:{family}{{{labels}}} {amount}");
+                let _ = writeln!(text, "namespace_{resource}:{family}:sum{{namespace=\"{namespace}\"}} {amount}");
+            }
         }
     }
     for (resource, unit, amount) in [("cpu", "core", "2"), ("memory", "byte", "8589934592")] {

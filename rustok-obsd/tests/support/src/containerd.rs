@@ -4,7 +4,8 @@
 //! containers below `/kubepods/burstable/podUID` in every hierarchy. Costs: 50 MB, a second to start, 0.2 s for a pod with
 //! a container, half a second to remove all.
 //!
-//! Pods share the host's network: no CNI plugin is needed. The image of the container that keeps a pod's namespaces is
+//! Pods have a network of their own, a pair of interfaces made by the CNI plugin `ptp` as Debian has it; without it they share
+//! the host's. The image of the container that keeps a pod's namespaces is
 //! imported like every other: no registry is asked.
 
 use std::fs;
@@ -61,6 +62,10 @@ impl Containerd {
         let janitor = Janitor::of(folder.path()).map_err(|error| failed("no janitor", &error))?;
         let file = folder.path().join("config.toml");
         fs::write(&file, config(folder.path())).map_err(|error| failed("cannot write its config", &error))?;
+        let networks = folder.path().join("cni");
+        fs::create_dir(&networks)
+            .and_then(|()| fs::write(networks.join("10-pods.conflist"), network(folder.path())))
+            .map_err(|error| failed("cannot write its network's config", &error))?;
         let held = Janitor::hold();
         let mut server =
             Child::spawn_with("containerd", Command::new(binary).arg("-c").arg(&file), libc::SIGKILL, None)
@@ -122,9 +127,33 @@ impl Containerd {
         let container = write("container.json", &container_config(pod, workload))?;
         let _held = Janitor::hold();
         let pod_id = self.crictl(&["runp", &sandbox.display().to_string()])?;
+        if let Some(netns) = self.network_namespace(&pod_id)? {
+            // For the janitor.
+            fs::write(logs.join("pod.netns"), netns).map_err(failed)?;
+        }
         let id = self.crictl(&["create", &pod_id, &container.display().to_string(), &sandbox.display().to_string()])?;
         self.crictl(&["start", &id])?;
         Ok((pod_id, id))
+    }
+
+    /// The file that keeps a pod's network.
+    fn network_namespace(&self, pod_id: &str) -> Result<Option<String>, Skip> {
+        let said = self.crictl(&["inspectp", "--output", "json", pod_id])?;
+        let parsed: Value = serde_json::from_str(&said).unwrap_or_default();
+        let namespaces = parsed["info"]["runtimeSpec"]["linux"]["namespaces"].as_array().cloned().unwrap_or_default();
+        let network = namespaces.iter().find(|namespace| namespace["type"] == "network");
+        Ok(network.and_then(|network| network["path"].as_str()).map(str::to_owned))
+    }
+
+    /// Whether its pods have networks of their own.
+    ///
+    /// # Errors
+    /// A [`Skip`] that says what is missing.
+    pub fn networks(&self) -> Result<(), Skip> {
+        let missing = || {
+            Skip::new("the CNI plugins are missing: `cargo xtask setup --tests` installs containernetworking-plugins")
+        };
+        has_networks().then_some(()).ok_or_else(missing)
     }
 
     /// Runs `crictl` against it, for instance with `["stop", ID]` or `["rmp", "-f", POD_ID]`. Yields what it printed.
@@ -187,8 +216,8 @@ state = "{folder}/state"
   disable_apparmor = true
   restrict_oom_score_adj = true
   [plugins."io.containerd.grpc.v1.cri".cni]
-    bin_dir = "{folder}/cni/bin"
-    conf_dir = "{folder}/cni/conf"
+    bin_dir = "{PLUGINS}"
+    conf_dir = "{folder}/cni"
   [plugins."io.containerd.grpc.v1.cri".containerd]
     default_runtime_name = "runc"
     [plugins."io.containerd.grpc.v1.cri".containerd.runtimes.runc]
@@ -198,6 +227,24 @@ state = "{folder}/state"
         SystemdCgroup = false
 "#
     )
+}
+
+/// Where Debian has the CNI plugins.
+const PLUGINS: &str = "/usr/lib/cni";
+
+/// A route to each pod; addresses of RFC 2544's test network, so that no real one is shadowed.
+fn network(folder: &Path) -> String {
+    let ipam = json!({"type": "host-local", "subnet": "198.18.77.0/24", "dataDir": folder.join("ipam")});
+    json!({
+        "cniVersion": "0.4.0", "name": "pods",
+        "plugins": [{"type": "ptp", "ipMasq": false, "ipam": ipam}],
+    })
+    .to_string()
+}
+
+/// Whether pods can have networks of their own.
+fn has_networks() -> bool {
+    ["ptp", "host-local", "loopback"].iter().all(|plugin| Path::new(PLUGINS).join(plugin).is_file())
 }
 
 /// As the kubelet fills it in.
@@ -211,8 +258,8 @@ fn sandbox_config(pod: &Pod<'_>, logs: &Path) -> Value {
         "log_directory": logs,
         "linux": {
             "cgroup_parent": format!("/kubepods/burstable/pod{uid}"),
-            // 2: the node's.
-            "security_context": {"namespace_options": {"network": 2}},
+            // 0: the pod's own, 2: the node's.
+            "security_context": {"namespace_options": {"network": if has_networks() { 0 } else { 2 }}},
         },
     })
 }

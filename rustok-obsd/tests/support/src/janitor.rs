@@ -45,6 +45,10 @@ find "$folder" -name address -type f 2>/dev/null | while read -r file; do
   socket=$(cat "$file"); socket=${socket#unix://}
   case "$socket" in /run/containerd/s/*) rm -f "$socket" ;; esac
 done
+# Networks of pods, whose plugins nobody calls any more; the host's ends of their interfaces go with them.
+find "$folder" -name '*.netns' 2>/dev/null | while read -r file; do
+  netns=$(cat "$file"); umount -l "$netns" && rm -f "$netns"
+done
 grep -F " $folder/" /proc/self/mounts | cut -d' ' -f2 | sort -r | while read -r mount; do umount -l "$mount"; done
 
 while read -r path; do
