@@ -33,9 +33,6 @@ fn run(cli: Cli) -> anyhow::Result<u8> {
             let Loaded { config, warnings } = args.sources().load()?;
             logging::start(&config);
             warnings.iter().for_each(|warning| tracing::warn!("{warning}"));
-            if config.targets.is_empty() {
-                tracing::warn!("no targets: give --exe NAME, or [[targets]] in the file of --config.file");
-            }
             daemon::run(config)?;
         }
         Action::Doctor(args) => {
