@@ -283,7 +283,7 @@ fn a_gzip_body_is_the_plain_body_compressed_also_beyond_one_chunk_and_in_reused_
         let source = Large(samples);
         let plain = to_text(&source, Format::Text);
         let mut output = Output::default();
-        let mut seen = std::collections::HashSet::new();
+        let mut seen = encoder::Seen::default();
         let scrape = Scrape::default();
         for _ in 0..2 {
             output.begin(true);
