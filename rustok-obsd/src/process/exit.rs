@@ -4,7 +4,7 @@
 //! it where it was never. Costs: a look-up an event; 100 bytes for a minute per process that ended unannounced.
 
 use super::clock::TICK_NS;
-use super::member::{COUNTS, Counts, INVOLUNTARY, MAJOR, MINOR, READ, SYSTEM, USER, VOLUNTARY, WRITE};
+use super::member::{COUNTS, Counts, INVOLUNTARY, MAJOR, MINOR, Member, READ, SYSTEM, USER, VOLUNTARY, WRITE};
 use super::table::NOTHING;
 use crate::events::{ProcessId, Totals};
 use rustc_hash::FxHashMap;
@@ -69,16 +69,23 @@ pub struct Ghost {
     pub group: Option<u32>,
     /// What it used when last looked at.
     counts: Counts,
+    /// It was seen with more threads than one.
+    threaded: bool,
     since: Instant,
 }
 
 impl Ghost {
-    /// What it used since.
+    /// What it used since. Where it had several threads, scrapes have told the switches of the main thread, and the totals
+    /// are those of all: the difference would be what the others did in all their lives, told at once at the end. None
+    /// is told then, since the kernel does not say which of them are the main thread's.
     #[must_use]
     pub fn rest(&self, totals: &Counts) -> Counts {
         let mut rest = NOTHING;
         for at in 0..COUNTS {
             rest[at] = totals[at].saturating_sub(self.counts[at]);
+        }
+        if self.threaded {
+            (rest[VOLUNTARY], rest[INVOLUNTARY]) = (0, 0);
         }
         rest
     }
@@ -91,9 +98,10 @@ impl Ghosts {
     }
 
     /// A process is gone.
-    pub fn add(&mut self, pid: u32, start_ticks: u64, group: Option<u32>, counts: Counts) {
+    pub fn add(&mut self, member: &Member, group: Option<u32>) {
         if self.expected && self.gone.len() < MOST {
-            self.gone.insert((pid, start_ticks), Ghost { group, counts, since: Instant::now() });
+            let Member { pid, stat, counts, threaded, .. } = *member;
+            self.gone.insert((pid, stat.start_ticks), Ghost { group, counts, threaded, since: Instant::now() });
         }
     }
 

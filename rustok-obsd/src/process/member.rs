@@ -11,7 +11,8 @@
 //!
 //! Traps: the kernel adds a child's I/O to its parent's when that waits for it (kernel/exit.c, `wait_task_zombie`), hence a
 //! shell's group has that of its children too, as with process-exporter. Context switches in `status` are those of the
-//! main thread.
+//! main thread, as process-exporter tells them; what the kernel tells at the end of a process are those of all threads, hence
+//! [`Member::threaded`].
 
 use super::files::{Files, Kept};
 use super::parse::{self, Stat};
@@ -79,6 +80,9 @@ pub struct Member {
     wchan_file: Kept,
     /// Last text of its `stat`.
     pub stat: Stat,
+    /// It was seen with more threads than one: its context switches, those of the main thread, are not comparable with what
+    /// the kernel tells at its end, those of all threads.
+    pub threaded: bool,
     schedstat: Option<[u64; 2]>,
     /// What it used, never less than before.
     pub counts: Counts,
@@ -122,6 +126,7 @@ impl Member {
             io_file: Kept::default(),
             wchan_file: Kept::default(),
             stat: Stat::default(),
+            threaded: false,
             schedstat: None,
             counts: [0; COUNTS],
             user: 0,
@@ -180,6 +185,7 @@ impl Member {
         counts[MAJOR] = stat.major_faults;
         self.known = true;
         self.stat = stat;
+        self.threaded |= stat.threads > 1;
         self.schedstat = schedstat;
         if !idle {
             self.partial = false;

@@ -299,7 +299,7 @@ impl Table {
         }
         let group = if let Place::Group(group) = place { Some(group) } else { None };
         if !matches!(place, Place::Fresh | Place::Ignored) {
-            self.ghosts.add(slot.member.pid, slot.member.stat.start_ticks, group, slot.member.counts);
+            self.ghosts.add(&slot.member, group);
         }
         if self.by_pid.get(&slot.member.pid) == Some(&index) {
             self.by_pid.remove(&slot.member.pid);

@@ -361,6 +361,49 @@ fn an_end_adds_what_no_scrape_saw_exactly_once() {
 }
 
 #[test]
+fn switches_of_other_threads_do_not_come_at_the_end_of_a_process() {
+    let procfs = procfs();
+    let source = ProcessGroups::new(&config(procfs.path())).unwrap();
+    source.with_table(Table::expect_ends);
+    let expect = |voluntary: u64, involuntary: u64, user: &str| {
+        let text = to_text(&source, Format::Text);
+        let switches = "namedprocess_namegroup_context_switches_total{groupname=\"shop\",ctxswitchtype=";
+        assert_has(
+            &text,
+            &[
+                &format!(r#"{switches}"voluntary"}} {voluntary}"#),
+                &format!(r#"{switches}"nonvoluntary"}} {involuntary}"#),
+                &format!(r#"namedprocess_namegroup_cpu_seconds_total{{groupname="shop",mode="user"}} {user}"#),
+            ],
+        );
+    };
+    let end = |pid: u32, start_ticks: u64, [voluntary_switches, involuntary_switches]: [u64; 2]| {
+        let told = CpuTime { user_ns: 1_500_000_000, system_ns: 0 };
+        let totals = Totals { told, voluntary_switches, involuntary_switches, ..Totals::default() };
+        let process = ProcessId { pid, start_ns: start_ticks * 10_000_000 };
+        let mut comm = [0; 16];
+        comm[..4].copy_from_slice(b"shop");
+        let _ = fs::remove_dir_all(procfs.path().join(pid.to_string()));
+        source.event(&Event::Freed { process, totals, comm, kernel_thread: false });
+    };
+    // Of one thread all along: the two numbers are of the same.
+    put(procfs.path(), SHOP);
+    expect(7, 3, "1");
+    end(100, 1000, [9, 4]);
+    expect(9, 4, "1.5");
+    // Of several, even if only its main thread was left in the end; what else it used is comparable.
+    put(procfs.path(), Made { pid: 101, threads: 8, ..SHOP });
+    expect(16, 7, "2.5");
+    put(procfs.path(), Made { pid: 101, switches: [8, 3], runs: 6, ..SHOP });
+    expect(17, 7, "2.5");
+    end(101, 1000, [5000, 600]);
+    expect(17, 7, "3");
+    // One that nobody saw tells all that its threads did.
+    end(102, 1000, [5000, 600]);
+    expect(5017, 607, "4.5");
+}
+
+#[test]
 fn the_end_of_a_child_counts_for_its_parent_where_nobody_knows_more() {
     let procfs = procfs();
     put(procfs.path(), SHOP);
