@@ -490,7 +490,7 @@ pub const KILLS_UNKNOWN: Family<'static> = own(
     Kind::Counter,
     "",
     &[],
-    "Processes killed for lack of memory in cgroups that are not told, or came and went between two scrapes.",
+    "Processes killed for lack of memory in cgroups that are not told, or of which nobody knows what they were.",
 );
 
 /// Kept files.

@@ -203,6 +203,12 @@ impl Group {
         self.version.is_none()
     }
 
+    /// Whether its name is still on its way.
+    #[must_use]
+    pub fn is_nameless(&self) -> bool {
+        self.is_new() || self.held
+    }
+
     /// Whether its inode is to be asked for now: not for ever, where the tree of memory does not have it.
     pub fn asks_inode(&mut self) -> bool {
         self.asked = self.asked.saturating_add(1);

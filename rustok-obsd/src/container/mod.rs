@@ -25,6 +25,7 @@ pub mod oom;
 pub mod pressure;
 pub mod runtime;
 pub mod tree;
+pub mod unseen;
 pub mod usage;
 pub mod watch;
 mod write;
@@ -50,6 +51,7 @@ use std::path::PathBuf;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Instant, SystemTime, UNIX_EPOCH};
 use tree::Tree;
+use unseen::{Made, Unseen};
 use usage::Usage;
 
 /// What this is made from.
@@ -75,6 +77,7 @@ impl Settings {
 pub struct Containers {
     names: Arc<dyn Names>,
     kills: Queue,
+    unseen: Unseen,
     state: Mutex<State>,
 }
 
@@ -114,6 +117,7 @@ impl Containers {
     pub fn new(settings: &Settings, names: Arc<dyn Names>) -> Result<Self, MountError> {
         let Settings { paths, options, open_files } = settings;
         let reader = Reader::new(Hierarchies::find(paths)?, io::has_bfq(&paths.sysfs), *open_files);
+        let unseen = Unseen::new(paths, reader.hierarchies(), options.clone());
         let tree = Tree::new(&reader, options.clone(), boot_time(paths));
         let written = |label: &String| {
             let plain = |c: char| if c.is_ascii_alphanumeric() { c } else { '_' };
@@ -147,20 +151,34 @@ impl Containers {
             skipped: [0; SKIPPED.len()],
             unknown_kills: 0,
         };
-        Ok(Self { names, kills: Queue::default(), state: Mutex::new(state) })
+        Ok(Self { names, kills: Queue::default(), unseen, state: Mutex::new(state) })
     }
 
     /// The kernel chose a process to be killed for lack of memory: `cgroup` is the inode of the directory of its cgroup, in
     /// the tree of memory. Never waits for a scrape.
     pub fn oom(&self, cgroup: u64) {
-        self.kills.push(cgroup);
+        if !self.unseen.kill(cgroup) {
+            self.kills.push(cgroup);
+        }
     }
 }
 
 impl Subscriber for Containers {
     fn event(&self, event: &Event<'_>) {
-        if let Event::Oom(OomKill { cgroup: Some(cgroup), .. }) = event {
-            self.oom(*cgroup);
+        match *event {
+            Event::Oom(OomKill { cgroup: Some(cgroup), .. }) => self.oom(cgroup),
+            Event::CgroupMade { cgroup, hierarchy, path: Some(path), .. } => {
+                // A runtime knows its name as long as it is there, which may be less than until the next scrape.
+                if let Some(container) = self.unseen.made(cgroup, hierarchy, path) {
+                    self.names.wanted(&container);
+                }
+            }
+            Event::CgroupRemoved { cgroup, hierarchy, .. } => {
+                if let Some(container) = self.unseen.removed(cgroup, hierarchy) {
+                    self.names.forget(&container);
+                }
+            }
+            _ => {}
         }
     }
 }
@@ -189,7 +207,7 @@ impl Collect for Containers {
         // The text of what was read has to be written in time, too.
         let deadline = Instant::now() + scrape.left() / 4 * 3;
         let state = &mut *state;
-        state.update(&*self.names, &self.kills);
+        state.update(&*self.names, &self.kills, &self.unseen);
         let machine = state.machine.read();
         state.filesystems.read(deadline);
         state.read(&*self.names, deadline);
@@ -199,16 +217,16 @@ impl Collect for Containers {
 
 impl State {
     /// Takes in which cgroups came and went, and kills.
-    fn update(&mut self, names: &dyn Names, kills: &Queue) {
+    fn update(&mut self, names: &dyn Names, kills: &Queue, unseen: &Unseen) {
         let now = Instant::now();
-        let Self { tree, reader, ghosts, events, usage, .. } = self;
+        let Self { tree, reader, ghosts, events, usage, unknown_kills, labels, .. } = self;
         ghosts.forget(now);
         events.extend(std::iter::from_fn(|| kills.pop()));
         // First to those that are known: they may be gone in a moment.
         let mut give = |tree: &mut Tree, ghosts: &mut Ghosts| {
             events.retain(|inode| match tree.by_inode(*inode) {
                 Some(group) => {
-                    group.kills.event();
+                    group.kills.events(1);
                     false
                 }
                 None => !ghosts.event(*inode, now),
@@ -220,20 +238,35 @@ impl State {
             if let (Some(usage), Some(container)) = (&*usage, &group.identity.container) {
                 usage.forget(container);
             }
-            let group = *group;
-            ghosts.add(group.id, group.inode, group.labels, group.kills, now);
+            ghosts.add(group, now);
         });
-        if !ghosts.is_empty() {
-            for group in tree.groups().filter(|group| group.is_new()) {
-                if let Some(earlier) = ghosts.take(&group.id) {
-                    group.kills.after(earlier);
-                }
-            }
-        }
         tree.note_inodes(reader);
         give(tree, ghosts);
-        self.unknown_kills += self.events.len() as u64;
-        self.events.clear();
+        *unknown_kills += events.len() as u64;
+        events.clear();
+        let known = |made: &Made| {
+            let over = tree.is_over(&made.id);
+            match tree.by_inode(made.inode) {
+                Some(group) => group.kills.events(made.kills),
+                None if over => *unknown_kills += made.kills,
+                None => return false,
+            }
+            true
+        };
+        unseen.scraped(known, |made| {
+            let mut group = Group::new(&made.id, 0, made.inode, true);
+            group.kills.events(made.kills);
+            ghosts.add(Box::new(group), now);
+        });
+        if ghosts.is_empty() {
+            return;
+        }
+        for group in tree.groups().filter(|group| group.is_new()) {
+            if let Some(earlier) = ghosts.take(&group.id) {
+                group.kills.after(earlier);
+            }
+        }
+        ghosts.name(names, names.version(), labels);
     }
 
     /// Reads all cgroups until the deadline.

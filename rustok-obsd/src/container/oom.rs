@@ -7,6 +7,8 @@
 //! is the greater of the file and of its first value with the events on top; a kill that both tell counts once.
 
 use super::files::{Files, Reader, Source};
+use super::group::Group;
+use super::names::Names;
 use crate::host::text;
 use std::collections::VecDeque;
 use std::sync::{Mutex, PoisonError};
@@ -49,9 +51,9 @@ impl Kills {
         self.file = kills.max(self.file);
     }
 
-    /// The kernel told of one.
-    pub fn event(&mut self) {
-        self.events += 1;
+    /// The kernel told of so many.
+    pub fn events(&mut self, count: u64) {
+        self.events += count;
     }
 
     /// Goes on from those of an earlier cgroup of the path.
@@ -74,6 +76,8 @@ struct Ghost {
     labels: Vec<u8>,
     kills: Kills,
     until: Instant,
+    /// Its name is still on its way: it is told when that is there.
+    nameless: Option<Box<Group>>,
 }
 
 /// Cgroups that are gone, at most; what is beyond is not told any more.
@@ -87,13 +91,29 @@ pub struct Ghosts(Vec<Ghost>);
 
 impl Ghosts {
     /// Takes in what is left of a cgroup.
-    pub fn add(&mut self, id: Box<str>, inode: u64, labels: Vec<u8>, mut kills: Kills, now: Instant) {
-        if let Some(earlier) = self.take(&id) {
+    pub fn add(&mut self, mut group: Box<Group>, now: Instant) {
+        let mut kills = group.kills;
+        if let Some(earlier) = self.take(&group.id) {
             kills.after(earlier);
         }
         if self.0.len() < MOST_GHOSTS {
             let until = now + if kills.total() > 0 { GRACE } else { ECHO };
-            self.0.push(Ghost { id, inode, labels, kills, until });
+            let labels = std::mem::take(&mut group.labels);
+            let (id, inode) = (group.id.clone(), group.inode);
+            let nameless = group.is_nameless().then_some(group);
+            self.0.push(Ghost { id, inode, labels, kills, until, nameless });
+        }
+    }
+
+    /// Names those that have no name yet, once their runtime has answered, or too much time went by.
+    pub fn name(&mut self, names: &dyn Names, version: u64, wanted_labels: &[(String, String)]) {
+        for ghost in &mut self.0 {
+            let Some(group) = &mut ghost.nameless else { continue };
+            group.name(names, version, wanted_labels);
+            if !group.held {
+                ghost.labels = std::mem::take(&mut group.labels);
+                ghost.nameless = None;
+            }
         }
     }
 
@@ -106,7 +126,7 @@ impl Ghosts {
     /// The kernel told of a kill in one of them; false where it is none of them.
     pub fn event(&mut self, inode: u64, now: Instant) -> bool {
         let Some(ghost) = self.0.iter_mut().rev().find(|ghost| ghost.inode == inode) else { return false };
-        ghost.kills.event();
+        ghost.kills.events(1);
         ghost.until = now + GRACE;
         true
     }
@@ -116,10 +136,10 @@ impl Ghosts {
         self.0.retain(|ghost| ghost.until > now);
     }
 
-    /// Those with kills.
+    /// Those with kills and a name.
     pub fn killed(&self) -> impl Iterator<Item = (&[u8], u64)> {
-        let killed = self.0.iter().map(|ghost| (ghost.labels.as_slice(), ghost.kills.total()));
-        killed.filter(|(_, kills)| *kills > 0)
+        let named = self.0.iter().filter(|ghost| ghost.nameless.is_none());
+        named.map(|ghost| (ghost.labels.as_slice(), ghost.kills.total())).filter(|(_, kills)| *kills > 0)
     }
 
     /// Whether there is none.
@@ -163,7 +183,7 @@ mod tests {
         // Made before us: the file's past counts.
         let mut old = Kills::new(false);
         old.set(5);
-        old.event();
+        old.events(1);
         assert_eq!(old.total(), 6);
         old.set(6);
         assert_eq!(old.total(), 6);
@@ -172,12 +192,12 @@ mod tests {
         assert_eq!(old.total(), 8);
         // An event before the first reading, in the file or not.
         let mut old = Kills::new(false);
-        old.event();
+        old.events(1);
         old.set(5);
         assert_eq!(old.total(), 5);
         // Made under our eyes, gone before the file was read.
         let mut new = Kills::new(true);
-        new.event();
+        new.events(1);
         assert_eq!(new.total(), 1);
         new.set(1);
         assert_eq!(new.total(), 1);

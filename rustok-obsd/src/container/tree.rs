@@ -6,7 +6,7 @@
 
 use super::files::Reader;
 use super::group::Group;
-use super::identity::is_noise;
+use super::identity::{Identity, is_noise};
 use super::mounts::Controller;
 use super::names::Names;
 use super::watch::{Event, Watcher};
@@ -139,6 +139,13 @@ impl Tree {
         self.nodes[index as usize].as_mut()?.group.as_deref_mut()
     }
 
+    /// Whether a path is there, but beyond the limit.
+    #[must_use]
+    pub fn is_over(&self, id: &str) -> bool {
+        let node = self.by_path.get(id).and_then(|index| self.nodes[*index as usize].as_ref());
+        node.is_some_and(|node| node.over)
+    }
+
     /// Takes in what happened. What is gone goes to `gone`.
     pub fn update(&mut self, names: &dyn Names, gone: &mut impl FnMut(Box<Group>)) {
         if self.look == 0 {
@@ -229,7 +236,9 @@ impl Tree {
             if group.inode_noted {
                 self.by_inode.remove(&group.inode);
             }
-            if let Some(id) = &group.identity.container {
+            // The name of one that was killed in before it had one is still asked for.
+            let asked = group.is_nameless() && group.kills.total() > 0;
+            if let Some(id) = group.identity.container.as_ref().filter(|_| !asked) {
                 names.forget(id);
             }
             gone(group);
@@ -350,7 +359,7 @@ impl Tree {
             return;
         }
         let group = Group::new(&node.path, created, meta.ino(), fresh);
-        if !wants(&self.options, &group) {
+        if !wants(&self.options, &group.id, &group.identity) {
             return;
         }
         if self.told >= self.options.limit && &*node.path != "/" {
@@ -400,13 +409,14 @@ impl Tree {
 }
 
 /// Whether a cgroup is to be told.
-fn wants(options: &ContainerOptions, group: &Group) -> bool {
-    if &*group.id == "/" {
+#[must_use]
+pub fn wants(options: &ContainerOptions, id: &str, identity: &Identity) -> bool {
+    if id == "/" {
         return true;
     }
-    let kind = group.identity.container.is_some() || (options.slices && !options.only_containers);
-    let included = !options.id_include.is_set() || options.id_include.matches(&group.id);
-    kind && included && !options.id_exclude.matches(&group.id)
+    let kind = identity.container.is_some() || (options.slices && !options.only_containers);
+    let included = !options.id_include.is_set() || options.id_include.matches(id);
+    kind && included && !options.id_exclude.matches(id)
 }
 
 fn join(path: &str, name: &str) -> String {

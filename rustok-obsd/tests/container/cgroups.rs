@@ -4,7 +4,7 @@ use rustok_obsd::config::Paths;
 use rustok_obsd::config::collector::Pattern;
 use rustok_obsd::config::container::ContainerOptions;
 use rustok_obsd::container::mounts::{Controller, Hierarchies};
-use rustok_obsd::container::names::PathNames;
+use rustok_obsd::container::names::{Names, PathNames};
 use rustok_obsd::container::{Containers, Settings};
 use rustok_obsd::exposition::{Format, Scrape, to_text, to_text_of};
 use std::collections::BTreeSet;
@@ -18,8 +18,12 @@ use test_support::{Scraped, Skip};
 
 /// All cgroups of this host.
 pub fn containers(options: ContainerOptions) -> Result<Arc<Containers>, Skip> {
+    containers_named(options, Arc::new(PathNames))
+}
+
+fn containers_named(options: ContainerOptions, names: Arc<dyn Names>) -> Result<Arc<Containers>, Skip> {
     let settings = Settings { paths: Paths::default(), options, open_files: 12_000 };
-    let made = Containers::new(&settings, Arc::new(PathNames));
+    let made = Containers::new(&settings, names);
     made.map(Arc::new).map_err(|error| Skip::new(error.to_string()))
 }
 
@@ -60,6 +64,29 @@ impl Cgroups {
     /// Whether memory is of cgroup v2.
     pub fn is_v2(&self) -> bool {
         self.hierarchies.get(Controller::Memory).is_some_and(|place| place.v2)
+    }
+
+    /// By which number the kernel's events name the hierarchy of memory.
+    pub fn memory_number(&self) -> u32 {
+        let text = fs::read_to_string("/proc/self/cgroup").expect("the hierarchies");
+        let number = |line: &str| {
+            let mut parts = line.split(':');
+            let number = parts.next()?.parse().ok()?;
+            parts.next()?.split(',').any(|name| name == "memory").then_some(number)
+        };
+        if self.is_v2() { 0 } else { text.lines().find_map(number).expect("memory has a hierarchy") }
+    }
+
+    /// Allows a cgroup so many bytes, without swap.
+    pub fn limit_memory(&self, child: &str, bytes: u64) {
+        let files: &[_] = if self.is_v2() {
+            &[("memory.max", bytes), ("memory.swap.max", 0)]
+        } else {
+            &[("memory.limit_in_bytes", bytes)]
+        };
+        for (file, bytes) in files {
+            self.write(child, Controller::Memory, file, &bytes.to_string()).expect("a limit");
+        }
     }
 
     fn folders(&self, child: &str) -> impl Iterator<Item = PathBuf> {
@@ -109,10 +136,19 @@ impl Cgroups {
 
     /// Tells it and those below it.
     pub fn containers(&self, change: impl FnOnce(&mut ContainerOptions)) -> Arc<Containers> {
+        self.containers_named(change, Arc::new(PathNames))
+    }
+
+    /// The same, with a runtime.
+    pub fn containers_named(
+        &self,
+        change: impl FnOnce(&mut ContainerOptions),
+        names: Arc<dyn Names>,
+    ) -> Arc<Containers> {
         let id_include = Pattern::parse(&format!("^{}(/|$)", self.id)).expect("a pattern");
         let mut options = ContainerOptions { id_include, ..ContainerOptions::default() };
         change(&mut options);
-        containers(options).expect("cgroups")
+        containers_named(options, names).expect("cgroups")
     }
 }
 

@@ -2,8 +2,13 @@
 
 use crate::cgroups::{Cgroups, scrape};
 use rustok_obsd::container::mounts::Controller;
+use rustok_obsd::container::names::{Facts, Lookup, Names};
+use rustok_obsd::events::{Event, OomKill, Subscriber as _};
+use std::collections::HashMap;
 use std::os::unix::fs::MetadataExt as _;
 use std::process::Command;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Mutex};
 use std::thread::sleep;
 use std::time::{Duration, Instant};
 use test_support::{Scraped, skip};
@@ -58,25 +63,14 @@ fn a_busy_process_with_a_quota() {
 fn a_process_beyond_its_memory() {
     let cgroups = cgroups!("memory");
     let id = cgroups.make("eater");
-    let (file, failures) = if cgroups.is_v2() {
-        ("memory.max", "container_memory_events_max_total")
-    } else {
-        ("memory.limit_in_bytes", "container_memory_failcnt")
-    };
-    cgroups.write("eater", Controller::Memory, file, "20971520").unwrap();
-    if cgroups.is_v2() {
-        cgroups.write("eater", Controller::Memory, "memory.swap.max", "0").unwrap();
-    }
+    let failures = if cgroups.is_v2() { "container_memory_events_max_total" } else { "container_memory_failcnt" };
+    cgroups.limit_memory("eater", 20 << 20);
     let inode = cgroups.folder("eater", Controller::Memory).metadata().unwrap().ino();
     let containers = cgroups.containers(|_| ());
     let before = scrape(&containers);
     assert_eq!(value(&before, "container_spec_memory_limit_bytes", &id), 20_971_520.0);
     assert_eq!(value(&before, "container_oom_events_total", &id), 0.0);
-    let eat = || {
-        let mut running = cgroups.run("eater", "head -c 200000000 /dev/zero | tail");
-        let status = running.0.wait().unwrap();
-        assert!(!status.success(), "it was killed: {status:?}");
-    };
+    let eat = || eat(&cgroups, "eater");
     eat();
     let after = scrape(&containers);
     assert_eq!(value(&after, "container_oom_events_total", &id), 1.0);
@@ -96,6 +90,104 @@ fn a_process_beyond_its_memory() {
     // The same path again goes on from there.
     cgroups.make("eater");
     assert_eq!(value(&scrape(&containers), "container_oom_events_total", &id), 2.0);
+}
+
+/// Needs more than 20 MB.
+fn eat(cgroups: &Cgroups, child: &str) {
+    let mut running = cgroups.run(child, "head -c 200000000 /dev/zero | tail");
+    let status = running.0.wait().unwrap();
+    assert!(!status.success(), "it was killed: {status:?}");
+}
+
+/// A runtime that answers late.
+#[derive(Default)]
+struct Late {
+    /// Names by id.
+    known: Mutex<HashMap<String, &'static str>>,
+    version: AtomicU64,
+    wanted: Mutex<Vec<String>>,
+    forgotten: Mutex<Vec<String>>,
+}
+
+impl Names for Late {
+    fn lookup(&self, id: &str) -> Lookup {
+        self.known.lock().unwrap().get(id).map_or(Lookup::NotYet, |name| {
+            let (name, image) = ((*name).to_owned(), "shop:1".to_owned());
+            Lookup::Known(Arc::new(Facts { id: id.to_owned(), name, image, ..Facts::default() }))
+        })
+    }
+
+    fn pod(&self, _: &str) -> Option<Arc<Facts>> {
+        None
+    }
+
+    fn wanted(&self, id: &str) {
+        self.wanted.lock().unwrap().push(id.to_owned());
+    }
+
+    fn forget(&self, id: &str) {
+        self.forgotten.lock().unwrap().push(id.to_owned());
+    }
+
+    fn version(&self) -> u64 {
+        self.version.load(Ordering::Relaxed)
+    }
+}
+
+#[test]
+fn a_kill_in_a_container_that_no_scrape_saw_is_told_by_name() {
+    let cgroups = cgroups!("unseen");
+    let names = Arc::new(Late::default());
+    let containers = cgroups.containers_named(|_| (), Arc::clone(&names) as _);
+    scrape(&containers);
+    let number = cgroups.memory_number();
+    let made = |child: &str| {
+        let id = cgroups.make(child);
+        let cgroup = cgroups.folder(child, Controller::Memory).metadata().unwrap().ino();
+        containers.event(&Event::CgroupMade { cgroup, hierarchy: number, level: 2, path: Some(id.as_bytes()) });
+        (id, cgroup)
+    };
+    let removed = |child: &str, cgroup: u64| {
+        cgroups.remove(child);
+        containers.event(&Event::CgroupRemoved { cgroup, hierarchy: number, level: 2, path: None });
+    };
+    let kill = |cgroup| containers.event(&Event::Oom(OomKill { pid: 1, cgroup: Some(cgroup), comm: [0; 16] }));
+    let kills = |id: &str| scrape(&containers).sum("container_oom_events_total", &[("id", id)]);
+    let unknown = || scrape(&containers).sum("rustok_obsd_container_oom_events_unknown_total", &[]);
+
+    let child = format!("{:064x}", 9);
+    let (id, cgroup) = made(&child);
+    assert_eq!(*names.wanted.lock().unwrap(), [child.as_str()], "asked for while it is there");
+    cgroups.limit_memory(&child, 20 << 20);
+    eat(&cgroups, &child);
+    kill(cgroup);
+    removed(&child, cgroup);
+    assert_eq!(kills(&id), None, "its name is on its way");
+    names.known.lock().unwrap().insert(child.clone(), "web");
+    names.version.fetch_add(1, Ordering::Relaxed);
+    let scraped = scrape(&containers);
+    let labels = [("id", id.as_str()), ("name", "web"), ("image", "shop:1")];
+    assert_eq!(scraped.sum("container_oom_events_total", &labels), Some(1.0));
+    assert_eq!(scraped.sum("container_last_seen", &[("id", &id)]), None);
+    assert!(names.forgotten.lock().unwrap().is_empty(), "{:?}", names.forgotten);
+    // Killed once more in the same way, and then it stays.
+    let (_, cgroup) = made(&child);
+    kill(cgroup);
+    removed(&child, cgroup);
+    let (_, cgroup) = made(&child);
+    kill(cgroup);
+    assert_eq!(kills(&id), Some(3.0));
+    kill(cgroup);
+    assert_eq!(kills(&id), Some(4.0), "the tree has it by now");
+
+    names.forgotten.lock().unwrap().clear();
+    let other = format!("{:064x}", 10);
+    let (_, cgroup) = made(&other);
+    removed(&other, cgroup);
+    assert_eq!(*names.forgotten.lock().unwrap(), [other], "nothing to tell of it");
+    assert_eq!(unknown(), Some(0.0));
+    kill(cgroup);
+    assert_eq!(unknown(), Some(1.0));
 }
 
 #[test]

@@ -111,7 +111,13 @@ impl Runtime<'_> {
             }
         }
         for container in containers {
-            if matches!(container.state, CREATED | RUNNING) && facts::is_id(&container.id) {
+            let ended = !matches!(container.state, CREATED | RUNNING);
+            // One that ended before it was looked for, as after an OOM kill, is there until the kubelet removes it.
+            let wished = || pending.iter().any(|id| **id == *container.id);
+            if ended && wished() {
+                let pod = pods.get(&container.pod_sandbox_id);
+                self.take_container(container, pod).await?;
+            } else if !ended && facts::is_id(&container.id) {
                 present.insert(container.id.as_str().into());
                 let known = store.get(&container.id);
                 if known.is_none_or(|known| known.started_at.is_none() && container.state == RUNNING) {

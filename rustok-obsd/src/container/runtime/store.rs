@@ -165,11 +165,17 @@ impl Store {
         }
     }
 
-    /// Notes that a container is asked for. Yields whether that is news.
+    /// Notes that a container is asked for. Yields whether that is news. One that was looked for in vain is looked for again:
+    /// who asked when its cgroup was made may have been too early.
     pub fn want(&self, id: &str, sources: usize, now: Instant) -> bool {
         let mut inner = self.write();
-        if inner.facts.contains_key(id) || inner.wanted.contains_key(id) {
+        if inner.facts.contains_key(id) {
             return false;
+        }
+        if let Some(wanted) = inner.wanted.get_mut(id) {
+            let ended = wanted.tries.iter().any(|&tries| tries >= TRIES);
+            wanted.tries.iter_mut().filter(|tries| **tries >= TRIES).for_each(|tries| *tries = 0);
+            return ended;
         }
         if inner.wanted.len() >= MOST {
             self.overflow.fetch_add(1, Ordering::Relaxed);

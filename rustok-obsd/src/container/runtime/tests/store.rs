@@ -88,6 +88,8 @@ fn a_wish_ends_after_its_tries_or_with_the_answer() {
     assert!(!store.has_pending(0));
     assert!(!store.is_open(&id('a'), |source| source == 0));
     assert!(store.is_open(&id('a'), |_| true), "the other runtime has not looked");
+    assert!(store.want(&id('a'), 2, now) && store.has_pending(0), "it is asked for once more");
+    assert!(!store.want(&id('a'), 2, now), "that is open");
     store.put(1, facts(RuntimeKind::Docker, &id('a'), "a"));
     assert!(!store.has_pending(1));
     assert!(!store.want(&id('a'), 2, now), "known");
