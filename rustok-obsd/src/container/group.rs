@@ -19,7 +19,7 @@ use std::path::Path;
 use std::sync::Arc;
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
-/// A runtime that promised an answer has so long until the container is told by its id.
+/// A runtime has so long to make a container, and to answer until that is told by its id.
 const PATIENCE: Duration = Duration::from_secs(10);
 
 /// Whose network it shows.
@@ -129,7 +129,7 @@ impl Group {
         let known = match (&self.identity.container, &self.identity.pod) {
             (Some(id), _) => {
                 let answer = names.lookup(id);
-                self.held = answer == Lookup::NotYet && self.seen.elapsed() < PATIENCE;
+                self.held = answer == Lookup::NotYet && self.is_young();
                 match answer {
                     Lookup::Known(facts) => Some(facts),
                     _ => None,
@@ -207,6 +207,12 @@ impl Group {
     #[must_use]
     pub fn is_nameless(&self) -> bool {
         self.is_new() || self.held
+    }
+
+    /// Whether it may still be in the making.
+    #[must_use]
+    pub fn is_young(&self) -> bool {
+        self.seen.elapsed() < PATIENCE
     }
 
     /// Whether its inode is to be asked for now: not for ever, where the tree of memory does not have it.

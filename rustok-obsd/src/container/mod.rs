@@ -403,6 +403,8 @@ fn find_network(group: &mut Group, host: Option<u64>, net: &mut NetReader, reade
     let Some(pid) = group.first_process(reader) else { return Net::Unknown };
     match net.namespace(pid) {
         Some(namespace) if Some(namespace) != host => Net::Of(pid, namespace),
+        // runc's process enters the cgroup first and its namespaces a moment later.
+        Some(_) if group.is_young() => Net::Unknown,
         Some(_) => Net::None,
         None => Net::Unknown,
     }

@@ -95,7 +95,7 @@ fn a_process_beyond_its_memory() {
 /// Needs more than 20 MB.
 fn eat(cgroups: &Cgroups, child: &str) {
     let mut running = cgroups.run(child, "head -c 200000000 /dev/zero | tail");
-    let status = running.0.wait().unwrap();
+    let status = running.0.wait().expect("its end");
     assert!(!status.success(), "it was killed: {status:?}");
 }
 
@@ -111,7 +111,7 @@ struct Late {
 
 impl Names for Late {
     fn lookup(&self, id: &str) -> Lookup {
-        self.known.lock().unwrap().get(id).map_or(Lookup::NotYet, |name| {
+        self.known.lock().expect("no panic").get(id).map_or(Lookup::NotYet, |name| {
             let (name, image) = ((*name).to_owned(), "shop:1".to_owned());
             Lookup::Known(Arc::new(Facts { id: id.to_owned(), name, image, ..Facts::default() }))
         })
@@ -122,11 +122,11 @@ impl Names for Late {
     }
 
     fn wanted(&self, id: &str) {
-        self.wanted.lock().unwrap().push(id.to_owned());
+        self.wanted.lock().expect("no panic").push(id.to_owned());
     }
 
     fn forget(&self, id: &str) {
-        self.forgotten.lock().unwrap().push(id.to_owned());
+        self.forgotten.lock().expect("no panic").push(id.to_owned());
     }
 
     fn version(&self) -> u64 {

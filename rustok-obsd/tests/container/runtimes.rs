@@ -12,8 +12,7 @@ use test_support::{Containerd, Docker, LabelMap, Pod, Runc, Scraped, Skip, Workl
 const IMAGE: &str = "localhost/busybox:1";
 
 const UID: &str = "11111111-2222-3333-4444-777777777777";
-const SERVER: Pod<'_> =
-    Pod { namespace: "shop", name: "server-abcde", uid: UID, container: "server", restarts: 0 };
+const SERVER: Pod<'_> = Pod { namespace: "shop", name: "server-abcde", uid: UID, container: "server", restarts: 0 };
 
 /// Has some memory, and uses little.
 const QUIET: Workload<'_> =

@@ -60,19 +60,19 @@ pub fn is_told_of_a_container_that_is_gone(guest: &mut Guest) -> Result<(), Verd
     ensure(other.is_none(), || format!("it is gone, and uses {other:?} bytes"))
 }
 
-/// One that comes, is killed and goes between two scrapes: nobody knows its name, but the kill counts.
+/// One that comes, is killed and goes between two scrapes: the kernel's events alone say which it was.
 pub fn is_told_of_a_container_that_no_scrape_saw(guest: &mut Guest) -> Result<(), Verdict> {
     let daemon = guest.daemon()?;
     let unknown = |scraped: &Scraped| scraped.sum("rustok_obsd_container_oom_events_unknown_total", &[]);
     let before = unknown(&daemon.scrape("/metrics/cadvisor")?);
     let (container, folder) = guest.container(&Workload { script: GREEDY, memory: LIMIT, ..Workload::default() })?;
-    let id = container.cgroup();
+    let (id, name) = (container.cgroup(), container.id().to_owned());
     killed(&folder)?;
     drop(container);
     let scraped = daemon.scrape("/metrics/cadvisor")?;
-    let named = told(&scraped, &id) == Some(1.0);
-    ensure(named || unknown(&scraped) == before.map(|count| count + 1.0), || {
-        format!("{before:?}, then {:?} unknown kills; {}", unknown(&scraped), events(&daemon))
+    let kills = scraped.sum("container_oom_events_total", &[("id", &id), ("name", &name)]);
+    ensure(kills == Some(1.0) && unknown(&scraped) == before, || {
+        format!("{kills:?} kills, {before:?} and then {:?} unknown ones; {}", unknown(&scraped), events(&daemon))
     })
 }
 
