@@ -1,7 +1,8 @@
 //! Cgroups and containers, by cAdvisor's names, types, labels, HELP texts and formulas (0.60).
 //!
-//! Reads: cgroup v1, v2 and both together, network namespaces, the machine. Yields: one [`Collect`] source
-//! ([`Containers`]). Costs: nothing between scrapes; at a scrape some ten `pread` and fifty samples per cgroup; nothing is
+//! Reads: cgroup v1, v2 and both together, network namespaces, the machine; the kernel's events of cgroups and of processes
+//! killed for lack of memory. Yields: one [`Collect`] source ([`Containers`]). Costs: between scrapes a note per cgroup that
+//! is made, where there are events; at a scrape some ten `pread` and fifty samples per cgroup; nothing is
 //! allocated but for cgroups that are new. Cgroups come and go by inotify.
 //!
 //! Unlike cAdvisor: values are those of the scrape, hence without timestamps; families that it tells as a constant 0

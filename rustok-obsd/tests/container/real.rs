@@ -248,7 +248,9 @@ fn a_container_shows_its_own_network_and_not_the_hosts() {
     let child = format!("{:064x}", 7);
     let other = format!("{:064x}", 8);
     let (own, host) = (cgroups.make(&child), cgroups.make(&other));
-    let script = format!("exec unshare -n sh -c 'ip link add veth7 {kind}; ip link set veth7 up; sleep 60; :'");
+    // As runc: it is seen in the host's network before it has its own.
+    let script =
+        format!("sleep 0.5; exec unshare -n sh -c 'ip link add veth7 {kind}; ip link set veth7 up; sleep 60; :'");
     let _own = cgroups.run(&child, &script);
     let _host = cgroups.run(&other, "sleep 60");
     let containers = cgroups.containers(|_| ());
