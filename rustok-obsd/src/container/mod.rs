@@ -267,7 +267,7 @@ impl State {
                 group.kills.after(earlier);
             }
         }
-        ghosts.name(names, names.version(), labels);
+        ghosts.name(names, names.version(), labels, now);
     }
 
     /// Reads all cgroups until the deadline.

@@ -106,13 +106,16 @@ impl Ghosts {
     }
 
     /// Names those that have no name yet, once their runtime has answered, or too much time went by.
-    pub fn name(&mut self, names: &dyn Names, version: u64, wanted_labels: &[(String, String)]) {
+    pub fn name(&mut self, names: &dyn Names, version: u64, wanted_labels: &[(String, String)], now: Instant) {
         for ghost in &mut self.0 {
             let Some(group) = &mut ghost.nameless else { continue };
             group.name(names, version, wanted_labels);
             if !group.held {
                 ghost.labels = std::mem::take(&mut group.labels);
                 ghost.nameless = None;
+                if ghost.kills.total() > 0 {
+                    ghost.until = now + GRACE;
+                }
             }
         }
     }
@@ -131,9 +134,10 @@ impl Ghosts {
         true
     }
 
-    /// Forgets those whose time is over.
+    /// Forgets those whose time is over. That of a kill begins when it is first told.
     pub fn forget(&mut self, now: Instant) {
-        self.0.retain(|ghost| ghost.until > now);
+        let untold = |ghost: &Ghost| ghost.nameless.is_some() && ghost.kills.total() > 0;
+        self.0.retain(|ghost| ghost.until > now || untold(ghost));
     }
 
     /// Those with kills and a name.
@@ -177,6 +181,8 @@ impl Queue {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::container::names::{Facts, Lookup};
+    use crate::container::tests::{ID, Told};
 
     #[test]
     fn a_kill_told_twice_counts_once() {
@@ -204,5 +210,28 @@ mod tests {
         let queue = Queue::default();
         (0..MOST as u64 + 2).for_each(|inode| queue.push(inode));
         assert_eq!((queue.pop(), std::iter::from_fn(|| queue.pop()).count()), (Some(2), MOST - 1));
+    }
+
+    #[test]
+    fn what_waits_for_its_name_is_told_for_as_long_as_others() {
+        let (names, mut ghosts, now) = (Told::default(), Ghosts::default(), Instant::now());
+        names.set(ID, Lookup::NotYet);
+        let mut group = Group::new(&format!("/docker/{ID}"), 0, 7, true);
+        group.kills.events(1);
+        ghosts.add(Box::new(group), now);
+        ghosts.name(&names, names.version(), &[], now);
+        assert_eq!(ghosts.killed().count(), 0);
+        // Whoever scrapes comes this seldom.
+        let later = now + 2 * GRACE;
+        ghosts.forget(later);
+        assert!(ghosts.event(7, later));
+        names.known(ID, Facts { name: "web".into(), ..Facts::default() });
+        ghosts.name(&names, names.version(), &[], later);
+        let told: Vec<_> = ghosts.killed().map(|(labels, kills)| (String::from_utf8_lossy(labels), kills)).collect();
+        assert_eq!(told, [(format!("id=\"/docker/{ID}\",name=\"web\"").into(), 2)]);
+        ghosts.forget(later + GRACE - Duration::from_secs(1));
+        assert!(!ghosts.is_empty());
+        ghosts.forget(later + GRACE);
+        assert!(ghosts.is_empty());
     }
 }
