@@ -19,7 +19,7 @@ use test_support::{promtool_check_config, skip};
 const PAGE: &str = include_str!("../../docs/REPLACING.md");
 const PROMETHEUS: &str = include_str!("../../prometheus/prometheus.yml");
 
-/// Names that the page mentions because they are not ours, and those that the kernel makes.
+/// Names that the page mentions because they are not ours.
 const NOT_OURS: [&str; 1] = ["node_filesystem_purgeable_bytes"];
 
 /// Fenced blocks of a language, without their indentation.

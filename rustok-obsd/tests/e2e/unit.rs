@@ -1,20 +1,16 @@
 //! The systemd unit: what it grants is what the daemon needs.
 //!
-//! Reads: `deploy/systemd/rustok-obsd.service`. Yields: fails where a user with its capabilities alone, and with mounts of
-//! its own as `ProtectHome` makes them, sees less than root does. Costs: four starts of the daemon.
+//! Reads: `deploy/systemd/rustok-obsd.service`. Yields: fails where a user with its capabilities alone sees less
+//! than root does, and where its filter stops a system call that the daemon makes. Costs: five starts of the daemon.
 
-use std::{
-    collections::{BTreeMap, BTreeSet},
-    fs,
-    process::Command,
-};
+use std::{collections::BTreeSet, fs, path::Path, process::Command};
 
 use rustok_obsd::probe::kernel::CAPABILITIES;
-use test_support::{Scraped, http_get, skip};
+use test_support::{Scraped, Skip, http_get, skip, wait_until};
 
 use super::{
     faults::{as_nobody, daemon_copy, is_root, or_skip},
-    running::{Binary, Daemon, Shop},
+    running::{Binary, Daemon, PATIENCE, Shop},
     serial,
 };
 
@@ -80,19 +76,6 @@ impl Told {
     fn partial(&self) -> f64 {
         self.process.families["namedprocess_scrape_partial_errors"].samples.values().sum()
     }
-
-    /// Sizes of file systems by mount point, and by device as cAdvisor tells them.
-    fn sizes(&self) -> BTreeMap<(&'static str, &str), f64> {
-        let mut sizes = BTreeMap::new();
-        for (scraped, name, label) in [
-            (&self.node, "node_filesystem_size_bytes", "mountpoint"),
-            (&self.cadvisor, "container_fs_limit_bytes", "device"),
-        ] {
-            let Some(family) = scraped.families.get(name) else { continue };
-            sizes.extend(family.samples.iter().map(|((_, labels), size)| ((name, labels[label].as_str()), *size)));
-        }
-        sizes
-    }
 }
 
 #[test]
@@ -105,14 +88,7 @@ fn with_the_capabilities_of_the_systemd_unit_the_host_is_told_as_to_root() {
     let binary = or_skip!(name, daemon_copy());
     let root = Told::by(&or_skip!(name, Daemon::start_with(Command::new(&binary.path), &flags)));
     let bare = Told::by(&or_skip!(name, Daemon::start_with(as_nobody(&binary.path, ""), &flags)));
-    // As ProtectHome does, something lies over a mount of the host's in the daemon's sight.
-    let covered = root.sizes().into_keys().find(|(family, place)| family.starts_with("node_") && *place != "/");
-    let covered = covered.map_or_else(|| "/home".to_owned(), |(_, place)| place.to_owned());
-    let mut command = Command::new("unshare");
-    command.args(["--mount", "sh", "-ec", "mount -t tmpfs -o size=64k none \"$0\"; exec \"$@\"", &covered, "setpriv"]);
-    command.args(as_nobody(&binary.path, &granted()).get_args()).current_dir("/");
-    let unit = Told::by(&or_skip!(name, Daemon::start_with(command, &flags)));
-
+    let unit = Told::by(&or_skip!(name, Daemon::start_with(as_nobody(&binary.path, &granted()), &flags)));
     let missing: Vec<_> = root.collectors().difference(&unit.collectors()).copied().collect();
     assert!(missing.is_empty(), "collectors that root alone has: {missing:?}");
     assert!(root.collectors().contains("timex") && !bare.collectors().contains("slabinfo"), "{:?}", bare.collectors());
@@ -120,9 +96,84 @@ fn with_the_capabilities_of_the_systemd_unit_the_host_is_told_as_to_root() {
     let [root_partial, unit_partial, bare_partial] = [&root, &unit, &bare].map(Told::partial);
     assert!(unit_partial <= root_partial + 2.0, "{unit_partial} processes are told in part, {root_partial} to root");
     assert!(bare_partial > unit_partial, "{bare_partial} without capabilities, {unit_partial} with");
-    assert_eq!(unit.sizes(), root.sizes(), "{covered} is covered");
     let usage = &unit.cadvisor.families["container_memory_usage_bytes"].samples;
     let all = &root.cadvisor.families["container_memory_usage_bytes"].samples;
     assert!(usage.len() + 5 > all.len(), "{} cgroups, {} for root", usage.len(), all.len());
     eprintln!("the unit's user: {} collectors, {} cgroups, as root", unit.collectors().len(), usage.len());
+}
+
+/// The system calls of a set of systemd's.
+fn set(name: &str) -> Result<BTreeSet<String>, Skip> {
+    let output = Command::new("systemd-analyze").args(["syscall-filter", name]).output();
+    let output = output.map_err(|error| Skip::new(format!("systemd-analyze: {error}: install systemd")))?;
+    assert!(output.status.success(), "{name}: {}", String::from_utf8_lossy(&output.stderr));
+    let text = String::from_utf8_lossy(&output.stdout);
+    let words = text.lines().skip(1).map(str::trim).filter(|line| !line.is_empty() && !line.starts_with('#'));
+    expanded(words)
+}
+
+fn expanded<'w>(words: impl Iterator<Item = &'w str>) -> Result<BTreeSet<String>, Skip> {
+    let mut calls = BTreeSet::new();
+    for word in words {
+        match word.starts_with('@') {
+            true => calls.append(&mut set(word)?),
+            false => calls.extend([word.to_owned()]),
+        }
+    }
+    Ok(calls)
+}
+
+/// The system calls that the unit allows.
+fn allowed() -> Result<BTreeSet<String>, Skip> {
+    let mut calls = BTreeSet::new();
+    for filter in UNIT.lines().filter_map(|line| line.strip_prefix("SystemCallFilter=")) {
+        match filter.strip_prefix('~') {
+            None => calls.append(&mut expanded(filter.split_whitespace())?),
+            Some(not) => {
+                let not = expanded(not.split_whitespace())?;
+                calls.retain(|call| !not.contains(call));
+            }
+        }
+    }
+    // A filter of its own, which allows no reading either.
+    if UNIT.lines().any(|line| line == "ProtectClock=yes") {
+        let clock = set("@clock")?;
+        calls.retain(|call| !clock.contains(call));
+    }
+    Ok(calls)
+}
+
+/// The system calls in strace's account: `PID NAME(…`.
+fn made(account: &Path) -> BTreeSet<String> {
+    let text = fs::read_to_string(account).unwrap_or_default();
+    let call = |line: &str| {
+        let (name, _) = line.split_once(' ')?.1.trim_start().split_once('(')?;
+        name.bytes().all(|byte| byte.is_ascii_alphanumeric() || byte == b'_').then(|| name.to_owned())
+    };
+    text.lines().filter_map(call).collect()
+}
+
+#[test]
+fn the_systemd_unit_allows_the_system_calls_that_the_daemon_makes() {
+    let name = "the_systemd_unit_allows_the_system_calls_that_the_daemon_makes";
+    let _alone = serial();
+    let allowed = or_skip!(name, allowed());
+    let binary = or_skip!(name, daemon_copy());
+    let account = binary.folder.path().join("calls");
+    let mut command = Command::new("strace");
+    // The daemon stays our own child.
+    command.args(["-D", "-f", "-o"]).arg(&account).arg(&binary.path);
+    let flags = ["--collector.processes", "--collector.tcpstat", "--collector.systemd", "--process.smaps"];
+    let mut daemon = or_skip!(name, Daemon::start_with(command, &[&flags[..], &["--exe", "no-such-program"]].concat()));
+    for path in ["/metrics", "/status", "/readyz"] {
+        http_get(daemon.address, path).expect("it answers");
+    }
+    daemon.child.signal(libc::SIGTERM);
+    assert!(daemon.child.wait(PATIENCE).is_some_and(|status| status.success()), "{}", daemon.child.log_tail());
+    let written = || made(&account).contains("exit_group").then_some(());
+    assert!(wait_until(PATIENCE, written).is_some(), "strace wrote no end");
+    let made = made(&account);
+    assert!(made.contains("clock_adjtime") || made.contains("adjtimex"), "{made:?}");
+    let stopped: Vec<_> = made.difference(&allowed).collect();
+    assert!(stopped.is_empty(), "the unit's SystemCallFilter stops {stopped:?}");
 }
