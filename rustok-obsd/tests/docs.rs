@@ -1,6 +1,6 @@
 //! What the documentation shows is what the daemon takes and tells.
 //!
-//! Reads: `docs/REPLACING.md`, `prometheus/prometheus.yml`. Yields: fails for a configuration that is refused, a command line
+//! Reads: `docs/REPLACING.md`, `README.md`, `prometheus/prometheus.yml`. Yields: fails for a configuration that is refused, a command line
 //! or flag that is none, a scrape configuration that Prometheus refuses, a metric or collector that is not in the catalogue,
 //! and for a link that leads nowhere. Costs: nothing.
 
@@ -17,6 +17,7 @@ use std::path::Path;
 use test_support::{promtool_check_config, skip};
 
 const PAGE: &str = include_str!("../../docs/REPLACING.md");
+const README: &str = include_str!("../../README.md");
 const PROMETHEUS: &str = include_str!("../../prometheus/prometheus.yml");
 
 /// Names that the page mentions because they are not ours.
@@ -181,6 +182,18 @@ fn keys_and_metrics_are_in_their_catalogues() {
         }
     }
     assert!(metrics > 10 && keys > 4, "{metrics} metrics, {keys} keys");
+}
+
+#[test]
+fn the_readme_tells_how_many_collectors_there_are_and_each_path() {
+    let on = COLLECTORS.iter().filter(|entry| entry.default).count();
+    let told = format!("{} collectors, {on} of them on by default", COLLECTORS.len());
+    assert!(README.contains(&told), "not in README.md: {told}");
+    for page in [README, PAGE] {
+        for (path, _) in Part::PATHS {
+            assert!(page.contains(&format!("| `{path}` |")), "{path} is in no table");
+        }
+    }
 }
 
 #[test]
