@@ -14,7 +14,8 @@ use rustok_obsd::host::COLLECTORS;
 use std::collections::BTreeSet;
 use std::fs;
 use std::path::Path;
-use test_support::{promtool_check_config, skip};
+use std::process::Command;
+use test_support::{NODE_EXPORTER, promtool_check_config, skip};
 
 const PAGE: &str = include_str!("../../docs/REPLACING.md");
 const README: &str = include_str!("../../README.md");
@@ -144,17 +145,53 @@ fn flags_that_stand_in_for_others_are_taken() {
 
 #[test]
 fn flags_that_are_said_not_to_be_there_are_not() {
-    let (_, list) = PAGE.split_once("Flags that are not there:").unwrap();
-    let list = list.split_once("\n\n").unwrap().0;
-    let flags: Vec<&str> = list.split('`').skip(1).step_by(2).collect();
-    assert!(flags.len() > 10, "{flags:?}");
+    let (flags, collectors) = absent();
+    assert!(flags.len() > 10 && collectors.len() > 5, "{flags:?} {collectors:?}");
     for flag in flags {
         assert!(flag.starts_with("--") && run(&[flag]).is_err() && run(&[&format!("{flag}=x")]).is_err(), "{flag}");
     }
-    let (_, list) = PAGE.split_once("\n| Collectors ").unwrap();
-    for name in list.split_once(" |").unwrap().0.split('`').skip(1).step_by(2) {
+    for name in collectors {
         assert!(COLLECTORS.iter().all(|entry| entry.name != name), "{name} is a collector");
     }
+}
+
+/// The flags that the page says are not there, and the collectors.
+fn absent() -> (Vec<&'static str>, Vec<&'static str>) {
+    let (_, flags) = PAGE.split_once("Flags that are not there:").unwrap();
+    let (_, collectors) = PAGE.split_once("\n| Collectors ").unwrap();
+    let quoted = |text: &'static str| text.split('`').skip(1).step_by(2).collect();
+    (quoted(flags.split_once("\n\n").unwrap().0), quoted(collectors.split_once(" |").unwrap().0))
+}
+
+#[test]
+fn every_flag_of_node_exporter_is_here_or_told_not_to_be() {
+    let name = "every_flag_of_node_exporter_is_here_or_told_not_to_be";
+    let program = match NODE_EXPORTER.find() {
+        Ok(program) => program,
+        Err(reason) => return skip(name, reason),
+    };
+    let help = Command::new(program).arg("--help").output().expect("it runs");
+    let help = String::from_utf8_lossy(&help.stdout).into_owned() + &String::from_utf8_lossy(&help.stderr);
+    // Where a description goes on, it is further to the right.
+    let flags = help.lines().filter_map(|line| line.strip_prefix("      --")?.split([' ', '=']).next());
+    let flags: BTreeSet<&str> = flags.map(|flag| flag.trim_start_matches("[no-]")).collect();
+    let (absent_flags, absent_collectors) = absent();
+    let of_absent = |flag: &str| {
+        absent_flags.iter().any(|absent| absent.trim_start_matches("--") == flag)
+            || flag
+                .strip_prefix("collector.")
+                .is_some_and(|rest| absent_collectors.contains(&rest.split('.').next().unwrap_or_default()))
+    };
+    let unknown = |flag: &str| {
+        let parsed = Cli::try_parse_from(["rustok-obsd", "run", &format!("--{flag}=x")]);
+        parsed.is_err_and(|error| error.kind() == clap::error::ErrorKind::UnknownArgument)
+    };
+    let (missing, here): (Vec<&str>, Vec<&str>) =
+        flags.iter().filter(|flag| !["help-long", "version"].contains(flag)).partition(|flag| unknown(flag));
+    let untold: Vec<_> = missing.iter().filter(|flag| !of_absent(flag)).collect();
+    assert!(untold.is_empty(), "neither here nor told not to be: {untold:?}");
+    let told = format!("{} of the {} flags", here.len(), here.len() + missing.len());
+    assert!(PAGE.contains(&told), "not in the page: {told}");
 }
 
 #[test]

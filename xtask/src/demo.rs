@@ -274,6 +274,7 @@ mod tests {
         for part in ["127.0.0.1:1111", OWN, "scrape_interval: 5s"] {
             assert!(text.contains(part), "{part} is not in: {text}");
         }
+        assert!(!text.contains("9464"), "each job scrapes the demo's daemon: {text}");
         assert!(configure("scrape_configs: []", daemon).is_err());
     }
 }
