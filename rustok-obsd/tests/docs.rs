@@ -157,10 +157,11 @@ fn flags_that_are_said_not_to_be_there_are_not() {
 
 /// The flags that the page says are not there, and the collectors.
 fn absent() -> (Vec<&'static str>, Vec<&'static str>) {
-    let (_, flags) = PAGE.split_once("Flags that are not there:").unwrap();
-    let (_, collectors) = PAGE.split_once("\n| Collectors ").unwrap();
+    let (_, flags) = PAGE.split_once("Flags that are not there:").expect("the list of flags");
+    let (_, collectors) = PAGE.split_once("\n| Collectors ").expect("the row of collectors");
+    let upto = |text: &'static str, end: &str| text.split(end).next().unwrap_or_default();
     let quoted = |text: &'static str| text.split('`').skip(1).step_by(2).collect();
-    (quoted(flags.split_once("\n\n").unwrap().0), quoted(collectors.split_once(" |").unwrap().0))
+    (quoted(upto(flags, "\n\n")), quoted(upto(collectors, " |")))
 }
 
 #[test]
