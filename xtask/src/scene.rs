@@ -120,7 +120,7 @@ pub struct Daemon {
 impl Daemon {
     /// Its `/metrics`.
     pub fn scrape(&self) -> Result<Vec<Sample>> {
-        let (status, _, body) = test_support::http_get(self.address, "/metrics")?;
+        let (status, _, body) = test_support::http_get(self.address, "/metrics/app")?;
         let body = String::from_utf8_lossy(&body);
         anyhow::ensure!(status == 200, "http://{}/metrics answered {status}: {}", self.address, body.trim());
         metrics::parse(&body)

@@ -14,7 +14,7 @@ use super::scrape::Scrape;
 use crate::contract::{Bounds, Family, Kind};
 use rustc_hash::FxHasher;
 use std::collections::HashSet;
-use std::hash::{Hash as _, Hasher as _};
+use std::hash::{BuildHasherDefault, Hash as _, Hasher as _};
 
 /// Exposition format.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -93,12 +93,15 @@ pub struct HistogramValue<'h> {
     pub exemplars: &'h [Option<Exemplar>],
 }
 
+/// Hashes of names, which need not be hashed again.
+pub(super) type Seen = HashSet<u64, BuildHasherDefault<FxHasher>>;
+
 /// Writes one exposition.
 pub struct Encoder<'a> {
     out: &'a mut Output,
     format: Format,
     /// Hashes of the names written, and of the names under which they were written.
-    seen: &'a mut HashSet<u64>,
+    seen: &'a mut Seen,
     scrape: &'a Scrape,
     /// Where each family is, for a fragment.
     notes: Option<&'a mut Vec<Written>>,
@@ -121,7 +124,7 @@ pub(super) struct Written {
 
 impl<'a> Encoder<'a> {
     /// Begins an exposition; `seen` is cleared, and kept by the caller for its memory.
-    pub(super) fn new(out: &'a mut Output, seen: &'a mut HashSet<u64>, format: Format, scrape: &'a Scrape) -> Self {
+    pub(super) fn new(out: &'a mut Output, seen: &'a mut Seen, format: Format, scrape: &'a Scrape) -> Self {
         seen.clear();
         Self {
             out,

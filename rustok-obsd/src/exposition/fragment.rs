@@ -4,15 +4,14 @@
 //! text; the memory is kept by who keeps the fragment.
 
 use super::Encoder;
-use super::encoder::Written;
+use super::encoder::{Seen, Written};
 use super::{Format, Output, Scrape};
-use std::collections::HashSet;
 
 /// Text of whole families.
 #[derive(Default)]
 pub struct Fragment {
     output: Output,
-    seen: HashSet<u64>,
+    seen: Seen,
     written: Vec<Written>,
 }
 

@@ -3,12 +3,11 @@
 //! Reads: every registered [`Collect`], in the order of registration. Yields: a body and its format ([`Rendered`]).
 //! Costs: a handful of allocations per scrape, none per sample; scratch buffers come from a small pool.
 
-use super::encoder::{Encoder, Format, HistogramValue, Value};
+use super::encoder::{Encoder, Format, HistogramValue, Seen, Value};
 use super::scrape::{Part, Scrape};
 use super::{Collect, Output};
 use crate::contract::own;
 use axum::body::Bytes;
-use std::collections::HashSet;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
@@ -30,7 +29,7 @@ pub struct Exposition {
 #[derive(Default)]
 pub struct Scratch {
     output: Output,
-    seen: HashSet<u64>,
+    seen: Seen,
 }
 
 /// One rendering.

@@ -6,7 +6,7 @@
 use super::CollectError;
 use std::fs::File;
 use std::io;
-use std::os::unix::fs::FileExt as _;
+use std::os::fd::AsRawFd as _;
 use std::path::{Path, PathBuf};
 
 /// Bytes asked for at once: more than most files of procfs have.
@@ -80,23 +80,30 @@ impl KeptFile {
 /// # Errors
 /// As the kernel says, and for a file beyond all bounds.
 pub fn read_all(file: &File, buffer: &mut Vec<u8>) -> io::Result<()> {
-    let mut filled = 0;
+    buffer.clear();
     loop {
-        if buffer.len() < filled + CHUNK {
-            if filled > LONGEST {
-                return Err(io::Error::new(io::ErrorKind::FileTooLarge, "more than 64 MiB"));
-            }
-            buffer.resize(filled + CHUNK, 0);
+        if buffer.len() > LONGEST {
+            return Err(io::Error::new(io::ErrorKind::FileTooLarge, "more than 64 MiB"));
         }
-        match file.read_at(&mut buffer[filled..], filled as u64) {
-            Ok(0) => break,
-            Ok(read) => filled += read,
-            Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
-            Err(error) => return Err(error),
+        buffer.reserve(CHUNK);
+        let (filled, room) = (buffer.len(), buffer.spare_capacity_mut());
+        // Zeroing the room for each of some sixty files would cost more than many of them.
+        // SAFETY: the pointer and the length are those of memory that the buffer owns; the kernel only writes to it.
+        let read = unsafe {
+            libc::pread(file.as_raw_fd(), room.as_mut_ptr().cast(), room.len(), filled.try_into().unwrap_or(i64::MAX))
+        };
+        match usize::try_from(read) {
+            Ok(0) => return Ok(()),
+            // SAFETY: so many bytes of the room were written.
+            Ok(read) => unsafe { buffer.set_len(filled + read) },
+            Err(_) => {
+                let error = io::Error::last_os_error();
+                if error.kind() != io::ErrorKind::Interrupted {
+                    return Err(error);
+                }
+            }
         }
     }
-    buffer.truncate(filled);
-    Ok(())
 }
 
 /// Reads a file once; for what is not read at every scrape.

@@ -64,7 +64,7 @@ impl Tree {
     /// The same with a deadline.
     pub fn scrape_until(&self, deadline: Instant) -> (String, bool) {
         let all = self.exposition(deadline);
-        let common = ["#", "node_scrape_collector_", "rustok_obsd_"];
+        let common = ["#", "node_scrape_collector_", "node_exporter_build_info", "rustok_obsd_"];
         let own = all.lines().filter(|line| !common.iter().any(|prefix| line.starts_with(prefix)));
         let success = |line: &str| line.starts_with("node_scrape_collector_success{") && line.ends_with(" 1");
         (own.map(|line| format!("{line}\n")).collect(), all.lines().any(success))
