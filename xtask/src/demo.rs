@@ -102,7 +102,10 @@ pub fn demo(workspace: &Workspace, args: &Args) -> Result<()> {
     let daemon = programs.daemon(jaeger.as_ref().map(Jaeger::otlp_grpc).as_deref(), &[])?;
     let taken =
         if daemon.address.port() == scene::PORT { String::new() } else { format!(" (port {} is taken)", scene::PORT) };
-    addresses.insert(0, ("metrics", format!("http://{}/metrics, or /app /node /cadvisor /process below it{taken}", daemon.address)));
+    addresses.insert(
+        0,
+        ("metrics", format!("http://{}/metrics, or /app /node /cadvisor /process below it{taken}", daemon.address)),
+    );
     let prometheus = match setup::prometheus() {
         Ok(_) => {
             let prometheus = start_prometheus(workspace, daemon.address)?;
@@ -274,6 +277,7 @@ mod tests {
         for part in ["127.0.0.1:1111", OWN, "scrape_interval: 5s"] {
             assert!(text.contains(part), "{part} is not in: {text}");
         }
+        assert!(!text.contains("9464"), "each job scrapes the demo's daemon: {text}");
         assert!(configure("scrape_configs: []", daemon).is_err());
     }
 }

@@ -118,11 +118,11 @@ pub struct Daemon {
 }
 
 impl Daemon {
-    /// Its `/metrics`.
+    /// What it serves of the shop and itself.
     pub fn scrape(&self) -> Result<Vec<Sample>> {
         let (status, _, body) = test_support::http_get(self.address, "/metrics/app")?;
         let body = String::from_utf8_lossy(&body);
-        anyhow::ensure!(status == 200, "http://{}/metrics answered {status}: {}", self.address, body.trim());
+        anyhow::ensure!(status == 200, "http://{}/metrics/app answered {status}: {}", self.address, body.trim());
         metrics::parse(&body)
     }
 }

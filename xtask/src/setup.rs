@@ -230,6 +230,7 @@ const TEST_TOOLS: &[(&str, Choice)] = &[
     ("mkfs.btrfs", &[&["btrfs-progs"]]),
     ("dockerd", &[&["docker.io"]]),
     ("qemu-system-x86_64", &[&["qemu-system-x86"]]),
+    ("strace", &[&["strace"]]),
 ];
 
 /// What we lack.

@@ -15,8 +15,8 @@ const INTRODUCTION: &str = "\
 <!-- Generated from rustok-obsd/src/config/keys.rs; to write it anew: RUSTOK_OBSD_BLESS=1 cargo test -p rustok-obsd reference -->
 
 A TOML file (`--config.file FILE` or `RUSTOK_OBSD_CONFIG_FILE`), over it the environment, over both the flags. Nothing
-is required but a target. `rustok-obsd check-config` with the same flags says what is wrong and starts nothing;
-[`deploy/rustok-obsd.toml`](../deploy/rustok-obsd.toml) is a file to start from.
+is required; without a target the host is told, and no server. `rustok-obsd check-config` with the same flags says what
+is wrong and starts nothing; [`deploy/rustok-obsd.toml`](../deploy/rustok-obsd.toml) is a file to start from.
 
 - Everything that is wrong is reported at once, with file and line, variable or flag, key, and what is allowed. Exit
   code 2. An unknown key is an error; an unknown `RUSTOK_OBSD_…` variable that looks like one of these is a warning.

@@ -38,6 +38,7 @@ use crate::config::container::ContainerOptions;
 use crate::config::{Config, Paths};
 use crate::events::{Event, OomKill, Subscriber};
 use crate::exposition::{Collect, Encoder};
+use crate::host;
 use files::Reader;
 use filesystem::FileSystems;
 use group::{Group, Net};
@@ -70,7 +71,8 @@ impl Settings {
     /// Of the configuration.
     #[must_use]
     pub fn new(config: &Config, open_files: usize) -> Self {
-        Self { paths: config.path.clone(), options: config.container.clone(), open_files }
+        // The host's file systems are asked for where process 1 sees them.
+        Self { paths: host::Settings::new(config).paths, options: config.container.clone(), open_files }
     }
 }
 

@@ -9,7 +9,8 @@ use std::{
 
 use serde_json::Value;
 use test_support::{
-    Child, Jaeger, Prometheus, Skip, Tls, http_get, http_get_with, promtool_check_metrics, skip, wait_until,
+    Child, Jaeger, Job, Prometheus, Scraping, Skip, Tls, http_get, http_get_with, promtool_check_metrics, skip,
+    wait_until,
 };
 
 use super::{
@@ -27,6 +28,12 @@ pub struct Daemon {
 }
 
 impl Daemon {
+    /// A Prometheus that scrapes it, as the job of the repository's prometheus.yml does.
+    pub fn prometheus(&self) -> Result<Prometheus, Skip> {
+        let job = Job::new("test", self.addr).path("/metrics/app");
+        Prometheus::scrape(&Scraping::every(Duration::from_secs(1)).job(job))
+    }
+
     pub fn start(args: &[&str], variables: &[(&str, &str)]) -> Result<Self, Skip> {
         let mut command = Command::new(program("RUSTOK_OBSD_BIN")?);
         command.args(["run", "--web.listen-address", "127.0.0.1:0"]).args(args).envs(variables.iter().copied());
@@ -149,8 +156,7 @@ fn run(name: &str) -> Result<(), Skip> {
     let variables: Vec<(&str, &str)> = variables.iter().map(|(key, value)| (*key, value.as_str())).collect();
     let mut daemon = Daemon::start(&["--pid", &scene.shop.id().to_string()], &variables)?;
     daemon.wait_for_targets(1)?;
-    let prometheus =
-        Prometheus::start(daemon.addr).map_err(|reason| skip(&format!("{name} (Prometheus)"), reason)).ok();
+    let prometheus = daemon.prometheus().map_err(|reason| skip(&format!("{name} (Prometheus)"), reason)).ok();
 
     assert_counted_while_active(&daemon, &scene);
     let summary = scene.load(&["--requests", "8000", "--concurrency", "64", "--seed", "17"])?;

@@ -9,7 +9,7 @@ use std::{
     time::{Duration, Instant},
 };
 
-use rustok_obsd::probe::{Kernel, ProbeBoard, Programs, Settings, State, kernel::CAPABILITIES, loader};
+use rustok_obsd::probe::{Kernel, ProbeBoard, Programs, Settings, State, loader};
 use test_support::{Skip, free_port, http_get, skip, wait_until};
 
 use super::{
@@ -31,16 +31,16 @@ pub(super) use or_skip;
 
 const NOBODY: [&str; 3] = ["--reuid=65534", "--regid=65534", "--clear-groups"];
 
-fn is_root() -> Result<(), Skip> {
+pub(super) fn is_root() -> Result<(), Skip> {
     // SAFETY: takes and touches nothing.
     if unsafe { libc::geteuid() } == 0 { Ok(()) } else { Err(Skip::new("only root can become another user")) }
 }
 
-fn daemon_copy() -> Result<Binary, Skip> {
+pub(super) fn daemon_copy() -> Result<Binary, Skip> {
     Binary::copy(&program("RUSTOK_OBSD_BIN")?, "rustok-obsd")
 }
 
-fn as_nobody(path: &Path, capabilities: &str) -> Command {
+pub(super) fn as_nobody(path: &Path, capabilities: &str) -> Command {
     let mut command = Command::new("setpriv");
     command.args(NOBODY).current_dir("/");
     command.args(["--inh-caps", "--ambient-caps"].map(|kind| format!("{kind}=-all{capabilities}"))).arg(path);
@@ -93,34 +93,6 @@ fn with_two_capabilities_alone_the_users_own_processes_are_observed() {
     let (state, reason) = daemon.probe("axum_matched_path", &shop.path);
     assert!(state == "attached" || state == "failed" && reason.contains("want CAP_SYS_ADMIN"), "{state}: {reason}");
     assert!(daemon.child.log_tail().contains("routes may be learned instead of exact: missing CAP_SYS_ADMIN"));
-}
-
-/// What the systemd unit grants is what the daemon needs to observe another user's process with exact routes.
-#[test]
-fn with_the_capabilities_of_the_systemd_unit_other_users_processes_are_observed() {
-    let name = "with_the_capabilities_of_the_systemd_unit_other_users_processes_are_observed";
-    let unit = include_str!("../../../deploy/systemd/rustok-obsd.service");
-    let line = |key: &str| unit.lines().find_map(|line| line.strip_prefix(key)?.strip_prefix('=')).expect(key);
-    assert_eq!(line("AmbientCapabilities"), line("CapabilityBoundingSet"));
-    let bit = |granted: &str| CAPABILITIES.iter().find(|known| known.name == granted).expect("one that is needed").bit;
-    let granted: String =
-        line("AmbientCapabilities").split_whitespace().map(|granted| format!(",+cap_{}", bit(granted))).collect();
-    let mut words = line("ExecStart").split_whitespace().skip(1);
-    assert_eq!((words.next(), words.next()), (Some("run"), Some("--config.file")));
-
-    let _alone = serial();
-    or_skip!(name, is_root());
-    let (binary, shop) = (or_skip!(name, daemon_copy()), or_skip!(name, Binary::shop()));
-    let server = or_skip!(name, Shop::start(&shop.path));
-    let file = shop.folder.path().join("config.toml");
-    fs::write(&file, format!("[[targets]]\nexe = {:?}\n", shop.text())).expect("write");
-    let command = as_nobody(&binary.path, &granted);
-    let daemon = or_skip!(name, Daemon::start_with(command, &["--config.file", &file.to_string_lossy()]));
-    let daemon = or_skip!(name, daemon.ready());
-    daemon.observes(server.child.id());
-    assert_eq!(daemon.probe("axum_matched_path", &shop.path), ("attached".into(), String::new()));
-    server.get("/api/slow/1", 3);
-    daemon.counts(3.0, "rustok_http_requests_total", &[("path", "/api/slow/{ms}"), ("status", "200")]);
 }
 
 #[test]

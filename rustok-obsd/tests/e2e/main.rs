@@ -22,6 +22,7 @@ mod scorecard;
 mod shown;
 mod stage;
 mod truth;
+mod unit;
 
 /// The tests share the machine, its processes and its processors: one at a time.
 fn serial() -> MutexGuard<'static, ()> {

@@ -3,7 +3,7 @@
 use std::{collections::BTreeMap, time::Duration};
 
 use serde_json::Value;
-use test_support::{Jaeger, Prometheus, Skip, Tls, skip, wait_until};
+use test_support::{Jaeger, Skip, Tls, skip, wait_until};
 
 use super::{
     daemon::assert_dashboard_has_data,
@@ -115,8 +115,7 @@ fn run(name: &str) -> Result<(), Skip> {
     let mut stage = Stage::set("RUSTOK_OBSD_SHOP", Tls::On)?;
     stage.export_to(jaeger.otlp_http());
     stage.watch(&RING)?;
-    let prometheus =
-        Prometheus::start(stage.daemon().addr).map_err(|reason| skip(&format!("{name} (Prometheus)"), reason));
+    let prometheus = stage.daemon().prometheus().map_err(|reason| skip(&format!("{name} (Prometheus)"), reason));
     stage.load("causal", 3000, 64, 17)?;
     // Scraped at least twice.
     std::thread::sleep(Duration::from_secs(3));

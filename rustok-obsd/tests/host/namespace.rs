@@ -62,5 +62,9 @@ fn shadowed() -> Result<(), Skip> {
     let place = folder.path().display().to_string();
     let size = scraped.sum("node_filesystem_size_bytes", &[("mountpoint", &place)]);
     assert_eq!(size, Some(f64::from(1 << 20)), "what the daemon sees there has 2 MiB");
+    let (_, _, body) = http_get(address, "/metrics/cadvisor").expect("an answer");
+    let scraped = Scraped::parse(&String::from_utf8_lossy(&body)).expect("an exposition");
+    let size = scraped.sum("container_fs_limit_bytes", &[("device", &place)]);
+    assert_eq!(size, Some(f64::from(1 << 20)), "what the daemon sees there has 2 MiB");
     Ok(())
 }

@@ -19,7 +19,7 @@
 //! | [`Postgres`] | a cluster of its own, TLS as a stock one, statements counted |
 //! | `Sink` (feature `sink`) | OTLP in, spans kept in memory |
 //! | [`Jaeger`] | OTLP in, traces read back by its query API |
-//! | [`Prometheus`], [`Scraping`], [`promtool_check_metrics`] | scrapes; rules; queries |
+//! | [`Prometheus`], [`Scraping`], [`promtool_check_metrics`], [`promtool_check_config`] | scrapes; rules; queries |
 //! | [`NodeExporter`] | the host's metrics as the Prometheus project has them |
 //! | [`Runc`], [`Containerd`], [`Docker`] | containers of busybox with a [`Workload`], without a registry |
 //! | [`cgroups_of`] | the folders of a process' cgroups |
@@ -64,7 +64,7 @@ pub use http::{Response, http_get, http_get_with};
 pub use jaeger::Jaeger;
 pub use node_exporter::NodeExporter;
 pub use postgres::{Postgres, Statement, Tls};
-pub use prometheus::{Prometheus, promtool_check_metrics};
+pub use prometheus::{Prometheus, promtool_check_config, promtool_check_metrics};
 pub use runc::Runc;
 pub use scraped::{LabelMap, Scraped, ScrapedFamily};
 pub use scraping::{Job, Sample, Scraping};

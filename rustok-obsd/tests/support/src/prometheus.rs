@@ -112,6 +112,24 @@ impl Prometheus {
     }
 }
 
+/// Runs `promtool check config` (the same program as [`promtool_check_metrics`]) on a configuration. Yields what it
+/// complained about, empty where it takes it.
+///
+/// # Errors
+/// A [`Skip`] where promtool is missing or does not run.
+pub fn promtool_check_config(text: &str) -> Result<String, Skip> {
+    let binary = program("promtool", "RUSTOK_OBSD_PROMTOOL")?;
+    let failed = |error: std::io::Error| Skip::new(format!("promtool: {error}"));
+    let mut file = tempfile::NamedTempFile::new().map_err(failed)?;
+    file.write_all(text.as_bytes()).map_err(failed)?;
+    let output = Command::new(binary).args(["check", "config"]).arg(file.path()).output().map_err(failed)?;
+    if output.status.success() {
+        return Ok(String::new());
+    }
+    let said = String::from_utf8_lossy(&output.stdout).into_owned() + &String::from_utf8_lossy(&output.stderr);
+    Ok(if said.trim().is_empty() { output.status.to_string() } else { said })
+}
+
 /// Runs `promtool check metrics` (`RUSTOK_OBSD_PROMTOOL`, else PATH) on an exposition in text format 0.0.4. Yields
 /// what it complained about, empty where it found nothing.
 ///
@@ -155,6 +173,16 @@ fn percent_encode(text: &str) -> String {
 mod tests {
     use super::*;
     use crate::{free_port, skip, wait_until};
+
+    #[test]
+    fn promtool_accepts_a_configuration_and_names_what_is_wrong() {
+        match promtool_check_config("scrape_configs:\n  - job_name: a\n") {
+            Ok(said) => assert_eq!(said, ""),
+            Err(skip) => return crate::skip("promtool_accepts_a_configuration_and_names_what_is_wrong", skip),
+        }
+        let said = promtool_check_config("scrape_configs:\n  - jobname: a\n").expect("it ran before");
+        assert!(said.contains("jobname"), "{said}");
+    }
 
     #[test]
     fn promtool_accepts_clean_metrics_and_names_what_is_wrong() {

@@ -23,11 +23,14 @@ pub fn tells_mounts_of_the_host(_: &mut Guest) -> Result<(), Verdict> {
     busybox(&["mount", "-t", "tmpfs", "-o", "size=1m", "shadowed", "/tmp/shadowed"])?;
     let result = size_in_a_namespace();
     busybox(&["umount", "/tmp/shadowed"])?;
-    let size = result?;
-    ensure(size == Some(f64::from(1 << 20)), || format!("{size:?} bytes; what the daemon sees there has 2 MiB"))
+    let sizes = result?;
+    let right = sizes == [Some(f64::from(1 << 20)); 2];
+    ensure(right, || {
+        format!("{sizes:?} bytes, by node_exporter's and cAdvisor's names; what the daemon sees there has 2 MiB")
+    })
 }
 
-fn size_in_a_namespace() -> Result<Option<f64>, Verdict> {
+fn size_in_a_namespace() -> Result<[Option<f64>; 2], Verdict> {
     let script = format!(
         "mount -t tmpfs -o size=2m hides /tmp/shadowed && exec {DAEMON} run --ebpf.host-events=false \
          --web.listen-address=127.0.0.1:0"
@@ -37,8 +40,12 @@ fn size_in_a_namespace() -> Result<Option<f64>, Verdict> {
     let daemon = Daemon::start(&mut command)?;
     let seen = fs::read_to_string(format!("/proc/{}/mounts", daemon.pid()))?;
     ensure(seen.contains("hides /tmp/shadowed "), || format!("nothing is hidden from it: {seen}"))?;
-    let scraped = daemon.scrape("/metrics/node?collect[]=filesystem")?;
-    Ok(scraped.sum("node_filesystem_size_bytes", &[("mountpoint", "/tmp/shadowed")]))
+    let node = daemon.scrape("/metrics/node?collect[]=filesystem")?;
+    let cadvisor = daemon.scrape("/metrics/cadvisor")?;
+    Ok([
+        node.sum("node_filesystem_size_bytes", &[("mountpoint", "/tmp/shadowed")]),
+        cadvisor.sum("container_fs_limit_bytes", &[("device", "/tmp/shadowed")]),
+    ])
 }
 
 /// What must not have happened in all these checks.
