@@ -9,6 +9,10 @@ use rustok_obsd::exposition::{Format, Scrape, to_text_of};
 use rustok_obsd::host::{Host, Settings};
 use test_support::{Scraped, promtool_check_metrics, skip};
 
+/// Family, labels, value.
+type Expected<'t> = (&'t str, &'t [(&'t str, &'t str)], f64);
+
+/// The collector and no other.
 fn alone(mut settings: Settings) -> Host {
     settings.options.disable_defaults = true;
     settings.options.enable = vec!["otel".into()];
@@ -34,7 +38,7 @@ fn the_fixture_tree_is_told_by_opentelemetrys_names() {
     // Ticks of 10 ms, KiB, sectors of 512 bytes and milliseconds of the files.
     let (kib, cpu0) = (1024.0, ("cpu_logical_number", "0"));
     let sda = |direction| [("system_device", "sda"), ("disk_io_direction", direction)];
-    let expected: &[(&str, &[(&str, &str)], f64)] = &[
+    let expected: &[Expected<'_>] = &[
         ("system_cpu_time_seconds_total", &[cpu0, ("cpu_mode", "user")], 444.9),
         ("system_cpu_time_seconds_total", &[cpu0, ("cpu_mode", "system")], 210.45),
         ("system_cpu_time_seconds_total", &[cpu0, ("cpu_mode", "nice")], 0.19),
