@@ -55,7 +55,8 @@ fn host(text: &mut String) {
         "\n## The host, node_exporter's names\n\n\
          Read from the kernel; names, types, labels and HELP texts are those of node_exporter 1.12. `collector.enable` and \
          `collector.disable` (`--collector.NAME`, `--no-collector.NAME`) switch a collector. Families whose names the kernel \
-         or the hardware gives are not listed.\n",
+         or the hardware gives are not listed. `otel` is none of node_exporter's: it tells the host by OpenTelemetry's semantic \
+         conventions (1.44, in development), by the names that their compatibility specification gives for Prometheus.\n",
     );
     for entry in COLLECTORS {
         let state = if entry.default { "on" } else { "off" };

@@ -47,25 +47,27 @@ pub const FAMILIES: &[Family<'static>] = &[
 const MODES: [&str; 8] = ["user", "nice", "system", "idle", "iowait", "irq", "softirq", "steal"];
 const IDLE: usize = 3;
 /// `USER_HZ` is 100 on all architectures that we run on (include/uapi/asm-generic/param.h).
-const TICK_NS: u64 = 10_000_000;
+pub const TICK_NS: u64 = 10_000_000;
 /// Three seconds.
 const HOT_PLUG: u64 = 300;
 
 /// One CPU's line.
 #[derive(Debug, Default)]
-struct Line {
+pub struct Line {
     cpu: u32,
-    name: String,
-    ticks: [u64; 10],
+    /// The number, as a label.
+    pub name: String,
+    /// By column.
+    pub ticks: [u64; 10],
 }
 
 /// The lines as we tell them: none of their numbers runs back.
 #[derive(Debug, Default)]
-struct Lines(Vec<Line>);
+pub struct Lines(pub Vec<Line>);
 
 impl Lines {
     /// Takes over the lines of `/proc/stat`; true where the set of CPUs is another than before.
-    fn update(&mut self, stat: &[u8]) -> bool {
+    pub fn update(&mut self, stat: &[u8]) -> bool {
         let (mut at, mut changed) = (0, false);
         // CPUs come first, by number, after their sum.
         for line in text::lines(stat) {

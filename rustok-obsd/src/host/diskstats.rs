@@ -126,7 +126,8 @@ pub const FAMILIES: &[Family<'static>] = &{
     families
 };
 
-struct Disks {
+/// The devices of `/proc/diskstats`.
+pub struct Disks {
     file: KeptFile,
     devices: Vec<Device>,
     filter: Filter,
@@ -156,14 +157,7 @@ struct Identity {
 
 /// Makes it.
 pub fn make(settings: &Settings) -> Box<dyn Collector> {
-    let options = &settings.options;
-    Box::new(Disks {
-        file: settings.kept_procfs("diskstats"),
-        devices: Vec::new(),
-        filter: Collectors::filter(&options.diskstats_device_include, &options.diskstats_device_exclude),
-        sys_block: settings.sysfs("block"),
-        udev: settings.paths.udev_data.clone(),
-    })
+    Box::new(Disks::new(settings))
 }
 
 impl Collector for Disks {
@@ -178,8 +172,20 @@ impl Collector for Disks {
 }
 
 impl Disks {
+    /// None yet.
+    pub fn new(settings: &Settings) -> Self {
+        let options = &settings.options;
+        Self {
+            file: settings.kept_procfs("diskstats"),
+            devices: Vec::new(),
+            filter: Collectors::filter(&options.diskstats_device_include, &options.diskstats_device_exclude),
+            sys_block: settings.sysfs("block"),
+            udev: settings.paths.udev_data.clone(),
+        }
+    }
+
     /// Takes the lines; the devices stand in their order afterwards.
-    fn read(&mut self) -> Result<(), CollectError> {
+    pub fn read(&mut self) -> Result<(), CollectError> {
         let mut at = 0;
         for line in text::lines(self.file.read()?) {
             let mut words = text::words(line);
@@ -209,19 +215,27 @@ impl Disks {
         Ok(())
     }
 
+    /// Name and value of each device that is wanted and has the column.
+    pub fn values(&self, column: usize) -> impl Iterator<Item = (&str, Value)> {
+        let devices = self.devices.iter().filter(move |device| device.wanted && device.columns > column);
+        devices.map(move |device| {
+            let value = device.values[column];
+            let value = match COLUMNS[column].0 {
+                Count => Value::U64(value),
+                Sectors => Value::U64(value.saturating_mul(512)),
+                Milliseconds => Value::Nanos(value.saturating_mul(1_000_000)),
+            };
+            (&*device.name, value)
+        })
+    }
+
     fn write(&self, out: &mut Encoder<'_>) {
         let wanted = || self.devices.iter().filter(|device| device.wanted);
         let identified = || wanted().filter_map(|device| Some((device, device.identity.as_ref()?)));
-        for (at, (unit, family)) in COLUMNS.iter().enumerate() {
+        for (at, (_, family)) in COLUMNS.iter().enumerate() {
             let mut samples = out.family(family);
-            for device in wanted().filter(|device| device.columns > at) {
-                let value = device.values[at];
-                let value = match unit {
-                    Count => Value::U64(value),
-                    Sectors => Value::U64(value.saturating_mul(512)),
-                    Milliseconds => Value::Nanos(value.saturating_mul(1_000_000)),
-                };
-                samples.put([&*device.name], value);
+            for (name, value) in self.values(at) {
+                samples.put([name], value);
             }
         }
         let mut samples = out.family(&INFO);

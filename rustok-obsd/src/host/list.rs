@@ -5,7 +5,7 @@ use super::{
     arp, bcache, bcachefs, bonding, btrfs, buddyinfo, cgroups, conntrack, cpu, cpu_vulnerabilities, cpufreq, diskstats,
     dmi, dmmultipath, drbd, edac, entropy, fibrechannel, filefd, filesystem, hwmon, infiniband, interrupts, ipvs,
     kernel_hung, ksmd, lnstat, loadavg, mdadm, meminfo, meminfo_numa, mountstats, netclass, netdev, netstat,
-    network_route, nfs, nfsd, nvme, nvmesubsystem, os, pcidevice, powersupplyclass, pressure, processes, rapl,
+    network_route, nfs, nfsd, nvme, nvmesubsystem, os, otel, pcidevice, powersupplyclass, pressure, processes, rapl,
     schedstat, selinux, slabinfo, sockstat, softirqs, softnet, stat, sysctl, systemd, tapestats, tcpstat, textfile,
     thermal_zone, time, timex, udp_queues, uname, vmstat, watchdog, xfrm, xfs, zfs, zoneinfo,
 };
@@ -82,6 +82,8 @@ pub static COLLECTORS: &[Entry] = &[
     entry("nvme", ON, nvme::make, nvme::FAMILIES),
     entry("nvmesubsystem", OFF, nvmesubsystem::make, nvmesubsystem::FAMILIES),
     entry("os", ON, os::make, os::FAMILIES),
+    // It walks over the processes, as `processes` does.
+    blocking("otel", OFF, otel::make, otel::FAMILIES),
     entry("pcidevice", OFF, pcidevice::make, pcidevice::FAMILIES),
     blocking("powersupplyclass", ON, powersupplyclass::make, powersupplyclass::FAMILIES),
     entry("pressure", ON, pressure::make, pressure::FAMILIES),

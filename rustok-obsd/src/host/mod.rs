@@ -61,6 +61,7 @@ mod nfsd;
 mod nvme;
 mod nvmesubsystem;
 mod os;
+mod otel;
 mod pcidevice;
 pub mod pool;
 mod powersupplyclass;

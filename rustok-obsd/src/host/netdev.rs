@@ -52,6 +52,10 @@ rows! {
     "transmit_compressed" [22], Some(15);
 }
 
+/// Rows of bytes, which packets, errors and drops follow.
+const RECEIVE: usize = 0;
+const TRANSMIT: usize = 9;
+
 /// Its families.
 pub const FAMILIES: &[Family<'static>] = &{
     let mut families = [ROWS[0].0; ROWS.len()];
@@ -63,7 +67,17 @@ pub const FAMILIES: &[Family<'static>] = &{
     families
 };
 
-struct Traffic {
+/// Bytes, packets, errors and drops of an interface, in this order.
+#[derive(Clone, Copy, Debug)]
+pub struct Basics {
+    /// What came in.
+    pub received: [u64; 4],
+    /// What went out.
+    pub transmitted: [u64; 4],
+}
+
+/// The interfaces' counters.
+pub struct Traffic {
     /// Without netlink.
     file: Option<KeptFile>,
     filter: Filter,
@@ -71,11 +85,48 @@ struct Traffic {
 
 /// Makes it.
 pub fn make(settings: &Settings) -> Box<dyn Collector> {
-    let options = &settings.options;
-    Box::new(Traffic {
-        file: (!options.netdev_netlink).then(|| settings.kept_procfs("net/dev")),
-        filter: Collectors::filter(&options.netdev_device_include, &options.netdev_device_exclude),
-    })
+    Box::new(Traffic::new(settings))
+}
+
+impl Traffic {
+    /// With the options' filter.
+    pub fn new(settings: &Settings) -> Self {
+        let options = &settings.options;
+        Self {
+            file: (!options.netdev_netlink).then(|| settings.kept_procfs("net/dev")),
+            filter: Collectors::filter(&options.netdev_device_include, &options.netdev_device_exclude),
+        }
+    }
+
+    /// Hands over the counts of each interface that is wanted.
+    pub fn basics(&mut self, context: &Context<'_>, mut each: impl FnMut(&str, Basics)) -> Result<(), CollectError> {
+        let mut wanted = |name: &str, value: &dyn Fn(&Row) -> u64| {
+            if self.filter.wants(name) {
+                let from = |first: usize| std::array::from_fn(|at| value(&ROWS[first + at]));
+                each(name, Basics { received: from(RECEIVE), transmitted: from(TRANSMIT) });
+            }
+        };
+        match &mut self.file {
+            None => context.links.with(|links| {
+                for link in links {
+                    if let Some(counters) = &link.statistics {
+                        wanted(&link.identity.name, &|row| sum(row, counters));
+                    }
+                }
+            }),
+            Some(file) => {
+                for (name, columns) in text::lines(file.read()?).filter_map(line) {
+                    wanted(name, &|row| row.2.map_or(0, |column| columns[column]));
+                }
+                Ok(())
+            }
+        }
+    }
+}
+
+/// A row's counter of an interface.
+fn sum(row: &Row, counters: &[u64; STATISTICS]) -> u64 {
+    row.1.iter().fold(0, |sum, at| sum.wrapping_add(counters[*at]))
 }
 
 impl Collector for Traffic {
@@ -85,13 +136,7 @@ impl Collector for Traffic {
             None => context.links.with(|links| {
                 let devices =
                     links.iter().filter_map(|link| Some((link.identity.name.as_str(), link.statistics.as_ref()?)));
-                write(
-                    &devices.filter(|(name, _)| filter.wants(name)),
-                    out,
-                    |row: &Row, counters: &[u64; STATISTICS]| {
-                        Some(row.1.iter().fold(0u64, |sum, at| sum.wrapping_add(counters[*at])))
-                    },
-                );
+                write(&devices.filter(|(name, _)| filter.wants(name)), out, |row, counters| Some(sum(row, counters)));
             }),
             Some(file) => {
                 let lines: Vec<_> = text::lines(file.read()?).filter_map(line).collect();

@@ -23,9 +23,10 @@ const MAX_PIDS: Family<'static> = gauge("node_processes_max_processes", &[], "Nu
 pub const FAMILIES: &[Family<'static>] = &[THREADS, MAX_THREADS, STATE, THREADS_STATE, PIDS, MAX_PIDS];
 
 /// Counts by the letter of the state.
-type States = [u64; 128];
+pub type States = [u64; 128];
 
-struct Processes {
+/// The processes of a procfs.
+pub struct Processes {
     /// Of procfs; what is appended is taken off again.
     path: PathBuf,
     max_threads: KeptFile,
@@ -35,12 +36,7 @@ struct Processes {
 
 /// Makes it.
 pub fn make(settings: &Settings) -> Box<dyn Collector> {
-    Box::new(Processes {
-        path: settings.paths.procfs.clone(),
-        max_threads: settings.kept_procfs("sys/kernel/threads-max"),
-        max_pids: settings.kept_procfs("sys/kernel/pid_max"),
-        buffer: vec![0; 4096],
-    })
+    Box::new(Processes::new(settings))
 }
 
 /// State and number of threads. The name before them may hold anything, but nothing after them holds a `)`.
@@ -53,6 +49,42 @@ fn parse(stat: &[u8]) -> Option<(u8, u64)> {
 }
 
 impl Processes {
+    /// Nothing is read yet.
+    pub fn new(settings: &Settings) -> Self {
+        Self {
+            path: settings.paths.procfs.clone(),
+            max_threads: settings.kept_procfs("sys/kernel/threads-max"),
+            max_pids: settings.kept_procfs("sys/kernel/pid_max"),
+            buffer: vec![0; 4096],
+        }
+    }
+
+    /// Processes, without their threads, by the letter of their state.
+    pub fn by_state(&mut self) -> Result<States, CollectError> {
+        self.below(|this| {
+            let mut states = [0; 128];
+            for process in this.numbers().map_err(|error| CollectError::read(&this.path, error))? {
+                this.path.push(process);
+                if let Some((state, _)) = this.stat()? {
+                    states[usize::from(state)] += 1;
+                }
+                this.path.pop();
+            }
+            Ok(states)
+        })
+    }
+
+    /// Runs what appends to the path; after an error, what was appended is taken off.
+    fn below<T>(&mut self, run: impl FnOnce(&mut Self) -> T) -> T {
+        let length = self.path.as_os_str().len();
+        let result = run(self);
+        if self.path.as_os_str().len() > length {
+            self.path =
+                self.path.ancestors().find(|path| path.as_os_str().len() == length).map(Into::into).unwrap_or_default();
+        }
+        result
+    }
+
     /// `None`: it has gone meanwhile.
     fn stat(&mut self) -> Result<Option<(u8, u64)>, CollectError> {
         self.path.push("stat");
@@ -102,14 +134,7 @@ impl Processes {
 
 impl Collector for Processes {
     fn collect(&mut self, _: &Context<'_>, out: &mut Encoder<'_>) -> Result<(), CollectError> {
-        let length = self.path.as_os_str().len();
-        let result = self.count(out);
-        // After an error, what was appended is still there.
-        if self.path.as_os_str().len() > length {
-            self.path =
-                self.path.ancestors().find(|path| path.as_os_str().len() == length).map(Into::into).unwrap_or_default();
-        }
-        result
+        self.below(|this| this.count(out))
     }
 }
 

@@ -28,6 +28,7 @@ use crate::config::Config;
 use crate::exposition::{Exposition, Part};
 use std::sync::Arc;
 
+pub use clock::since_boot_ns;
 pub use exit::Ended;
 pub use itself::Itself;
 pub use source::ProcessGroups;

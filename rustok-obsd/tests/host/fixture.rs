@@ -130,7 +130,7 @@ pub fn settings(root: &Path) -> Settings {
     let pattern = |text: &str| Pattern::parse(text).expect("a pattern");
     let mut options = Collectors::default();
     let not_compared =
-        ["nvmesubsystem", "network_route", "filesystem", "timex", "uname", "systemd", "selinux", "tcpstat"];
+        ["nvmesubsystem", "network_route", "filesystem", "timex", "uname", "systemd", "selinux", "tcpstat", "otel"];
     options.enable = COLLECTORS.iter().map(|entry| entry.name.to_owned()).collect();
     options.disable = not_compared.map(Into::into).to_vec();
     options.cpu_info = true;

@@ -7,6 +7,7 @@ mod fixture;
 mod live;
 mod namespace;
 mod network;
+mod otel;
 mod textfile;
 
 #[global_allocator]
