@@ -82,7 +82,6 @@ pub static COLLECTORS: &[Entry] = &[
     entry("nvme", ON, nvme::make, nvme::FAMILIES),
     entry("nvmesubsystem", OFF, nvmesubsystem::make, nvmesubsystem::FAMILIES),
     entry("os", ON, os::make, os::FAMILIES),
-    // It walks over the processes, as `processes` does.
     blocking("otel", OFF, otel::make, otel::FAMILIES),
     entry("pcidevice", OFF, pcidevice::make, pcidevice::FAMILIES),
     blocking("powersupplyclass", ON, powersupplyclass::make, powersupplyclass::FAMILIES),
