@@ -47,7 +47,7 @@ impl Daemon {
     }
 
     pub fn metrics(&self) -> String {
-        let (status, _, body) = http_get(self.addr, "/metrics").expect("a scrape");
+        let (status, _, body) = http_get(self.addr, "/metrics/app").expect("a scrape");
         assert_eq!(status, 200);
         String::from_utf8(body).expect("UTF-8")
     }
@@ -323,7 +323,7 @@ fn assert_traced(daemon: &Daemon, jaeger: &Jaeger, service: &str, ours: &Counts)
     assert_eq!(theirs.values().sum::<u64>(), total, "every exchange is one span");
 
     let (status, headers, body) =
-        http_get_with(daemon.addr, "/metrics", &[("accept", "application/openmetrics-text; version=1.0.0")])
+        http_get_with(daemon.addr, "/metrics/app", &[("accept", "application/openmetrics-text; version=1.0.0")])
             .expect("a scrape");
     assert_eq!(status, 200);
     assert!(

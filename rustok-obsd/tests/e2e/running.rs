@@ -59,7 +59,7 @@ impl Daemon {
     }
 
     pub fn metrics(&self) -> Metrics {
-        let (status, _, body) = http_get(self.address, "/metrics").expect("/metrics answers");
+        let (status, _, body) = http_get(self.address, "/metrics/app").expect("/metrics/app answers");
         assert_eq!(status, 200);
         Metrics(String::from_utf8(body).expect("UTF-8"))
     }
