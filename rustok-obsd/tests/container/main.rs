@@ -1,8 +1,6 @@
 //! Cgroups by cAdvisor's names: against what cAdvisor itself told, and on this host's own cgroups.
 
 mod cgroups;
-mod daemon;
 mod fixture;
 mod load;
 mod real;
-mod runtimes;

@@ -3,7 +3,9 @@
 //! Reads: Docker, containerd with pods as a kubelet makes them, runc; the daemon's `/metrics/cadvisor`. Yields: verdicts.
 //! Costs: half a minute, and two seconds of a core.
 
-use crate::daemon::Daemon;
+mod daemon;
+
+use daemon::Daemon;
 use std::path::Path;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 use test_support::{Containerd, Docker, LabelMap, Pod, Runc, Scraped, Skip, Workload, skip, wait_until};
@@ -142,8 +144,10 @@ fn pods() -> Result<(), Skip> {
     drop(daemon);
     let daemon = Daemon::start(&[&socket], &[])?;
     as_the_kubelet_has_them(&daemon);
-    // An upgrade of the runtime.
+    // An upgrade of the runtime, which is noticed when the next container is asked for, or within a minute.
     containerd.stop_server();
+    let nobody = Runc::start(&QUIET)?;
+    daemon.wait_for("container_last_seen", &[("name", nobody.id())]);
     daemon.wait_for_runtime(&socket, "failed");
     as_the_kubelet_has_them(&daemon);
     Ok(())
