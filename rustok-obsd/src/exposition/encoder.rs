@@ -119,7 +119,7 @@ pub(super) struct Written {
     /// Where its text begins; it ends where the next begins.
     start: usize,
     /// Samples in it.
-    samples: u64,
+    pub(super) samples: u64,
 }
 
 impl<'a> Encoder<'a> {
@@ -148,6 +148,12 @@ impl<'a> Encoder<'a> {
     #[must_use]
     pub fn scrape(&self) -> &'a Scrape {
         self.scrape
+    }
+
+    /// Samples written.
+    #[must_use]
+    pub fn samples(&self) -> u64 {
+        self.samples
     }
 
     /// What follows is told however much was written before.

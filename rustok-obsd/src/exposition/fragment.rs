@@ -25,6 +25,12 @@ impl Fragment {
         write(&mut encoder)
     }
 
+    /// Samples in it.
+    #[must_use]
+    pub fn samples(&self) -> u64 {
+        self.written.iter().map(|family| family.samples).sum()
+    }
+
     /// The families and the text that holds them.
     pub(super) fn parts(&self) -> (&[Written], &[u8]) {
         (&self.written, self.output.body())

@@ -50,11 +50,46 @@ const FAILURES: Family<'static> = own(
 /// The families of this file.
 pub const FAMILIES: &[Family<'static>] = &[BUILD_INFO, DURATION, SUCCESS, FAILURES];
 
+/// A collector that found nothing of its kind is asked again after this time: looking in vain for the hardware and the
+/// modules that a host does not have would be a fifth of a scrape.
+const ABSENCE: Duration = Duration::from_secs(60);
+
+/// Collectors of hardware, file systems and modules of the kernel: what they tell is either there or not.
+const OPTIONAL: [&str; 25] = [
+    "bcache",
+    "bcachefs",
+    "bonding",
+    "btrfs",
+    "conntrack",
+    "dmmultipath",
+    "drbd",
+    "edac",
+    "fibrechannel",
+    "hwmon",
+    "infiniband",
+    "ipvs",
+    "kernel_hung",
+    "nfs",
+    "nfsd",
+    "nvme",
+    "nvmesubsystem",
+    "powersupplyclass",
+    "rapl",
+    "selinux",
+    "tapestats",
+    "thermal_zone",
+    "watchdog",
+    "xfs",
+    "zfs",
+];
+
 /// The collectors that are on.
 pub struct Host {
     slots: Vec<Arc<Slot>>,
     pool: Pool,
     links: Arc<Links>,
+    /// How long what is not there is not asked for again.
+    absence: Duration,
 }
 
 struct Slot {
@@ -70,6 +105,8 @@ struct Slot {
     failures: [AtomicU64; 3],
     /// The outcome that was logged last.
     logged: AtomicU8,
+    /// When it found nothing of its kind, and whether that is a success.
+    absent: Mutex<Option<(Instant, bool)>>,
 }
 
 /// What became of one run.
@@ -142,13 +179,21 @@ impl Host {
                 epoch: Instant::now(),
                 failures: [const { AtomicU64::new(0) }; 3],
                 logged: AtomicU8::new(0),
+                absent: Mutex::new(None),
             })
         };
         Self {
             slots: COLLECTORS.iter().filter(on).map(slot).collect(),
             pool: Pool::new(THREADS),
             links: Arc::default(),
+            absence: ABSENCE,
         }
+    }
+
+    /// The same, but for asking for what is not there at each scrape.
+    #[must_use]
+    pub fn always_asking(self) -> Self {
+        Self { absence: Duration::ZERO, ..self }
     }
 }
 
@@ -165,7 +210,13 @@ impl Collect for Host {
         // Those that may block go first, so that they run while the others do.
         let (mut waited, mut stuck) = (Vec::new(), Vec::new());
         for (index, slot) in wanted(true) {
-            if slot.is_stuck() { stuck.push(index) } else { waited.push((index, Arc::clone(slot))) }
+            if let Some(fine) = slot.absence(self.absence) {
+                results[index] = Some((0.0, fine));
+            } else if slot.is_stuck() {
+                stuck.push(index);
+            } else {
+                waited.push((index, Arc::clone(slot)));
+            }
         }
         let indices: Vec<usize> = waited.iter().map(|(index, _)| *index).collect();
         let (scrape, format, pool, links) = (scrape.clone(), out.format(), self.pool.clone(), Arc::clone(&self.links));
@@ -173,18 +224,24 @@ impl Collect for Host {
             slot.record(index, &scrape, format, &Context { deadline, pool: &pool, links: &links })
         });
         for (index, slot) in wanted(false) {
-            let start = Instant::now();
+            if let Some(fine) = slot.absence(self.absence) {
+                results[index] = Some((0.0, fine));
+                continue;
+            }
+            let (start, before) = (Instant::now(), out.samples());
             let context = Context { deadline, pool: &self.pool, links: &self.links };
             let mut collector = lock(&slot.collector);
             let result = catch_unwind(AssertUnwindSafe(|| collector.collect(&context, out)));
             drop(collector);
             let outcome = Outcome::of(result);
             results[index] = Some((start.elapsed().as_secs_f64(), outcome.is_fine()));
+            slot.remember(out.samples() - before, &outcome);
             slot.note(outcome);
         }
         for done in running.finish(&self.pool, deadline) {
             let slot = &self.slots[done.slot];
             out.absorb(&done.fragment);
+            slot.remember(done.fragment.samples(), &done.outcome);
             *lock(&slot.spare) = done.fragment;
             results[done.slot] = Some((done.took.as_secs_f64(), done.outcome.is_fine()));
             slot.note(done.outcome);
@@ -249,6 +306,18 @@ impl Slot {
             0 => Duration::ZERO,
             since => self.epoch.elapsed().saturating_sub(Duration::from_nanos(since)),
         }
+    }
+
+    /// Whether the host was found to have nothing of the kind within this time, and whether that is a success.
+    fn absence(&self, time: Duration) -> Option<bool> {
+        lock(&self.absent).filter(|(since, _)| since.elapsed() < time).map(|(_, fine)| fine)
+    }
+
+    /// Remembers whether the host has anything of the kind.
+    fn remember(&self, samples: u64, outcome: &Outcome) {
+        let nothing = samples == 0 && matches!(outcome, Outcome::Fine | Outcome::NoData(_));
+        let absent = nothing && OPTIONAL.contains(&self.name);
+        *lock(&self.absent) = absent.then(|| (Instant::now(), outcome.is_fine()));
     }
 
     fn is_stuck(&self) -> bool {

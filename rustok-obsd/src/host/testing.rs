@@ -30,7 +30,7 @@ impl Tree {
         settings.options.disable_defaults = true;
         settings.options.enable = vec![collector.to_owned()];
         set(&mut settings);
-        let host = Host::new(&settings);
+        let host = Host::new(&settings).always_asking();
         Self { folder, host }
     }
 
