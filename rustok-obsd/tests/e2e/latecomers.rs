@@ -21,6 +21,8 @@ const CONNECTIONS: f64 = 6.0;
 /// The load that the daemon comes into, and the one after it.
 const BEFORE: u32 = 7;
 const AFTER: u32 = 17;
+/// The one between them, while what was lost is made good.
+const SETTLING: u32 = 12;
 
 fn examples(score: &Score) -> Vec<&String> {
     score.examples.iter().filter(|example| !example.starts_with("missing")).take(12).collect()
@@ -262,6 +264,9 @@ fn a_daemon_that_loses_records_tells_nothing_wrong_and_is_itself_again() {
             std::thread::sleep(Duration::from_millis(300));
         }
         ends_well(&mut load);
+        // Whether a connection is within a transaction is unknown until one ends on it: a slow machine may have lost the
+        // very last ones. The pool's connections take turns.
+        or_skip!(name, stage.load("database", 60, 1, SETTLING));
         let before = stage.metrics();
         let lost = before.sum("rustok_obsd_records_lost_total", &[("reason", "ring_full")]);
         assert!(lost > 0.0, "nothing was lost: {}", told(&before));

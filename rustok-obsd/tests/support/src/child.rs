@@ -280,7 +280,7 @@ mod tests {
 
     #[test]
     fn a_dropped_child_takes_its_own_children_with_it() {
-        let child = sh("sleep 1000 & echo $!; trap '' TERM; wait; sleep 1000");
+        let child = sh("sleep 1000 & pid=$!; trap '' TERM; echo $pid; wait; sleep 1000");
         let grandchild = child.wait_for_line(Duration::from_secs(5), |line| line.parse().ok()).expect("pid line");
         assert!(alive(grandchild));
         let mut child = child;
