@@ -343,3 +343,47 @@ impl Slot {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::exposition::to_text;
+
+    /// Samples of `watchdog`, which a scrape of `host` tells, and whether it calls itself a success.
+    fn watchdogs(host: &Host) -> (usize, bool) {
+        let text = to_text(host, Format::Text);
+        let success = text.contains("node_scrape_collector_success{collector=\"watchdog\"} 1\n");
+        (text.lines().filter(|line| line.starts_with("node_watchdog_")).count(), success)
+    }
+
+    #[test]
+    fn what_is_not_there_is_not_asked_for_again_at_once_and_what_is_there_always() {
+        let folder = tempfile::tempdir().unwrap();
+        let mut settings = Settings::default();
+        settings.paths.sysfs = folder.path().to_owned();
+        settings.options.disable_defaults = true;
+        settings.options.enable = vec!["watchdog".into()];
+        let (remembering, asking) = (Host::new(&settings), Host::new(&settings).always_asking());
+        let short = Host { absence: Duration::from_millis(50), ..Host::new(&settings) };
+        for host in [&remembering, &asking, &short] {
+            assert_eq!(watchdogs(host), (0, false));
+        }
+        let device = folder.path().join("class/watchdog/watchdog0");
+        std::fs::create_dir_all(&device).unwrap();
+        std::fs::write(device.join("timeout"), "60\n").unwrap();
+        assert_eq!(watchdogs(&remembering), (0, false), "it was not there a moment ago");
+        assert!(watchdogs(&asking).0 > 0);
+        std::thread::sleep(Duration::from_millis(60));
+        assert!(watchdogs(&short).0 > 0);
+        std::fs::write(device.join("timeout"), "61\n").unwrap();
+        let text = to_text(&short, Format::Text);
+        assert!(text.contains("node_watchdog_timeout_seconds{name=\"watchdog0\"} 61\n"), "{text}");
+    }
+
+    #[test]
+    fn what_may_be_absent_is_a_collector() {
+        for name in OPTIONAL {
+            assert!(COLLECTORS.iter().any(|entry| entry.name == name), "{name}");
+        }
+    }
+}
