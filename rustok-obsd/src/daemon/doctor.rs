@@ -69,11 +69,11 @@ pub fn diagnose(config: &Config) -> Result<Diagnosis, DaemonError> {
     host.extend(load_checks(config, &kernel));
     host.extend(host_event_checks(config, &kernel));
     let scan = scanner.scan()?;
-    let mut cache = BinaryCache::with_functions(functions(config));
+    let cache = BinaryCache::with_functions(functions(config));
     let mut targets = Vec::new();
     for process in scan.targets {
         let (pid, exe, service_name) = (process.key.pid, process.exe.display().to_string(), process.service_name());
-        let checks = match Target::new(process, &mut cache) {
+        let checks = match Target::new(process, &cache) {
             Ok(target) => target_checks(&target, cache.functions()),
             Err(error) => vec![required("executable", Err(error.to_string()))],
         };

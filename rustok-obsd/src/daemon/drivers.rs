@@ -130,7 +130,10 @@ impl Manager {
         let (mut offsets, mut sought_places) = (Vec::new(), 0);
         for (point, layout) in wanted {
             for place in target.binary.places(point) {
-                let Some(address) = maps::address(&mappings, target.file.inode, place.file_offset) else { continue };
+                let Some(address) = maps::address(&mappings, target.executable.identity().inode, place.file_offset)
+                else {
+                    continue;
+                };
                 self.set_layout(pid, address, layout);
                 if layout.known == 0 {
                     self.seekers.insert((pid, address), Seeker::new(layout.argument));

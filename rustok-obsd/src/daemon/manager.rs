@@ -263,7 +263,7 @@ impl Manager {
         if self.live.contains_key(&pid) {
             self.end(pid);
         }
-        let target = match Target::new(process, &mut self.cache) {
+        let target = match Target::new(process, &self.cache) {
             Ok(target) => target,
             Err(error) => {
                 if !ends() {
@@ -356,10 +356,11 @@ impl Manager {
         let Some(programs) = self.programs.clone() else { return false };
         let mut programs = programs.lock().unwrap_or_else(PoisonError::into_inner);
         let name = target.process.exe.display().to_string();
-        let binary = (target.file.device, target.file.inode);
+        let file = target.executable.identity();
+        let binary = (file.device, file.inode);
         let pid = target.process.key.pid;
         let started = Instant::now();
-        match self.uprobes.attach(&mut programs, program, binary, &target.process.exe_file, places, pid) {
+        match self.uprobes.attach(&mut programs, program, binary, &target.executable.attach_path(), places, pid) {
             Ok(()) => {
                 tracing::debug!("{program} attached to {name} in {:?}", started.elapsed());
                 self.probes.set(program, &name, State::Attached, "");

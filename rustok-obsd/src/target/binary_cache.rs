@@ -1,25 +1,56 @@
 //! Analyses of executables, each made once.
 //!
-//! Reads: files. Yields: shared [`Binary`]s. Costs: `stat` for a file that is known; the analysis for one that is not.
+//! Reads: files. Yields: shared [`Binary`]s. Costs: a look-up for a file that is known; the analysis for one that is not, on
+//! the caller's thread and outside of any lock: two that ask for one file at once may both analyse it.
+//!
+//! A file is known by its inode and the times of its last changes, never by what it says about itself: a build id can be
+//! copied from anybody's file. Two files of one content are analysed twice, which costs some milliseconds.
 
 use std::path::Path;
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::{Duration, Instant};
 
 use rustc_hash::FxHashMap;
 
-use super::binary::{self, Binary, BinaryError, ContentId, FileIdentity};
+use super::binary::Binary;
+use super::budget::Limits;
+use super::executable::{Executable, FileIdentity};
+use super::inside::Root;
 use super::points::CustomPoint;
 
 /// Files remembered; a host observes a handful.
 const MAX_FILES: usize = 256;
+/// Bytes of all analyses remembered; one has some ten thousand.
+const MAX_BYTES: usize = 8 << 20;
+/// For how long an answer is kept that a busy machine or a failing disk gave.
+const PASSING: Duration = Duration::from_secs(600);
 
-/// The cache. Two files with one content, as in two containers of one image, share the analysis.
+/// Where debug files are looked for belongs to the question: device and inode of the process's root.
+type Key = (FileIdentity, Option<(u64, u64)>);
+
+/// See the module's head.
 #[derive(Debug, Default)]
 pub struct BinaryCache {
-    files: FxHashMap<FileIdentity, (Arc<Binary>, u64)>,
+    known: Mutex<Known>,
+    custom: Vec<CustomPoint>,
+    limits: Limits,
+}
+
+#[derive(Debug, Default)]
+struct Known {
+    files: FxHashMap<Key, Entry>,
+    bytes: usize,
     uses: u64,
     analyses: u64,
-    custom: Vec<CustomPoint>,
+}
+
+#[derive(Debug)]
+struct Entry {
+    binary: Arc<Binary>,
+    bytes: usize,
+    used: u64,
+    /// Set where the answer does not stay.
+    until: Option<Instant>,
 }
 
 impl BinaryCache {
@@ -29,48 +60,70 @@ impl BinaryCache {
         Self { custom, ..Self::default() }
     }
 
+    /// The same with other limits than the usual ones.
+    #[must_use]
+    pub fn with_limits(mut self, limits: Limits) -> Self {
+        self.limits = limits;
+        self
+    }
+
     /// The functions that are looked for beside those built in.
     #[must_use]
     pub fn functions(&self) -> &[CustomPoint] {
         &self.custom
     }
 
-    /// The analysis of the file at `path`, and the file's identity; `root` as for [`Binary::analyse`].
-    ///
-    /// # Errors
-    /// [`BinaryError`] where the file cannot be read; errors are not remembered.
-    pub fn get(&mut self, path: &Path, root: &Path) -> Result<(FileIdentity, Arc<Binary>), BinaryError> {
-        let fail = |error: std::io::Error| BinaryError { path: path.to_owned(), reason: error.to_string() };
-        let (file, identity) = binary::open(path).map_err(fail)?;
-        self.uses += 1;
-        if let Some((binary, used)) = self.files.get_mut(&identity) {
-            *used = self.uses;
-            return Ok((identity, Arc::clone(binary)));
+    /// The analysis of an executable; `root` as for [`Binary::analyse`]. Takes as long as the limits say, longer only where
+    /// a single read of the file hangs.
+    #[must_use]
+    pub fn get(&self, executable: &Executable, root: &Path) -> Arc<Binary> {
+        let key = (executable.identity(), Root::open(root).and_then(|root| root.identity()).ok());
+        if let Some(binary) = self.lock().get(&key) {
+            return binary;
         }
-        let id = binary::content_id(&file, identity.size).map_err(fail)?;
-        let binary = match self.known(&id) {
-            Some(binary) => binary,
-            None => {
-                self.analyses += 1;
-                Arc::new(Binary::analyse(path, root, &self.custom)?)
-            }
-        };
-        if self.files.len() >= MAX_FILES {
-            let oldest = self.files.iter().min_by_key(|(_, (_, used))| *used).map(|(identity, _)| *identity);
-            oldest.map(|identity| self.files.remove(&identity));
+        let binary = Arc::new(Binary::analyse(executable, root, &self.custom, self.limits));
+        let mut known = self.lock();
+        known.analyses += 1;
+        // What changed meanwhile may be a mixture of two contents.
+        if executable.is_unchanged() {
+            known.put(key, Arc::clone(&binary));
         }
-        self.files.insert(identity, (Arc::clone(&binary), self.uses));
-        Ok((identity, binary))
+        binary
     }
 
     /// Analyses made so far.
     #[must_use]
-    pub const fn analyses(&self) -> u64 {
-        self.analyses
+    pub fn analyses(&self) -> u64 {
+        self.lock().analyses
     }
 
-    fn known(&self, id: &ContentId) -> Option<Arc<Binary>> {
-        self.files.values().find(|(binary, _)| binary.id == *id).map(|(binary, _)| Arc::clone(binary))
+    fn lock(&self) -> MutexGuard<'_, Known> {
+        self.known.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl Known {
+    fn get(&mut self, key: &Key) -> Option<Arc<Binary>> {
+        self.uses += 1;
+        let entry = self.files.get_mut(key)?;
+        if entry.until.is_some_and(|until| Instant::now() >= until) {
+            return None;
+        }
+        entry.used = self.uses;
+        Some(Arc::clone(&entry.binary))
+    }
+
+    fn put(&mut self, key: Key, binary: Arc<Binary>) {
+        let bytes = binary.bytes();
+        let until = if binary.is_passing() { Instant::now().checked_add(PASSING) } else { None };
+        let old = self.files.insert(key, Entry { binary, bytes, used: self.uses, until });
+        self.bytes += bytes;
+        self.bytes -= old.map_or(0, |old| old.bytes);
+        while self.files.len() > MAX_FILES || self.bytes > MAX_BYTES {
+            let oldest = self.files.iter().min_by_key(|(_, entry)| entry.used).map(|(key, _)| *key);
+            let Some(old) = oldest.and_then(|oldest| self.files.remove(&oldest)) else { return };
+            self.bytes -= old.bytes;
+        }
     }
 }
 
@@ -78,26 +131,84 @@ impl BinaryCache {
 mod tests {
     use super::*;
 
+    fn copy(folder: &tempfile::TempDir, name: &str) -> Executable {
+        let path = folder.path().join(name);
+        std::fs::copy("/bin/true", &path).unwrap();
+        Executable::open(&path).unwrap()
+    }
+
     #[test]
     fn a_file_is_analysed_once_and_again_when_it_changed() {
         let folder = tempfile::tempdir().unwrap();
-        let (one, two) = (folder.path().join("one"), folder.path().join("two"));
-        std::fs::copy("/bin/true", &one).unwrap();
-        std::fs::copy("/bin/true", &two).unwrap();
-        let (mut cache, root) = (BinaryCache::default(), Path::new("/"));
-        let (first, binary) = cache.get(&one, root).unwrap();
-        assert!(Arc::ptr_eq(&binary, &cache.get(&one, root).unwrap().1));
-        let (second, copy) = cache.get(&two, root).unwrap();
-        assert!(first != second && Arc::ptr_eq(&binary, &copy), "one content, two files");
+        let (cache, root) = (BinaryCache::default(), Path::new("/"));
+        let one = copy(&folder, "one");
+        let binary = cache.get(&one, root);
+        let again = Executable::open(one.path()).unwrap();
+        assert!(Arc::ptr_eq(&binary, &cache.get(&again, root)));
         assert_eq!(cache.analyses(), 1);
-        std::fs::write(&one, "#!/bin/sh\n").unwrap();
-        assert!(!Arc::ptr_eq(&binary, &cache.get(&one, root).unwrap().1));
+        std::fs::write(one.path(), "#!/bin/sh\n").unwrap();
+        let changed = Executable::open(one.path()).unwrap();
+        assert!(!Arc::ptr_eq(&binary, &cache.get(&changed, root)));
         assert_eq!(cache.analyses(), 2);
     }
 
     #[test]
-    fn a_missing_file_is_an_error_that_names_it() {
-        let error = BinaryCache::default().get(Path::new("/nonexistent/server"), Path::new("/")).unwrap_err();
-        assert!(error.to_string().contains("/nonexistent/server"), "{error}");
+    fn a_file_with_the_build_id_of_another_has_an_analysis_of_its_own() {
+        let folder = tempfile::tempdir().unwrap();
+        let (cache, root) = (BinaryCache::default(), Path::new("/"));
+        let (one, two) = (cache.get(&copy(&folder, "one"), root), cache.get(&copy(&folder, "two"), root));
+        assert_eq!(one.build_id, two.build_id);
+        assert!(one.build_id.is_some() && !Arc::ptr_eq(&one, &two));
+        assert_eq!(cache.analyses(), 2);
+    }
+
+    #[test]
+    fn one_file_below_two_roots_is_analysed_for_each() {
+        let folder = tempfile::tempdir().unwrap();
+        let cache = BinaryCache::default();
+        let one = copy(&folder, "one");
+        let _ = (cache.get(&one, Path::new("/")), cache.get(&one, folder.path()));
+        assert_eq!(cache.analyses(), 2);
+    }
+
+    #[test]
+    fn what_changes_while_it_is_analysed_is_not_remembered() {
+        let folder = tempfile::tempdir().unwrap();
+        let (cache, root) = (BinaryCache::default(), Path::new("/"));
+        let one = copy(&folder, "one");
+        while one.is_unchanged() {
+            std::fs::write(one.path(), "other").unwrap();
+        }
+        let _ = (cache.get(&one, root), cache.get(&one, root));
+        assert_eq!(cache.analyses(), 2);
+    }
+
+    #[test]
+    fn the_files_least_used_are_forgotten_and_memory_is_bounded() {
+        let folder = tempfile::tempdir().unwrap();
+        let executable = copy(&folder, "one");
+        let binary = Arc::new(Binary::analyse(&executable, Path::new("/"), &[], Limits::default()));
+        let mut known = Known::default();
+        let key = |inode: u64| (FileIdentity { inode, ..executable.identity() }, None);
+        for inode in 0..MAX_FILES as u64 + 10 {
+            known.put(key(inode), Arc::clone(&binary));
+            assert!(known.get(&key(0)).is_some(), "in use");
+        }
+        assert_eq!((known.files.len(), known.bytes), (MAX_FILES, MAX_FILES * binary.bytes()));
+        assert!(known.get(&key(1)).is_none() && known.get(&key(MAX_FILES as u64)).is_some());
+    }
+
+    #[test]
+    fn an_answer_of_a_busy_moment_does_not_stay() {
+        let folder = tempfile::tempdir().unwrap();
+        let executable = copy(&folder, "one");
+        let hurried = Limits { time: Duration::ZERO, ..Limits::default() };
+        let binary = Binary::analyse(&executable, Path::new("/"), &[], hurried);
+        assert!(binary.is_passing());
+        let (mut known, key) = (Known::default(), (executable.identity(), None));
+        known.put(key, Arc::new(binary));
+        assert!(known.get(&key).is_some(), "asked again at once it costs nothing");
+        known.files.get_mut(&key).unwrap().until = Some(Instant::now());
+        assert!(known.get(&key).is_none());
     }
 }

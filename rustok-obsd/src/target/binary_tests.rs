@@ -1,5 +1,6 @@
 //! Analyses of real files and of damaged ones.
 
+use std::fs::OpenOptions;
 use std::io::Write as _;
 use std::time::Instant;
 
@@ -10,8 +11,11 @@ use crate::target::elf_fixture::{CODE, RELEASE, executable};
 use crate::target::report::BinaryReport;
 
 fn analyse(bytes: &[u8]) -> Binary {
-    let id = content_id(bytes, bytes.len() as u64).unwrap();
-    Binary::inspect(bytes, id, bytes.len() as u64, &[], |_| None)
+    Binary::analyse_bytes(bytes, None, Limits::default())
+}
+
+fn analyse_file(path: &Path) -> Binary {
+    Binary::analyse(&Executable::open(path).unwrap(), Path::new("/"), &[], Limits::default())
 }
 
 fn absence_of(binary: &Binary, point: ProbePoint) -> Option<Absence> {
@@ -66,7 +70,7 @@ fn a_file_that_cannot_be_read_is_an_error_that_names_it() {
 
 #[test]
 fn this_program_is_rust_with_tokio_and_its_debug_build_asks_for_calibration() {
-    let binary = Binary::analyse(Path::new("/proc/self/exe"), Path::new("/"), &[]).unwrap();
+    let binary = analyse_file(Path::new("/proc/self/exe"));
     assert!(binary.is_rust && !binary.stripped && binary.rustc.is_some());
     assert!(binary.libraries.iter().any(|(library, _)| *library == Library::Tokio));
     assert_eq!(binary.places(ProbePoint::TokioTaskEnter).len(), 1);
@@ -108,30 +112,20 @@ fn a_stripped_copy_takes_its_symbols_from_the_debug_file_beside_it() {
         return skip("a_stripped_copy_takes_its_symbols_from_the_debug_file_beside_it", "binutils' objcopy is missing");
     }
     assert!(objcopy(&["--strip-all".as_ref(), &link, exe.as_os_str(), stripped.as_os_str()]));
-    let (whole, split) =
-        (Binary::analyse(&exe, Path::new("/"), &[]).unwrap(), Binary::analyse(&stripped, Path::new("/"), &[]).unwrap());
+    let (whole, split) = (analyse_file(&exe), analyse_file(&stripped));
     assert!(split.stripped);
     assert_eq!(split.debug_file.as_deref(), Some(debug.as_path()));
     let code = |binary: &Binary| {
-        let (file, _) = open(if binary.stripped { &stripped } else { &exe }).unwrap();
+        let file = std::fs::File::open(if binary.stripped { &stripped } else { &exe }).unwrap();
         let mut code = [0; 16];
         Source::read_exact_at(&file, &mut code, binary.places(ProbePoint::TokioTaskEnter)[0].file_offset).unwrap();
         code
     };
     assert_eq!(code(&whole), code(&split), "the offset is the stripped file's own");
     std::fs::remove_file(&debug).unwrap();
-    let bare = Binary::analyse(&stripped, Path::new("/"), &[]).unwrap();
+    let bare = analyse_file(&stripped);
     assert_eq!(absence_of(&bare, ProbePoint::TokioTaskEnter), Some(Absence::Stripped));
     assert!(bare.is_rust && bare.libraries.iter().any(|(library, _)| *library == Library::Tokio));
-}
-
-#[test]
-fn versions_are_taken_from_source_paths_only() {
-    assert_eq!(crate_version(b"-1.54.1/src/runtime").as_deref(), Some("1.54.1"));
-    assert_eq!(crate_version(b"-1.0.0-rc.1/src/x").as_deref(), Some("1.0.0-rc.1"));
-    for other in [&b"-stream-0.1.17/src/lib.rs"[..], b"/1.2/src/", b"-1.2/lib/", b"-", b"", b"-1.54.1"] {
-        assert_eq!(crate_version(other), None, "{}", String::from_utf8_lossy(other));
-    }
 }
 
 const ENTER: &str = "_ZN5tokio7runtime4task4core11TaskIdGuard5enter17hefbe57620a89e0ffE";

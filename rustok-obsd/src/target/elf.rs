@@ -1,19 +1,25 @@
 //! The frame of an ELF file: sections, segments, notes, translation of addresses.
 //!
-//! Reads: header tables and small sections, by `pread`. Yields: [`Elf`]. Costs: the header tables in memory (bounded);
-//! nothing is mapped, so that a file truncated under us is an error and not a `SIGBUS`, and a 200 MB binary never
-//! counts towards our memory. Format: System V ABI, chapters 4 and 5; `elf(5)`.
+//! Reads: header tables and small sections, by `pread`. Yields: [`Elf`]. Costs: the header tables in memory (bounded by the
+//! [`Budget`], which every read is charged to); nothing is mapped, so that a file truncated under us is an error and not a
+//! `SIGBUS`, and a 200 MB binary never counts towards our memory. Format: System V ABI, chapters 4 and 5; `elf(5)`.
 
 use std::fs::File;
 use std::io;
 use std::os::unix::fs::FileExt;
 
-use object::elf::{self, FileHeader64};
-use object::read::elf::{FileHeader, ProgramHeader, SectionHeader};
-use object::{LittleEndian, ReadCache, ReadCacheOps};
+use object::elf::{self, FileHeader64, ProgramHeader64, SectionHeader64};
+use object::{LittleEndian, Pod, pod};
 
-/// Header tables, notes and names larger than this are refused.
-const MAX_TABLE: usize = 8 << 20;
+use super::budget::{Budget, TooCostly};
+
+/// Bytes read into memory at once.
+const MAX_PIECE: usize = 1 << 20;
+/// Program headers; the kernel runs no file whose headers have more than 64 KiB.
+const MAX_SEGMENTS: u64 = (64 << 10) / size_of::<ProgramHeader64<LittleEndian>>() as u64;
+/// Bytes of the section names' table, and of one name, that are looked at.
+const MAX_SECTION_NAMES: usize = 256 << 10;
+const MAX_SECTION_NAME: usize = 256;
 
 /// Bytes that can be read at any offset.
 pub trait Source {
@@ -50,6 +56,15 @@ impl Source for [u8] {
     }
 }
 
+impl Source for Vec<u8> {
+    fn read_exact_at(&self, buf: &mut [u8], offset: u64) -> io::Result<()> {
+        self.as_slice().read_exact_at(buf, offset)
+    }
+    fn size(&self) -> io::Result<u64> {
+        self.as_slice().size()
+    }
+}
+
 /// Why a file is not an ELF file that we can analyse.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum ElfError {
@@ -65,12 +80,9 @@ pub enum ElfError {
     /// The file cannot be read.
     #[error("cannot read: {0}")]
     Io(String),
-}
-
-impl From<object::read::Error> for ElfError {
-    fn from(error: object::read::Error) -> Self {
-        Self::Malformed(error.to_string())
-    }
+    /// Reading it costs more than real files do.
+    #[error("{0}")]
+    TooCostly(#[from] TooCostly),
 }
 
 impl From<io::Error> for ElfError {
@@ -85,10 +97,14 @@ impl From<io::Error> for ElfError {
 /// A section header.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Section {
-    /// Name; non-UTF-8 bytes replaced.
+    /// Name; what is not printable ASCII is escaped.
     pub name: String,
     /// `sh_type`.
     pub kind: u32,
+    /// `sh_flags`.
+    pub flags: u64,
+    /// Address.
+    pub address: u64,
     /// Offset in the file.
     pub offset: u64,
     /// Bytes.
@@ -120,6 +136,7 @@ pub struct Segment {
 #[derive(Debug)]
 pub struct Elf<'s, S: Source + ?Sized> {
     source: &'s S,
+    budget: &'s Budget,
     /// `e_machine`.
     pub machine: u16,
     /// Sections, empty where the file has none.
@@ -132,8 +149,8 @@ impl<'s, S: Source + ?Sized> Elf<'s, S> {
     /// Reads the header tables.
     ///
     /// # Errors
-    /// [`ElfError`]: another format, or tables that contradict the file.
-    pub fn parse(source: &'s S) -> Result<Self, ElfError> {
+    /// [`ElfError`]: another format, tables that contradict the file, or too much of them.
+    pub fn parse(source: &'s S, budget: &'s Budget) -> Result<Self, ElfError> {
         let mut ident = [0_u8; 6];
         match source.read_exact_at(&mut ident, 0) {
             Err(error) if error.kind() == io::ErrorKind::UnexpectedEof => {
@@ -147,46 +164,118 @@ impl<'s, S: Source + ?Sized> Elf<'s, S> {
         if ident[4] != elf::ELFCLASS64 || ident[5] != elf::ELFDATA2LSB {
             return Err(ElfError::Unsupported);
         }
-        let cache = ReadCache::new(Stream { source, position: 0 });
-        let header = FileHeader64::<LittleEndian>::parse(&cache)?;
         let endian = LittleEndian;
-        if !matches!(header.e_type(endian), elf::ET_EXEC | elf::ET_DYN) {
+        let mut this = Self { source, budget, machine: 0, sections: Vec::new(), segments: Vec::new() };
+        let header = this.table::<FileHeader64<LittleEndian>>("file header", 0, 1, 0)?;
+        let header = *header.first().ok_or(ElfError::NotElf)?;
+        if !matches!(header.e_type.get(endian), elf::ET_EXEC | elf::ET_DYN) {
             return Err(ElfError::Unsupported);
         }
-        let segments = header
-            .program_headers(endian, &cache)?
-            .iter()
-            .map(|segment| Segment {
-                kind: segment.p_type(endian),
-                flags: segment.p_flags(endian),
-                offset: segment.p_offset(endian),
-                address: segment.p_vaddr(endian),
-                file_size: segment.p_filesz(endian),
-                memory_size: segment.p_memsz(endian),
-                align: segment.p_align(endian),
-            })
-            .collect();
-        let table = header.sections(endian, &cache)?;
-        let sections = table
-            .iter()
-            .map(|section| Section {
-                name: table
-                    .section_name(endian, section)
-                    .map(|name| String::from_utf8_lossy(name).into_owned())
-                    .unwrap_or_default(),
-                kind: section.sh_type(endian),
-                offset: section.sh_offset(endian),
-                size: section.sh_size(endian),
-                link: section.sh_link(endian),
-            })
-            .collect();
-        Ok(Self { source, machine: header.e_machine(endian), sections, segments })
+        this.machine = header.e_machine.get(endian);
+        this.read_segments(&header)?;
+        this.read_sections(&header)?;
+        Ok(this)
+    }
+
+    fn read_segments(&mut self, header: &FileHeader64<LittleEndian>) -> Result<(), ElfError> {
+        let endian = LittleEndian;
+        let count = u64::from(header.e_phnum.get(endian));
+        if header.e_phoff.get(endian) == 0 || count == 0 {
+            return Ok(());
+        }
+        if count > MAX_SEGMENTS {
+            return Err(ElfError::Malformed(format!("{count} program headers, more than the kernel takes")));
+        }
+        let size = header.e_phentsize.get(endian);
+        let table = self.table::<ProgramHeader64<_>>("program headers", header.e_phoff.get(endian), count, size)?;
+        let segment = |segment: &ProgramHeader64<LittleEndian>| Segment {
+            kind: segment.p_type.get(endian),
+            flags: segment.p_flags.get(endian),
+            offset: segment.p_offset.get(endian),
+            address: segment.p_vaddr.get(endian),
+            file_size: segment.p_filesz.get(endian),
+            memory_size: segment.p_memsz.get(endian),
+            align: segment.p_align.get(endian),
+        };
+        self.segments = table.iter().map(segment).collect();
+        Ok(())
+    }
+
+    /// Where the header has no room for the numbers, the first section has them.
+    fn read_sections(&mut self, header: &FileHeader64<LittleEndian>) -> Result<(), ElfError> {
+        let endian = LittleEndian;
+        let (start, size) = (header.e_shoff.get(endian), header.e_shentsize.get(endian));
+        if start == 0 {
+            return Ok(());
+        }
+        let first = self.table::<SectionHeader64<LittleEndian>>("section headers", start, 1, size)?;
+        let first = *first.first().ok_or(ElfError::NotElf)?;
+        let count = match header.e_shnum.get(endian) {
+            0 => first.sh_size.get(endian),
+            count => count.into(),
+        };
+        let limit = self.budget.limits().sections;
+        if count > limit {
+            return Err(TooCostly::Sections { count, limit }.into());
+        }
+        let table = self.table::<SectionHeader64<LittleEndian>>("section headers", start, count, size)?;
+        let names = match header.e_shstrndx.get(endian) {
+            elf::SHN_XINDEX => first.sh_link.get(endian),
+            index => index.into(),
+        };
+        let names = match table.get(names as usize).filter(|names| names.sh_type.get(endian) == elf::SHT_STRTAB) {
+            Some(names) => {
+                let len = usize::try_from(names.sh_size.get(endian)).unwrap_or(usize::MAX).min(MAX_SECTION_NAMES);
+                self.bytes_at(names.sh_offset.get(endian), len)?
+            }
+            None => Vec::new(),
+        };
+        let name = |at: u32| {
+            let name = names.get(at as usize..).unwrap_or_default();
+            let name = &name[..name.len().min(MAX_SECTION_NAME)];
+            let end = memchr::memchr(0, name).unwrap_or(name.len());
+            // It may go into a log: no control characters.
+            name[..end].escape_ascii().to_string()
+        };
+        let section = |section: &SectionHeader64<LittleEndian>| Section {
+            name: name(section.sh_name.get(endian)),
+            kind: section.sh_type.get(endian),
+            flags: section.sh_flags.get(endian),
+            address: section.sh_addr.get(endian),
+            offset: section.sh_offset.get(endian),
+            size: section.sh_size.get(endian),
+            link: section.sh_link.get(endian),
+        };
+        self.sections = table.iter().map(section).collect();
+        Ok(())
+    }
+
+    /// Reads `count` headers; `stride` is the size of one that the file claims.
+    fn table<T: Pod>(&self, what: &str, offset: u64, count: u64, stride: u16) -> Result<Vec<T>, ElfError> {
+        if count > 1 && usize::from(stride) != size_of::<T>() {
+            return Err(ElfError::Malformed(format!("{what} of {stride} bytes each")));
+        }
+        let count = usize::try_from(count).unwrap_or(usize::MAX);
+        let len = count.saturating_mul(size_of::<T>());
+        self.admit(offset, len)?;
+        // In words: the headers are taken out in place and need their alignment.
+        let mut words = vec![0_u64; len.div_ceil(8)];
+        let bytes = &mut pod::bytes_of_slice_mut(&mut words)[..len];
+        self.source.read_exact_at(bytes, offset)?;
+        let table = pod::slice_from_bytes::<T>(bytes, count);
+        table.map(|(table, _)| table.to_vec()).map_err(|()| ElfError::Malformed(format!("{what} of {len} bytes")))
     }
 
     /// What the file was read from.
     #[must_use]
     pub const fn source(&self) -> &'s S {
         self.source
+    }
+
+    /// What reading it may still cost.
+    #[must_use]
+    pub const fn budget(&self) -> &'s Budget {
+        self.budget
     }
 
     /// The first section of that name that has bytes in the file.
@@ -206,18 +295,26 @@ impl<'s, S: Source + ?Sized> Elf<'s, S> {
     /// # Errors
     /// As [`Source::read_exact_at`].
     pub fn section_head(&self, section: &Section, limit: usize) -> Result<Vec<u8>, ElfError> {
-        let len = usize::try_from(section.size).unwrap_or(usize::MAX).min(limit).min(MAX_TABLE);
+        let len = usize::try_from(section.size).unwrap_or(usize::MAX).min(limit);
         self.bytes_at(section.offset, len)
     }
 
     fn bytes_at(&self, offset: u64, len: usize) -> Result<Vec<u8>, ElfError> {
-        // Before the allocation: a mutated size must not cost memory.
-        if offset.checked_add(len as u64).is_none_or(|end| self.source.size().map_or(true, |size| end > size)) {
-            return Err(ElfError::Malformed("a table lies outside the file".to_owned()));
-        }
+        self.admit(offset, len)?;
         let mut bytes = vec![0; len];
         self.source.read_exact_at(&mut bytes, offset)?;
         Ok(bytes)
+    }
+
+    /// Before the allocation: a mutated size must not cost memory.
+    fn admit(&self, offset: u64, len: usize) -> Result<(), ElfError> {
+        if len > MAX_PIECE {
+            return Err(ElfError::Malformed(format!("a table of {len} bytes")));
+        }
+        if offset.checked_add(len as u64).is_none_or(|end| self.source.size().map_or(true, |size| end > size)) {
+            return Err(ElfError::Malformed("a table lies outside the file".to_owned()));
+        }
+        Ok(self.budget.read(len as u64)?)
     }
 
     /// The thread-local segment.
@@ -266,7 +363,7 @@ impl<'s, S: Source + ?Sized> Elf<'s, S> {
             .filter(|segment| segment.kind == elf::PT_LOAD)
             .find(|segment| address.checked_sub(segment.address).is_some_and(|delta| delta < segment.file_size))
             .and_then(|segment| segment.address.checked_add(segment.file_size))?;
-        let len = len.min(usize::try_from(end - address).ok()?).min(MAX_TABLE);
+        let len = len.min(usize::try_from(end - address).ok()?);
         self.bytes_at(offset, len).ok()
     }
 }
@@ -285,35 +382,5 @@ fn build_id_note(mut bytes: &[u8], align: usize) -> Option<Vec<u8>> {
             return Some(body.to_vec());
         }
         bytes = bytes.get(end.checked_next_multiple_of(align)?..)?;
-    }
-}
-
-/// Adapts a [`Source`] to `object`, refusing large tables.
-struct Stream<'s, S: ?Sized> {
-    source: &'s S,
-    position: u64,
-}
-
-impl<S: Source + ?Sized> ReadCacheOps for Stream<'_, S> {
-    fn len(&mut self) -> Result<u64, ()> {
-        self.source.size().map_err(drop)
-    }
-    fn seek(&mut self, position: u64) -> Result<u64, ()> {
-        self.position = position;
-        Ok(position)
-    }
-    fn read(&mut self, buf: &mut [u8]) -> Result<usize, ()> {
-        let left = self.len()?.saturating_sub(self.position);
-        let len = buf.len().min(usize::try_from(left).unwrap_or(usize::MAX));
-        self.read_exact(buf.get_mut(..len).ok_or(())?)?;
-        Ok(len)
-    }
-    fn read_exact(&mut self, buf: &mut [u8]) -> Result<(), ()> {
-        if buf.len() > MAX_TABLE {
-            return Err(());
-        }
-        self.source.read_exact_at(buf, self.position).map_err(drop)?;
-        self.position = self.position.checked_add(buf.len() as u64).ok_or(())?;
-        Ok(())
     }
 }

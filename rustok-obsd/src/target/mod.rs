@@ -7,39 +7,53 @@
 pub mod axum_routes;
 pub mod binary;
 mod binary_cache;
+pub mod budget;
 pub mod calibrate;
+pub mod code;
 mod debug_file;
 pub mod discovery;
 pub mod elf;
 #[cfg(test)]
 mod elf_fixture;
 pub mod environment;
+pub mod executable;
+pub mod inside;
 pub mod maps;
 pub mod memory;
+mod places;
 pub mod points;
+pub mod presence;
 mod procfs;
 pub mod report;
 pub mod route_cache;
+mod rust_strings;
 pub mod selector;
 pub mod statement_layout;
 pub mod symbols;
 mod tls;
 pub mod tokio_slot;
 mod tokio_spawn;
+mod unwind;
 
 use std::sync::Arc;
 
 use serde::Serialize;
 
 pub use axum_routes::{RouteError, RouteTable};
-pub use binary::{Absence, Binary, BinaryError, FileIdentity, Place, Presence};
+pub use binary::Binary;
 pub use binary_cache::BinaryCache;
+pub use budget::{Budget, Limits, TooCostly};
 pub use calibrate::{Calibrator, Progress};
+pub use code::agrees_with_memory;
+pub use debug_file::Distrust;
 pub use discovery::{Process, ProcessKey, Scan, ScanError, Scanner};
+pub use executable::{BinaryError, Executable, FileIdentity, Owner};
 pub use memory::{Memory, MemoryError, ProcessMemory};
 pub use points::{CustomPoint, Library, ProbePoint, ProbeSet};
+pub use presence::{Absence, Doubt, Place, Presence, RefusedPlace};
 pub use report::BinaryReport;
 pub use route_cache::{RouteCache, RouteCacheStats};
+pub use rust_strings::Libc;
 pub use selector::{Rule, RuleError, Selector};
 pub use tokio_slot::TaskSlot;
 
@@ -48,8 +62,8 @@ pub use tokio_slot::TaskSlot;
 pub struct Target {
     /// The process.
     pub process: Process,
-    /// Its executable's file: uprobes are attached per file, once for all its processes.
-    pub file: FileIdentity,
+    /// Its executable, open: uprobes are attached through it, per file, once for all its processes.
+    pub executable: Arc<Executable>,
     /// What is in the executable.
     pub binary: Arc<Binary>,
 }
@@ -58,16 +72,17 @@ impl Target {
     /// Analyses the process's executable, or takes the analysis from the cache.
     ///
     /// # Errors
-    /// [`BinaryError`] where the executable cannot be read, mostly because the process has ended.
-    pub fn new(process: Process, cache: &mut BinaryCache) -> Result<Self, BinaryError> {
-        let (file, binary) = cache.get(&process.exe_file, &process.root)?;
-        Ok(Self { process, file, binary })
+    /// [`BinaryError`] where the executable cannot be opened, mostly because the process has ended.
+    pub fn new(process: Process, cache: &BinaryCache) -> Result<Self, BinaryError> {
+        let executable = Arc::new(Executable::open(&process.exe_file)?);
+        let binary = cache.get(&executable, &process.root);
+        Ok(Self { process, executable, binary })
     }
 
     /// What `/status` and the log tell of the target.
     #[must_use]
     pub fn info(&self) -> TargetInfo {
-        let Self { process, binary, file: _ } = self;
+        let Self { process, binary, executable: _ } = self;
         TargetInfo {
             pid: process.key.pid,
             exe: process.exe.display().to_string(),

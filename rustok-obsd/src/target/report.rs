@@ -5,8 +5,11 @@
 use std::fmt;
 use std::path::{Path, PathBuf};
 
-use super::binary::{Binary, BinaryError, Presence};
+use super::binary::Binary;
+use super::budget::Limits;
+use super::executable::{BinaryError, Executable};
 use super::points::{Library, ProbePoint};
+use super::presence::Presence;
 use super::tokio_slot::TaskSlot;
 
 /// A binary's probe points, printable.
@@ -22,21 +25,23 @@ impl BinaryReport {
     /// Analyses the file.
     ///
     /// # Errors
-    /// [`BinaryError`] where it cannot be read.
+    /// [`BinaryError`] where it cannot be opened.
     pub fn new(path: &Path) -> Result<Self, BinaryError> {
-        Ok(Self { path: path.to_owned(), binary: Binary::analyse(path, Path::new("/"), &[])? })
+        let binary = Binary::analyse(&Executable::open(path)?, Path::new("/"), &[], Limits::default());
+        Ok(Self { path: path.to_owned(), binary })
     }
 
     /// The same for programs.
     #[must_use]
     pub fn to_json(&self) -> serde_json::Value {
         let Binary {
-            id,
+            build_id,
             size,
             is_rust,
             rustc,
             stripped,
             debug_file,
+            refused_debug_files,
             libc,
             libraries,
             symbols,
@@ -45,11 +50,22 @@ impl BinaryReport {
             task_id_place: _,
         } = &self.binary;
         let probe = |(point, presence): &(ProbePoint, Presence)| match presence {
-            Presence::Found(places) => serde_json::json!({
+            Presence::Found { places, refused } => serde_json::json!({
                 "probe": point.path(),
                 "places": places
                     .iter()
-                    .map(|place| serde_json::json!({ "file_offset": place.file_offset, "symbols": place.names }))
+                    .map(|place| serde_json::json!({
+                        "file_offset": place.file_offset,
+                        "symbols": place.names.iter().map(|name| &**name).collect::<Vec<_>>(),
+                    }))
+                    .collect::<Vec<_>>(),
+                "refused": refused
+                    .iter()
+                    .map(|place| serde_json::json!({
+                        "address": place.address,
+                        "symbol": &*place.name,
+                        "reason": place.reason.to_string(),
+                    }))
                     .collect::<Vec<_>>(),
             }),
             Presence::Absent(absence) => {
@@ -59,11 +75,18 @@ impl BinaryReport {
         serde_json::json!({
             "binary": self.path.display().to_string(),
             "size": size,
-            "build_id": id.to_string(),
+            "build_id": build_id,
             "is_rust": is_rust,
             "rustc": rustc,
             "stripped": stripped,
             "debug_file": debug_file.as_ref().map(|path| path.display().to_string()),
+            "refused_debug_files": refused_debug_files
+                .iter()
+                .map(|(path, reason)| serde_json::json!({
+                    "path": path.display().to_string(),
+                    "reason": reason.to_string(),
+                }))
+                .collect::<Vec<_>>(),
             "libc": libc.as_ref().map(ToString::to_string),
             "libraries": libraries
                 .iter()
@@ -106,12 +129,13 @@ impl BinaryReport {
 impl fmt::Display for BinaryReport {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let Binary {
-            id,
+            build_id,
             size,
             is_rust,
             rustc,
             stripped,
             debug_file,
+            refused_debug_files,
             libc,
             libraries,
             symbols,
@@ -122,7 +146,7 @@ impl fmt::Display for BinaryReport {
         let yes = |yes: bool| if yes { "yes" } else { "no" };
         writeln!(f, "binary     {}", self.path.display())?;
         writeln!(f, "size       {size} bytes")?;
-        writeln!(f, "build id   {id}")?;
+        writeln!(f, "build id   {}", build_id.as_deref().unwrap_or("none"))?;
         match rustc {
             Some(version) => writeln!(f, "rust       yes, rustc {version}")?,
             None => writeln!(f, "rust       {}", yes(*is_rust))?,
@@ -133,6 +157,9 @@ impl fmt::Display for BinaryReport {
                 Some(path) => writeln!(f, "stripped   yes, {symbols} symbols from {}", path.display())?,
                 None => writeln!(f, "stripped   {}, {symbols} symbols", yes(*stripped))?,
             }
+        }
+        for (path, reason) in refused_debug_files {
+            writeln!(f, "not used   debug file {path:?}: {reason}")?;
         }
         if !libraries.is_empty() {
             let list: Vec<String> = libraries
@@ -155,9 +182,19 @@ impl fmt::Display for BinaryReport {
 impl fmt::Display for Presence {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
-            Self::Found(places) => {
+            Self::Found { places, refused } => {
                 let offsets: Vec<String> = places.iter().map(|place| format!("{:#x}", place.file_offset)).collect();
-                write!(f, "found at file offset {}", offsets.join(", "))
+                write!(f, "found at file offset {}", offsets.join(", "))?;
+                match refused.first() {
+                    Some(first) => write!(
+                        f,
+                        "; {} more without a probe, since the code contradicts the symbol table: at {:#x} {}",
+                        refused.len(),
+                        first.address,
+                        first.reason
+                    ),
+                    None => Ok(()),
+                }
             }
             Self::Absent(absence) => write!(f, "absent: {absence}"),
         }

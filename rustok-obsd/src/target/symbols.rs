@@ -2,22 +2,28 @@
 //!
 //! Reads: `.symtab` and `.dynsym` with their strings, in order and in pieces. Yields: [`SymbolScan`]. Costs: two passes
 //! over the tables through one buffer of 256 KiB; only names that contain a wanted identifier are demangled. The
-//! strings come first: that gives the few offsets that a symbol entry has to name to be of interest.
+//! strings come first: that gives the few offsets that a symbol entry has to name to be of interest. Bytes, names and time
+//! are bounded by the file's [`super::Budget`], the work on one name by the length of its demangled form.
 
 use std::collections::BTreeMap;
+use std::fmt::{self, Write as _};
+use std::sync::Arc;
 
 use memchr::memmem::Finder;
 use object::elf::{self, Sym64};
 use object::{LittleEndian, pod};
 use rustc_hash::FxHashMap;
 
+use super::budget::TooCostly;
 use super::elf::{Elf, ElfError, Section, Source};
 
 const PIECE: usize = 256 << 10;
-/// A malicious table must not fill memory; a real one has some dozens.
-const MAX_NAMES: usize = 16_384;
 /// Longer names are no path that we look for; the bound keeps hostile names cheap.
 const MAX_NAME: usize = 4096;
+/// Longer demangled names are no path that we look for: back-references make a short name a long one.
+const MAX_DEMANGLED: usize = 4 * MAX_NAME;
+/// Bytes of all names kept.
+const MAX_KEPT: usize = 512 << 10;
 /// Brackets nested deeper are no path that we look for.
 const MAX_DEPTH: usize = 32;
 /// Names kept per address; more are the same code under other names.
@@ -60,7 +66,7 @@ pub struct Symbol {
     /// Bytes.
     pub size: u64,
     /// Mangled names at this address; folded functions have several.
-    pub names: Vec<String>,
+    pub names: Vec<Arc<str>>,
 }
 
 /// What a scan found.
@@ -102,7 +108,7 @@ impl SymbolScan {
 }
 
 /// Offset of a string → (the patterns that it matches, the string).
-type Names = FxHashMap<u32, (Vec<usize>, String)>;
+type Names = FxHashMap<u32, (Vec<usize>, Arc<str>)>;
 
 fn wanted_names<S: Source + ?Sized>(
     elf: &Elf<'_, S>,
@@ -118,6 +124,7 @@ fn wanted_names<S: Source + ?Sized>(
     let needles: Vec<Finder<'_>> = needles.into_iter().map(Finder::new).collect();
     let markers: Vec<Finder<'_>> = markers.iter().map(Finder::new).collect();
     let mut names = Names::default();
+    let (limit, mut kept) = (elf.budget().limits().matches, 0);
     in_pieces(elf, strings, buffer, |base, piece, last| {
         // Whole strings only; a string longer than the buffer is no symbol of ours and is skipped.
         let whole = if last { piece.len() } else { memchr::memrchr(0, piece).map_or(piece.len(), |end| end + 1) };
@@ -134,19 +141,25 @@ fn wanted_names<S: Source + ?Sized>(
                 let Ok(offset) = u32::try_from(base + start as u64) else {
                     break;
                 };
+                // Both manglings are printable ASCII, apart from forgeries.
                 if end - start <= MAX_NAME
                     && let Ok(name) = std::str::from_utf8(&piece[start..end])
-                    && names.len() < MAX_NAMES
+                    && name.bytes().all(|byte| byte.is_ascii_graphic())
                     && !names.contains_key(&offset)
                 {
+                    elf.budget().name()?;
                     let matched = matching(name, patterns);
                     if !matched.is_empty() {
-                        names.insert(offset, (matched, name.to_owned()));
+                        kept += name.len();
+                        if names.len() == limit || kept > MAX_KEPT {
+                            return Err(TooCostly::Matches(limit).into());
+                        }
+                        names.insert(offset, (matched, name.into()));
                     }
                 }
             }
         }
-        whole
+        Ok(whole)
     })?;
     Ok(names)
 }
@@ -159,16 +172,10 @@ fn match_entries<S: Source + ?Sized>(
     found: &mut [BTreeMap<u64, Symbol>],
     buffer: &mut [u64],
 ) -> Result<u64, ElfError> {
-    const ENTRY: usize = size_of::<Sym64<LittleEndian>>();
     let endian = LittleEndian;
-    let mut entries = 0;
-    in_pieces(elf, table, buffer, |_, piece, _| {
-        let count = piece.len() / ENTRY;
-        // The piece starts the word buffer, so that the alignment fits; `count` entries lie within it.
-        let Ok((symbols, _)) = pod::slice_from_bytes::<Sym64<LittleEndian>>(piece, count) else {
-            return piece.len();
-        };
-        entries += count as u64;
+    // One more than can be probed, so that it shows that there are more.
+    let most = elf.budget().limits().point_places.saturating_add(1);
+    entries(elf, table, buffer, |symbols| {
         for symbol in symbols {
             let Some((matched, name)) = names.get(&symbol.st_name.get(endian)) else {
                 continue;
@@ -182,20 +189,55 @@ fn match_entries<S: Source + ?Sized>(
                     SymbolKind::Function => elf::STT_FUNC,
                     SymbolKind::ThreadLocal => elf::STT_TLS,
                 };
-                if symbol.st_type() != kind || found[index].len() >= MAX_NAMES {
+                if symbol.st_type() != kind || found[index].len() >= most {
                     continue;
                 }
                 let address = symbol.st_value.get(endian);
                 let entry = found[index].entry(address).or_insert_with(|| Symbol { address, size, names: Vec::new() });
                 entry.size = entry.size.max(size);
                 if entry.names.len() < MAX_ALIASES && !entry.names.contains(name) {
-                    entry.names.push(name.clone());
+                    entry.names.push(Arc::clone(name));
                 }
             }
         }
-        count * ENTRY
+    })
+}
+
+/// Feeds a symbol table to `visit`; yields how many entries it has.
+fn entries<S: Source + ?Sized>(
+    elf: &Elf<'_, S>,
+    table: &Section,
+    buffer: &mut [u64],
+    mut visit: impl FnMut(&[Sym64<LittleEndian>]),
+) -> Result<u64, ElfError> {
+    const ENTRY: usize = size_of::<Sym64<LittleEndian>>();
+    let mut entries = 0;
+    in_pieces(elf, table, buffer, |_, piece, _| {
+        let count = piece.len() / ENTRY;
+        // The piece starts the word buffer, so that the alignment fits; `count` entries lie within it.
+        let Ok((symbols, _)) = pod::slice_from_bytes(piece, count) else {
+            return Ok(piece.len());
+        };
+        entries += count as u64;
+        visit(symbols);
+        Ok(count * ENTRY)
     })?;
     Ok(entries)
+}
+
+/// Feeds address and size of every function in the tables to `visit`.
+pub(super) fn functions<S: Source + ?Sized>(elf: &Elf<'_, S>, mut visit: impl FnMut(u64, u64)) -> Result<(), ElfError> {
+    let endian = LittleEndian;
+    let mut buffer = vec![0_u64; PIECE / 8];
+    for table in [elf::SHT_SYMTAB, elf::SHT_DYNSYM].into_iter().filter_map(|kind| elf.section_of_kind(kind)) {
+        entries(elf, table, &mut buffer, |symbols| {
+            let functions = symbols.iter().filter(|symbol| symbol.st_type() == elf::STT_FUNC);
+            for symbol in functions.filter(|symbol| symbol.st_shndx.get(endian) != elf::SHN_UNDEF) {
+                visit(symbol.st_value.get(endian), symbol.st_size.get(endian));
+            }
+        })?;
+    }
+    Ok(())
 }
 
 /// Feeds a section through the buffer. `visit(base, piece, last)` says how much it used; the rest comes again.
@@ -203,8 +245,9 @@ fn in_pieces<S: Source + ?Sized>(
     elf: &Elf<'_, S>,
     section: &Section,
     buffer: &mut [u64],
-    mut visit: impl FnMut(u64, &[u8], bool) -> usize,
+    mut visit: impl FnMut(u64, &[u8], bool) -> Result<usize, ElfError>,
 ) -> Result<(), ElfError> {
+    elf.budget().section(&section.name, section.size)?;
     let buffer = pod::bytes_of_slice_mut(buffer);
     let (mut base, mut kept) = (0_u64, 0_usize);
     loop {
@@ -212,12 +255,13 @@ fn in_pieces<S: Source + ?Sized>(
         let len = usize::try_from(left).unwrap_or(usize::MAX).min(buffer.len() - kept);
         let at = section.offset.checked_add(base + kept as u64);
         let at = at.ok_or_else(|| ElfError::Malformed(format!("{} lies outside the file", section.name)))?;
+        elf.budget().read(len as u64)?;
         elf.source().read_exact_at(&mut buffer[kept..kept + len], at)?;
         let (filled, last) = (kept + len, len as u64 == left);
         if filled == 0 {
             return Ok(());
         }
-        let used = visit(base, &buffer[..filled], last);
+        let used = visit(base, &buffer[..filled], last)?;
         if last {
             return Ok(());
         }
@@ -235,14 +279,12 @@ pub(super) fn scan_section<S: Source + ?Sized>(
     section: &Section,
     mut visit: impl FnMut(&[u8]) -> usize,
 ) -> Result<(), ElfError> {
-    in_pieces(elf, section, &mut vec![0_u64; PIECE / 8], |_, piece, _| visit(piece))
+    let len = usize::try_from(section.size).unwrap_or(PIECE).min(PIECE);
+    in_pieces(elf, section, &mut vec![0_u64; len.div_ceil(8)], |_, piece, _| Ok(visit(piece)))
 }
 
 fn matching(mangled: &str, patterns: &[Pattern]) -> Vec<usize> {
-    let Ok(name) = rustc_demangle::try_demangle(mangled) else {
-        return Vec::new();
-    };
-    let Some(path) = canonical(&format!("{name:#}")) else {
+    let Some(path) = demangle(mangled).and_then(|name| canonical(&name)) else {
         return Vec::new();
     };
     let matches = |pattern: &Pattern| {
@@ -257,6 +299,24 @@ fn matching(mangled: &str, patterns: &[Pattern]) -> Vec<usize> {
     patterns.iter().enumerate().filter(|(_, pattern)| matches(pattern)).map(|(index, _)| index).collect()
 }
 
+/// The name without its hash. The demangler stops as soon as the text is full, so that it does no more work than that.
+fn demangle(mangled: &str) -> Option<String> {
+    struct Short(String);
+    impl fmt::Write for Short {
+        fn write_str(&mut self, text: &str) -> fmt::Result {
+            if self.0.len() + text.len() > MAX_DEMANGLED {
+                return Err(fmt::Error);
+            }
+            self.0.push_str(text);
+            Ok(())
+        }
+    }
+    let name = rustc_demangle::try_demangle(mangled).ok()?;
+    let mut short = Short(String::new());
+    write!(short, "{name:#}").ok()?;
+    Some(short.0)
+}
+
 /// Brings a demangled name (without hash) of either mangling to one form.
 ///
 /// Generic arguments go; `<T>::f` is `T::f` (v0's inherent methods); `<T as Trait>::f` stays; `m::<impl T>::f` is
@@ -268,7 +328,7 @@ pub fn canonical(name: &str) -> Option<String> {
 }
 
 fn canonical_at(name: &str, depth: usize) -> Option<String> {
-    if name.len() > 4 * MAX_NAME || depth > MAX_DEPTH {
+    if name.len() > MAX_DEMANGLED || depth > MAX_DEPTH {
         return None;
     }
     let mut out = String::with_capacity(name.len());

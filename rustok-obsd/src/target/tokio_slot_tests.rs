@@ -4,13 +4,15 @@ use std::path::Path;
 
 use super::*;
 use crate::target::binary::Binary;
+use crate::target::budget::{Budget, Limits};
 use crate::target::calibrate::{Calibrator, Progress};
 use crate::target::elf_fixture::{CODE, RELEASE, executable};
+use crate::target::executable::Executable;
 use crate::target::memory::{Memory, ProcessMemory};
 
 fn slot(code: &[u8]) -> TaskSlot {
-    let bytes = executable(code, &[]);
-    let elf = Elf::parse(bytes.as_slice()).unwrap();
+    let (bytes, budget) = (executable(code, &[]), Budget::default());
+    let elf = Elf::parse(bytes.as_slice(), &budget).unwrap();
     let enter = [Symbol { address: CODE, size: code.len() as u64, names: Vec::new() }];
     let context = [Symbol { address: 0, size: 80, names: Vec::new() }];
     find(&elf, &enter, &context)
@@ -107,7 +109,12 @@ fn thread_pointer() -> u64 {
 #[cfg(target_arch = "x86_64")]
 #[test]
 fn the_slot_of_this_program_holds_the_id_of_its_tasks() {
-    let binary = Binary::analyse(Path::new("/proc/self/exe"), Path::new("/"), &[]).unwrap();
+    let binary = Binary::analyse(
+        &Executable::open(Path::new("/proc/self/exe")).unwrap(),
+        Path::new("/"),
+        &[],
+        Limits::default(),
+    );
     let memory = ProcessMemory::new(std::process::id());
     let runtime = tokio::runtime::Builder::new_current_thread().build().unwrap();
     let task = || tokio::task::id().to_string().parse::<u64>().unwrap();

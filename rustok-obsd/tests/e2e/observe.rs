@@ -52,7 +52,7 @@ impl Observer {
         }
         let selector = Selector::new(&[Rule { pid: Some(pid), ..Rule::default() }]).expect("a rule");
         let process = Scanner::new(Path::new("/proc"), selector).inspect(pid).expect("the process");
-        let target = Target::new(process, &mut BinaryCache::default()).expect("its binary");
+        let target = Target::new(process, &BinaryCache::default()).expect("its binary");
         let TaskSlot::Known(slot) = target.binary.task_slot else {
             panic!("the shop's slot is not known: {}", target.binary.task_slot)
         };

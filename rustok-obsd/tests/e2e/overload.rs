@@ -77,7 +77,7 @@ fn records_read_and_records_lost_are_all_the_kernel_made() {
     let pid = server.child.id();
     let selector = Selector::new(&[Rule { pid: Some(pid), ..Rule::default() }]).expect("a rule");
     let process = Scanner::new(Path::new("/proc"), selector).inspect(pid).expect("the process");
-    let target = Target::new(process, &mut BinaryCache::default()).expect("its binary");
+    let target = Target::new(process, &BinaryCache::default()).expect("its binary");
     let slot = if let TaskSlot::Known(slot) = target.binary.task_slot { slot } else { 0 };
     programs.ports.insert(server.address.port(), 1, 0).expect("follow the port");
     programs.targets.insert(pid, rustok_obsd_ebpf::Target { task_slot: slot, flags: 0 }.words(), 0).expect("follow");

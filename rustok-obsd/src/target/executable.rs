@@ -1,0 +1,167 @@
+//! An executable's file, opened once.
+//!
+//! Reads: the file's attributes. Yields: [`Executable`], the one descriptor that symbols are read from and uprobes are
+//! attached through, so that both concern one inode whatever its path names meanwhile. Costs: five system calls.
+
+use std::fs::{File, Metadata};
+use std::os::unix::fs::MetadataExt as _;
+use std::path::{Path, PathBuf};
+
+use super::inside::{self, OpenError};
+
+/// The executable cannot be opened.
+#[derive(Debug, Clone, thiserror::Error)]
+#[error("cannot open the executable {path}: {reason}")]
+pub struct BinaryError {
+    /// The file.
+    pub path: PathBuf,
+    /// What the system said.
+    pub reason: String,
+}
+
+/// A file, for as long as it is not changed.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub struct FileIdentity {
+    /// Device.
+    pub device: u64,
+    /// Inode.
+    pub inode: u64,
+    /// Bytes.
+    pub size: u64,
+    /// Modification time, seconds and nanoseconds. Its owner can set it.
+    pub modified: (i64, i64),
+    /// Time of the last change of content or attributes, seconds and nanoseconds. Nobody can set it.
+    pub changed: (i64, i64),
+}
+
+/// Who may change a file, as the daemon's user namespace shows it: the initial one where it runs on the host.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Owner {
+    /// User.
+    pub uid: u32,
+    /// Group.
+    pub gid: u32,
+    /// Permission bits, with those for set-user-id, set-group-id and sticky.
+    pub mode: u32,
+}
+
+impl FileIdentity {
+    fn of(metadata: &Metadata) -> Self {
+        Self {
+            device: metadata.dev(),
+            inode: metadata.ino(),
+            size: metadata.len(),
+            modified: (metadata.mtime(), metadata.mtime_nsec()),
+            changed: (metadata.ctime(), metadata.ctime_nsec()),
+        }
+    }
+}
+
+impl Owner {
+    pub(super) fn of(metadata: &Metadata) -> Self {
+        Self { uid: metadata.uid(), gid: metadata.gid(), mode: metadata.mode() & 0o7777 }
+    }
+}
+
+/// See the module's head.
+#[derive(Debug)]
+pub struct Executable {
+    file: File,
+    path: PathBuf,
+    identity: FileIdentity,
+    owner: Owner,
+}
+
+impl Executable {
+    /// Opens the file, in general `/proc/PID/exe`: never a FIFO or a device, and never waiting for one.
+    ///
+    /// # Errors
+    /// [`BinaryError`].
+    pub fn open(path: &Path) -> Result<Self, BinaryError> {
+        let opened = inside::open_regular(path).and_then(|file| {
+            let metadata = file.metadata().map_err(OpenError::from)?;
+            Ok((FileIdentity::of(&metadata), Owner::of(&metadata), file))
+        });
+        match opened {
+            Ok((identity, owner, file)) => Ok(Self { file, path: path.to_owned(), identity, owner }),
+            Err(error) => Err(BinaryError { path: path.to_owned(), reason: error.to_string() }),
+        }
+    }
+
+    /// The open file.
+    #[must_use]
+    pub const fn file(&self) -> &File {
+        &self.file
+    }
+
+    /// The path that it was opened by.
+    #[must_use]
+    pub fn path(&self) -> &Path {
+        &self.path
+    }
+
+    /// The file when it was opened.
+    #[must_use]
+    pub const fn identity(&self) -> FileIdentity {
+        self.identity
+    }
+
+    /// Who owned it when it was opened.
+    #[must_use]
+    pub const fn owner(&self) -> Owner {
+        self.owner
+    }
+
+    /// The path by which the kernel finds this very inode, for as long as `self` lives, in this process only.
+    #[must_use]
+    pub fn attach_path(&self) -> PathBuf {
+        inside::by_descriptor(&self.file)
+    }
+
+    /// Whether content and attributes are still those of the time when it was opened. A file that lost a name, as by an
+    /// upgrade, counts as changed.
+    #[must_use]
+    pub fn is_unchanged(&self) -> bool {
+        self.file.metadata().is_ok_and(|metadata| FileIdentity::of(&metadata) == self.identity)
+    }
+
+    /// Where the file lies in the file system of the process that maps it.
+    pub(super) fn real_path(&self) -> PathBuf {
+        self.attach_path().read_link().unwrap_or_else(|_| self.path.clone())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_descriptor_stands_for_the_inode_and_not_for_the_path() {
+        let folder = tempfile::tempdir().unwrap();
+        let (path, other) = (folder.path().join("server"), folder.path().join("other"));
+        std::fs::write(&path, "first").unwrap();
+        std::fs::write(&other, "second").unwrap();
+        let executable = Executable::open(&path).unwrap();
+        assert!(executable.is_unchanged());
+        assert_eq!(executable.real_path(), path.canonicalize().unwrap());
+        std::fs::rename(&other, &path).unwrap();
+        assert_eq!(std::fs::read_to_string(executable.attach_path()).unwrap(), "first");
+        assert!(!executable.is_unchanged(), "it lost its name");
+    }
+
+    #[test]
+    fn a_changed_content_is_seen_although_size_and_time_are_put_back() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("server");
+        std::fs::write(&path, "first").unwrap();
+        let executable = Executable::open(&path).unwrap();
+        let modified = std::fs::metadata(&path).unwrap().modified().unwrap();
+        // The clock of file times goes in steps.
+        while executable.is_unchanged() {
+            std::fs::write(&path, "other").unwrap();
+            File::options().write(true).open(&path).unwrap().set_modified(modified).unwrap();
+        }
+        let now = Executable::open(&path).unwrap().identity();
+        assert_eq!((now.modified, now.size), (executable.identity().modified, executable.identity().size));
+    }
+}

@@ -1,0 +1,190 @@
+//! Opens files whose path, or whose place, a process controls.
+//!
+//! Reads: a path below a root that is not ours, such as `/proc/PID/root` or a mounted host. Yields: a regular file that lies
+//! below that root, open for reading. Costs: four system calls. Source: openat2(2), open(2).
+//!
+//! A path is first opened with `O_PATH`, which neither waits nor has an effect on a FIFO, a device or an automount, and is
+//! opened for reading only when it is a regular file. Symbolic links, absolute ones too, lead to where they lead for the
+//! process that has this root; `..` never leads out of it. `openat2` (Linux 5.6, the daemon needs 5.10) does this in the
+//! kernel; where a container engine's seccomp filter refuses it, [`Root`] walks the path itself, link by link.
+
+use std::ffi::OsString;
+use std::fs::{File, OpenOptions};
+use std::io;
+use std::os::fd::{AsRawFd, OwnedFd};
+use std::os::unix::ffi::OsStringExt as _;
+use std::os::unix::fs::OpenOptionsExt as _;
+use std::path::{Component, Path, PathBuf};
+
+use rustix::fs::{CWD, FileType, Mode, OFlags, ResolveFlags};
+use rustix::io::Errno;
+
+const PLACE: OFlags = OFlags::PATH.union(OFlags::CLOEXEC);
+/// As in the kernel (`MAXSYMLINKS`).
+const MAX_LINKS: usize = 40;
+/// Folders held open by a walk.
+const MAX_FOLDERS: usize = 64;
+/// Tries while another process renames folders on the path.
+const TRIES: usize = 8;
+
+/// Why a file is not opened.
+#[derive(Debug, thiserror::Error)]
+pub enum OpenError {
+    /// What the kernel said.
+    #[error("{0}")]
+    System(#[from] io::Error),
+    /// Reading could wait for ever, or do something.
+    #[error("not a regular file but {0}")]
+    NotRegular(&'static str),
+}
+
+impl From<Errno> for OpenError {
+    fn from(error: Errno) -> Self {
+        Self::System(error.into())
+    }
+}
+
+impl OpenError {
+    /// Nothing has this name.
+    #[must_use]
+    pub fn is_not_found(&self) -> bool {
+        let missing = [io::ErrorKind::NotFound, io::ErrorKind::NotADirectory];
+        matches!(self, Self::System(error) if missing.contains(&error.kind()))
+    }
+}
+
+/// Opens a regular file for reading, at any path.
+///
+/// # Errors
+/// [`OpenError`].
+pub fn open_regular(path: &Path) -> Result<File, OpenError> {
+    reopen(&rustix::fs::openat(CWD, path, PLACE, Mode::empty())?)
+}
+
+/// Opens for reading what is open as a place only.
+fn reopen(place: &OwnedFd) -> Result<File, OpenError> {
+    let kind = FileType::from_raw_mode(rustix::fs::fstat(place)?.st_mode);
+    if kind != FileType::RegularFile {
+        return Err(OpenError::NotRegular(match kind {
+            FileType::Directory => "a directory",
+            FileType::Symlink => "a symbolic link",
+            FileType::Fifo => "a FIFO",
+            FileType::Socket => "a socket",
+            FileType::CharacterDevice | FileType::BlockDevice => "a device",
+            _ => "of an unknown type",
+        }));
+    }
+    // `O_NONBLOCK`: another process' lease is an error here, and not a wait of 45 s for its end (fcntl(2)).
+    let file =
+        OpenOptions::new().read(true).custom_flags(libc::O_NONBLOCK | libc::O_NOCTTY).open(by_descriptor(place))?;
+    Ok(file)
+}
+
+/// The name under which the kernel finds what a descriptor of this process stands for.
+pub(super) fn by_descriptor(descriptor: &impl AsRawFd) -> PathBuf {
+    PathBuf::from(format!("/proc/self/fd/{}", descriptor.as_raw_fd()))
+}
+
+/// A folder that is the root for the paths below it.
+#[derive(Debug)]
+pub struct Root {
+    folder: OwnedFd,
+    walks: bool,
+}
+
+impl Root {
+    /// `path` itself is followed like any other: `/proc/PID/root` is a link of the kernel's.
+    ///
+    /// # Errors
+    /// What the kernel said.
+    pub fn open(path: &Path) -> io::Result<Self> {
+        let folder = rustix::fs::openat(CWD, path, PLACE | OFlags::DIRECTORY, Mode::empty())?;
+        Ok(Self { folder, walks: false })
+    }
+
+    /// The folder's device and inode.
+    ///
+    /// # Errors
+    /// What the kernel said.
+    pub fn identity(&self) -> io::Result<(u64, u64)> {
+        let stat = rustix::fs::fstat(&self.folder)?;
+        Ok((stat.st_dev, stat.st_ino))
+    }
+
+    /// Opens a regular file for reading, at a path that is absolute or relative to the root, which is the same.
+    ///
+    /// # Errors
+    /// [`OpenError`].
+    pub fn open_file(&self, path: &Path) -> Result<File, OpenError> {
+        reopen(&self.place(path)?)
+    }
+
+    fn place(&self, path: &Path) -> io::Result<OwnedFd> {
+        if self.walks {
+            return self.walk(path);
+        }
+        let how = ResolveFlags::IN_ROOT | ResolveFlags::NO_MAGICLINKS;
+        let mut error = Errno::AGAIN;
+        for _ in 0..TRIES {
+            match rustix::fs::openat2(&self.folder, path, PLACE, Mode::empty(), how) {
+                Ok(place) => return Ok(place),
+                // A folder on the path was renamed meanwhile.
+                Err(Errno::AGAIN) => {}
+                // What seccomp filters answer that do not know the call.
+                Err(Errno::NOSYS | Errno::PERM) => return self.walk(path),
+                Err(other) => {
+                    error = other;
+                    break;
+                }
+            }
+        }
+        Err(error.into())
+    }
+
+    /// The same without `openat2`. No component is ever left to the kernel to follow.
+    fn walk(&self, path: &Path) -> io::Result<OwnedFd> {
+        let (mut folders, mut links) = (Vec::<OwnedFd>::new(), 0);
+        let mut left: Vec<OsString> = parts(path);
+        while let Some(part) = left.pop() {
+            if part == ".." {
+                folders.pop();
+                continue;
+            }
+            let within = folders.last().unwrap_or(&self.folder);
+            let place = rustix::fs::openat(within, &part, PLACE | OFlags::NOFOLLOW, Mode::empty())?;
+            let kind = FileType::from_raw_mode(rustix::fs::fstat(&place)?.st_mode);
+            if kind == FileType::Symlink {
+                links += 1;
+                if links > MAX_LINKS {
+                    return Err(Errno::LOOP.into());
+                }
+                let text = rustix::fs::readlinkat(&place, "", Vec::new())?;
+                let text = PathBuf::from(OsString::from_vec(text.into_bytes()));
+                if text.has_root() {
+                    folders.clear();
+                }
+                left.extend(parts(&text));
+            } else if left.is_empty() {
+                return Ok(place);
+            } else if folders.len() == MAX_FOLDERS {
+                return Err(Errno::NAMETOOLONG.into());
+            } else {
+                folders.push(place);
+            }
+        }
+        match folders.pop() {
+            Some(folder) => Ok(folder),
+            None => self.folder.try_clone(),
+        }
+    }
+}
+
+/// The components, the last one first; `..` as it is.
+fn parts(path: &Path) -> Vec<OsString> {
+    let named = path.components().filter(|part| matches!(part, Component::Normal(_) | Component::ParentDir));
+    named.rev().map(|part| part.as_os_str().to_owned()).collect()
+}
+
+#[cfg(test)]
+#[path = "inside_tests.rs"]
+mod tests;
