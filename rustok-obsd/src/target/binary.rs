@@ -320,3 +320,11 @@ fn machine_name(machine: u16) -> &'static str {
 #[cfg(test)]
 #[path = "binary_tests.rs"]
 mod tests;
+
+#[cfg(test)]
+#[path = "costly_tests.rs"]
+mod costly_tests;
+
+#[cfg(test)]
+#[path = "mutation_tests.rs"]
+mod mutation_tests;

@@ -2,12 +2,15 @@
 
 use std::fs::OpenOptions;
 use std::io::Write as _;
+use std::os::unix::fs::PermissionsExt as _;
+use std::sync::Arc;
 use std::time::Instant;
 
 use proptest::prelude::*;
 
 use super::*;
 use crate::target::elf_fixture::{CODE, RELEASE, executable};
+use crate::target::executable::Executable;
 use crate::target::report::BinaryReport;
 
 fn analyse(bytes: &[u8]) -> Binary {
@@ -115,13 +118,20 @@ fn a_stripped_copy_takes_its_symbols_from_the_debug_file_beside_it() {
     let (whole, split) = (analyse_file(&exe), analyse_file(&stripped));
     assert!(split.stripped);
     assert_eq!(split.debug_file.as_deref(), Some(debug.as_path()));
-    let code = |binary: &Binary| {
-        let file = std::fs::File::open(if binary.stripped { &stripped } else { &exe }).unwrap();
-        let mut code = [0; 16];
-        Source::read_exact_at(&file, &mut code, binary.places(ProbePoint::TokioTaskEnter)[0].file_offset).unwrap();
-        code
-    };
-    assert_eq!(code(&whole), code(&split), "the offset is the stripped file's own");
+    let place = |binary: &Binary| binary.places(ProbePoint::TokioTaskEnter)[0].clone();
+    let mut code = [0; 16];
+    let file = std::fs::File::open(&stripped).unwrap();
+    Source::read_exact_at(&file, &mut code, place(&split).file_offset).unwrap();
+    assert_eq!(place(&split).code, code, "the offset is the stripped file's own");
+    assert_eq!(place(&whole).code, code);
+    // One that others may write to does not count, and the reason shows.
+    std::fs::set_permissions(&debug, std::fs::Permissions::from_mode(0o664)).unwrap();
+    let report = BinaryReport::new(&stripped).unwrap();
+    let absence = absence_of(&report.binary, ProbePoint::TokioTaskEnter);
+    let refused = Absence::Distrusted { path: debug.clone(), reason: Distrust::Writable(0o664) };
+    assert_eq!(absence, Some(refused));
+    assert!(report.to_string().contains("may write to it (mode 0664)"), "{report}");
+    assert!(report.to_json()["refused_debug_files"][0]["reason"].as_str().unwrap().contains("0664"));
     std::fs::remove_file(&debug).unwrap();
     let bare = analyse_file(&stripped);
     assert_eq!(absence_of(&bare, ProbePoint::TokioTaskEnter), Some(Absence::Stripped));
@@ -158,7 +168,7 @@ fn every_copy_is_found_and_folded_names_count_once() {
     let binary = analyse(&server());
     let places = binary.places(ProbePoint::AxumRoute);
     assert_eq!(places.iter().map(|place| place.file_offset).collect::<Vec<_>>(), [CODE + 0x70, CODE + 0x78]);
-    assert_eq!(places[0].names, [ROUTE, ROUTE_V0]);
+    assert_eq!(places[0].names, [ROUTE.into(), ROUTE_V0.into()] as [Arc<str>; 2]);
     assert_eq!(binary.task_slot, TaskSlot::Known(-0xf0));
     let mut aarch64 = server();
     aarch64[0x12] = elf::EM_AARCH64.to_le_bytes()[0];

@@ -17,6 +17,9 @@ use super::budget::{Budget, TooCostly};
 const MAX_PIECE: usize = 1 << 20;
 /// Program headers; the kernel runs no file whose headers have more than 64 KiB.
 const MAX_SEGMENTS: u64 = (64 << 10) / size_of::<ProgramHeader64<LittleEndian>>() as u64;
+/// Notes that are looked through for the build id, and bytes of one.
+const MAX_NOTES: usize = 32;
+const MAX_NOTE: usize = 64 << 10;
 /// Bytes of the section names' table, and of one name, that are looked at.
 const MAX_SECTION_NAMES: usize = 256 << 10;
 const MAX_SECTION_NAME: usize = 256;
@@ -332,14 +335,17 @@ impl<'s, S: Source + ?Sized> Elf<'s, S> {
         Some(String::from_utf8_lossy(bytes.split(|&byte| byte == 0).next()?).into_owned())
     }
 
-    /// The GNU build id.
+    /// The GNU build id: from the segments, or from the sections of a debug file, whose segments have no bytes.
     #[must_use]
     pub fn build_id(&self) -> Option<Vec<u8>> {
-        self.segments.iter().filter(|segment| segment.kind == elf::PT_NOTE).find_map(|segment| {
-            let len = usize::try_from(segment.file_size).ok()?.min(64 << 10);
-            let bytes = self.bytes_at(segment.offset, len).ok()?;
-            let align = if segment.align == 8 { 8 } else { 4 };
-            build_id_note(&bytes, align)
+        let segments = self.segments.iter().filter(|segment| segment.kind == elf::PT_NOTE);
+        let segments = segments.map(|segment| (segment.offset, segment.file_size, segment.align));
+        let sections = self.sections.iter().filter(|section| section.kind == elf::SHT_NOTE);
+        let sections = sections.map(|section| (section.offset, section.size, 4));
+        segments.chain(sections).take(MAX_NOTES).find_map(|(offset, size, align)| {
+            let len = usize::try_from(size).ok()?.min(MAX_NOTE);
+            let bytes = self.bytes_at(offset, len).ok()?;
+            build_id_note(&bytes, if align == 8 { 8 } else { 4 })
         })
     }
 

@@ -130,3 +130,7 @@ impl Places {
         Some(Presence::Found { places, refused })
     }
 }
+
+#[cfg(test)]
+#[path = "places_tests.rs"]
+mod tests;
