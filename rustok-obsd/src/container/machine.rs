@@ -7,6 +7,7 @@ use super::families as f;
 use crate::config::Paths;
 use crate::exposition::Encoder;
 use crate::host::{KeptFile, attribute, number, text};
+use crate::target::inside;
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::Path;
 use std::time::{Duration, Instant};
@@ -94,17 +95,24 @@ impl Machine {
     }
 }
 
+/// Bytes of a text below `path.rootfs`.
+const MOST_TEXT: u64 = 64 << 10;
+
 fn facts(paths: &Paths) -> Facts {
     let text = |path: &Path| attribute(path).unwrap_or_default();
     let first = |paths: &[&Path]| paths.iter().find_map(|path| attribute(path)).unwrap_or_default();
-    let root = &paths.rootfs;
-    let machine = first(&[&root.join("etc/machine-id"), &root.join("var/lib/dbus/machine-id")]);
+    let below_root = |places: [&str; 2]| {
+        let read = |place: &&str| inside::read_below(&paths.rootfs, Path::new(place), MOST_TEXT).ok();
+        let text = places.iter().find_map(read).unwrap_or_default();
+        String::from_utf8_lossy(text.trim_ascii()).into_owned()
+    };
+    let machine = below_root(["etc/machine-id", "var/lib/dbus/machine-id"]);
     let (dmi, tree) = (paths.sysfs.join("class/dmi/id"), paths.procfs.join("device-tree"));
     let uuid = first(&[&dmi.join("product_uuid"), &tree.join("system-id"), &tree.join("vm,uuid")]);
     // As cAdvisor has it.
     let uuid = if uuid.is_empty() { machine.clone() } else { uuid.trim_end_matches('\0').to_owned() };
     let boot = text(&paths.procfs.join("sys/kernel/random/boot_id"));
-    let release = first(&[&root.join("etc/os-release"), &root.join("usr/lib/os-release")]);
+    let release = below_root(["etc/os-release", "usr/lib/os-release"]);
     let pretty = release.lines().find_map(|line| line.strip_prefix("PRETTY_NAME=")).unwrap_or("Linux");
     Facts {
         ids: [boot, machine, uuid],

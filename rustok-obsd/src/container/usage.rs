@@ -13,6 +13,8 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::thread;
 use std::time::{Duration, Instant};
 
+use crate::target::inside::Root;
+
 /// Between two walks of a layer at least.
 const PERIOD: Duration = Duration::from_secs(60);
 /// A walk is followed by so many times its own time.
@@ -117,15 +119,20 @@ fn walk(shared: &Shared) {
 }
 
 /// Counts a directory, links once, without leaving its file system; `None` where it cannot be read or has too many entries.
+///
+/// The container may put a link in place of a directory at any time: each is opened below the layer, which no link leaves.
 fn count(path: &Path, stop: &AtomicBool) -> Option<Used> {
     let meta = fs::symlink_metadata(path).ok().filter(fs::Metadata::is_dir)?;
+    let root =
+        Root::open(path).ok().filter(|root| root.identity().is_ok_and(|root| root == (meta.dev(), meta.ino())))?;
     let device = meta.dev();
     let number = (libc::major(device), libc::minor(device));
     let mut used = Used { bytes: meta.blocks() * 512, inodes: 1, device: number };
-    let (mut open, mut linked, mut seen) = (vec![path.to_owned()], FxHashSet::default(), 0u64);
+    let (mut open, mut linked, mut seen) = (vec![PathBuf::from(".")], FxHashSet::default(), 0u64);
     while let Some(folder) = open.pop() {
         // It may be gone by now, or be the container's alone to read.
-        for entry in fs::read_dir(&folder).into_iter().flatten().flatten() {
+        let Ok(opened) = root.open_folder(&folder) else { continue };
+        for entry in opened.entries().into_iter().flatten().flatten() {
             seen += 1;
             if seen > MOST || stop.load(Ordering::Relaxed) {
                 return None;
@@ -140,7 +147,7 @@ fn count(path: &Path, stop: &AtomicBool) -> Option<Used> {
             used.bytes += meta.blocks() * 512;
             used.inodes += 1;
             if meta.is_dir() {
-                open.push(entry.path());
+                open.push(folder.join(entry.file_name()));
             }
         }
     }

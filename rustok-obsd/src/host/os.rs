@@ -1,13 +1,15 @@
 //! The distribution.
 //!
 //! Reads: `etc/os-release`, else `usr/lib/os-release`, below `path.rootfs` (os-release(5)). Yields: `node_os_info`,
-//! `node_os_version`, `node_os_support_end_timestamp_seconds`. Costs: one stat(2); the file is read again when it changed.
+//! `node_os_version`, `node_os_support_end_timestamp_seconds`. Costs: an open and a stat; the file is read again
+//! when it changed.
 
 use super::{CollectError, Collector, Context, Settings, family::gauge};
 use crate::contract::Family;
 use crate::exposition::{Encoder, LabelSet};
-use std::fs;
-use std::path::PathBuf;
+use crate::target::inside::Root;
+use std::io::Read as _;
+use std::path::{Path, PathBuf};
 use std::time::SystemTime;
 
 /// Labels; each is the key of the file in small letters.
@@ -39,8 +41,13 @@ const SUPPORT_END: Family<'static> =
 /// Its families.
 pub const FAMILIES: &[Family<'static>] = &[INFO, VERSION, SUPPORT_END];
 
+/// Where it is, the one that an administrator writes first.
+const PLACES: [&str; 2] = ["etc/os-release", "usr/lib/os-release"];
+/// Bytes of the file.
+const MOST: u64 = 64 << 10;
+
 struct Release {
-    paths: [PathBuf; 2],
+    rootfs: PathBuf,
     read: Option<(SystemTime, Facts)>,
 }
 
@@ -53,18 +60,25 @@ struct Facts {
 
 /// Makes it.
 pub fn make(settings: &Settings) -> Box<dyn Collector> {
-    let paths = ["etc/os-release", "usr/lib/os-release"].map(|path| settings.paths.rootfs.join(path));
-    Box::new(Release { paths, read: None })
+    Box::new(Release { rootfs: settings.paths.rootfs.clone(), read: None })
 }
 
 impl Collector for Release {
     fn collect(&mut self, _: &Context<'_>, out: &mut Encoder<'_>) -> Result<(), CollectError> {
-        let found = self.paths.iter().find_map(|path| Some((path, fs::metadata(path).ok()?.modified().ok()?)));
-        let Some((path, changed)) = found else {
-            return Err(CollectError::NoData(self.paths[1].display().to_string()));
+        let found = Root::open(&self.rootfs).ok().and_then(|root| {
+            PLACES.iter().find_map(|place| {
+                let file = root.open_file(Path::new(place)).ok()?;
+                let changed = file.metadata().ok()?.modified().ok()?;
+                Some((place, file, changed))
+            })
+        });
+        let Some((place, file, changed)) = found else {
+            return Err(CollectError::NoData(self.rootfs.join(PLACES[1]).display().to_string()));
         };
         if self.read.as_ref().is_none_or(|(read, _)| *read != changed) {
-            let text = fs::read(path).map_err(|source| CollectError::read(path, source))?;
+            let mut text = Vec::new();
+            let read = file.take(MOST).read_to_end(&mut text);
+            read.map_err(|source| CollectError::read(&self.rootfs.join(place), source))?;
             self.read = Some((changed, Facts::parse(&String::from_utf8_lossy(&text))));
         }
         let Some((_, facts)) = &self.read else { return Ok(()) };

@@ -3,10 +3,11 @@
 //! Reads: `fs/selinux/enforce` and `/etc/selinux/config` below `path.rootfs`. Yields: `node_selinux_*`. Costs: one failed
 //! open where it is off; two small files where it is on.
 
-use super::{CollectError, Collector, Context, KeptFile, Settings, family::gauge, read_once, text};
+use super::{CollectError, Collector, Context, KeptFile, Settings, family::gauge, text};
 use crate::contract::Family;
 use crate::exposition::Encoder;
-use std::path::PathBuf;
+use crate::target::inside;
+use std::path::{Path, PathBuf};
 
 const ENABLED: Family<'static> = gauge("node_selinux_enabled", &[], "SELinux is enabled, 1 is true, 0 is false");
 const CONFIG_MODE: Family<'static> = gauge("node_selinux_config_mode", &[], "Configured SELinux enforcement mode");
@@ -15,15 +16,19 @@ const CURRENT_MODE: Family<'static> = gauge("node_selinux_current_mode", &[], "C
 /// Its families.
 pub const FAMILIES: &[Family<'static>] = &[ENABLED, CONFIG_MODE, CURRENT_MODE];
 
+/// Below `path.rootfs`, and bytes of it.
+const CONFIG: &str = "etc/selinux/config";
+const MOST: u64 = 64 << 10;
+
 struct Selinux {
     enforce: KeptFile,
-    config: PathBuf,
+    rootfs: PathBuf,
 }
 
 /// Makes it.
 pub fn make(settings: &Settings) -> Box<dyn Collector> {
-    let (enforce, config) = (settings.sysfs("fs/selinux/enforce"), settings.paths.rootfs.join("etc/selinux/config"));
-    Box::new(Selinux { enforce: KeptFile::new(enforce), config })
+    let (enforce, rootfs) = (settings.sysfs("fs/selinux/enforce"), settings.paths.rootfs.clone());
+    Box::new(Selinux { enforce: KeptFile::new(enforce), rootfs })
 }
 
 impl Collector for Selinux {
@@ -37,9 +42,8 @@ impl Collector for Selinux {
             Err(error) => return Err(error),
         };
         out.family(&ENABLED).put([], 1u64);
-        let mut config = Vec::new();
-        let configured = match read_once(&self.config, &mut config) {
-            Ok(()) => mode(&config),
+        let configured = match inside::read_below(&self.rootfs, Path::new(CONFIG), MOST) {
+            Ok(config) => mode(&config),
             Err(_) => DISABLED,
         };
         out.family(&CONFIG_MODE).put([], configured);

@@ -1,20 +1,24 @@
 //! Names of users.
 //!
-//! Reads: `/etc/passwd` of the host; no other service of names, which could ask the network. Yields: a name, or the number.
+//! Reads: `/etc/passwd` of the host, its first 4 MiB; no other service of names, which could ask the network. Yields: a name, or the number.
 //! Costs: the file once, and again, at most once a minute, for a number that it did not have.
 
 use std::collections::HashMap;
-use std::fs;
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
+
+use crate::target::inside;
 
 /// Time between two readings.
 const PATIENCE: Duration = Duration::from_secs(60);
 
+/// Bytes of the file.
+const MOST: u64 = 4 << 20;
+
 /// The users.
 #[derive(Debug)]
 pub struct Users {
-    path: PathBuf,
+    rootfs: PathBuf,
     names: HashMap<u32, String>,
     read: Option<Instant>,
 }
@@ -23,14 +27,14 @@ impl Users {
     /// Of a root.
     #[must_use]
     pub fn new(rootfs: &Path) -> Self {
-        Self { path: rootfs.join("etc/passwd"), names: HashMap::new(), read: None }
+        Self { rootfs: rootfs.to_owned(), names: HashMap::new(), read: None }
     }
 
     /// The name of a user.
     pub fn name(&mut self, user: u32) -> String {
         if !self.names.contains_key(&user) && self.read.is_none_or(|read| read.elapsed() > PATIENCE) {
             self.read = Some(Instant::now());
-            let text = fs::read(&self.path).unwrap_or_default();
+            let text = inside::read_below(&self.rootfs, Path::new("etc/passwd"), MOST).unwrap_or_default();
             let entry = |line: &str| {
                 let mut fields = line.split(':');
                 let name = fields.next()?.to_owned();

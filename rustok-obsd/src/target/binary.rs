@@ -5,7 +5,6 @@
 //! Measured on a warm cache: 6 ms and 1 MB of memory for a web server of 23 MB with 41 000 symbols, 9 ms for a library
 //! of 154 MB with 186 000.
 
-use std::collections::HashSet;
 use std::ops::Range;
 use std::path::{Path, PathBuf};
 
@@ -277,20 +276,19 @@ impl Wanted {
 
     /// The functions of each point, each address once, or that there are too many of them. Who comes first takes first.
     fn sort(&self, scan: &SymbolScan, limits: &Limits) -> Vec<(ProbePoint, Result<Vec<Symbol>, Absence>)> {
-        let mut taken = HashSet::new();
+        let mut taken = 0;
         let of_point = |(point, range): &(ProbePoint, Range<usize>)| {
             let mut found: Vec<Symbol> =
                 scan.found.get(range.clone()).unwrap_or_default().iter().flatten().cloned().collect();
             found.sort_by_key(|symbol| symbol.address);
             found.dedup_by_key(|symbol| symbol.address);
-            let new = found.iter().filter(|symbol| !taken.contains(&symbol.address)).count();
             if found.len() > limits.point_places {
                 return (*point, Err(Absence::Copies { limit: limits.point_places }));
             }
-            if taken.len() + new > limits.binary_places {
+            if taken + found.len() > limits.binary_places {
                 return (*point, Err(Absence::Places { limit: limits.binary_places }));
             }
-            taken.extend(found.iter().map(|symbol| symbol.address));
+            taken += found.len();
             (*point, Ok(found))
         };
         self.parts.iter().map(of_point).collect()

@@ -119,7 +119,8 @@ fn a_stripped_copy_takes_its_symbols_from_the_debug_file_beside_it() {
     assert!(split.stripped);
     assert_eq!(split.debug_file.as_deref(), Some(debug.as_path()));
     let place = |binary: &Binary| binary.places(ProbePoint::TokioTaskEnter)[0].clone();
-    let mut code = [0; 16];
+    let mut code = place(&whole).code;
+    code.fill(0);
     let file = std::fs::File::open(&stripped).unwrap();
     Source::read_exact_at(&file, &mut code, place(&split).file_offset).unwrap();
     assert_eq!(place(&split).code, code, "the offset is the stripped file's own");

@@ -21,7 +21,7 @@ fn absence(binary: &Binary, point: ProbePoint) -> Absence {
 
 /// A file whose section of this index has this size, all zeros.
 fn sparse(index: usize, size: u64) -> (tempfile::NamedTempFile, Executable) {
-    let mut bytes = executable(&[0x90; 16], &[(ROUTE, object::elf::STT_FUNC, CODE, 16)]);
+    let mut bytes = executable(&[0x90; 16], &[(ROUTE, elf::STT_FUNC, CODE, 16)]);
     let headers = u64::from_le_bytes(bytes[0x28..0x30].try_into().unwrap()) as usize;
     let header = headers + 64 * index;
     let start = bytes.len().next_multiple_of(4096) as u64;
@@ -77,7 +77,7 @@ fn a_table_that_lies_outside_of_the_file_is_no_cost() {
 
 #[test]
 fn sections_beyond_a_number_are_not_read() {
-    let bytes = executable(&[0x90; 16], &[(ROUTE, object::elf::STT_FUNC, CODE, 16)]);
+    let bytes = executable(&[0x90; 16], &[(ROUTE, elf::STT_FUNC, CODE, 16)]);
     let limits = Limits { sections: 4, ..Limits::default() };
     let binary = Binary::analyse_bytes(&bytes, None, limits);
     let cost = TooCostly::Sections { count: 5, limit: 4 };
@@ -87,7 +87,7 @@ fn sections_beyond_a_number_are_not_read() {
 #[test]
 fn names_that_resemble_wanted_ones_are_tried_up_to_a_number() {
     let names: Vec<String> = (0..200).map(|n| format!("_ZN1a28set_matched_path_for_request17h{n:016x}E")).collect();
-    let symbols: Vec<_> = names.iter().map(|name| (name.as_str(), object::elf::STT_FUNC, CODE, 16)).collect();
+    let symbols: Vec<_> = names.iter().map(|name| (name.as_str(), elf::STT_FUNC, CODE, 16)).collect();
     let bytes = executable(&[0x90; 16], &symbols);
     let analyse = |names| Binary::analyse_bytes(&bytes, None, Limits { names, ..Limits::default() });
     assert_eq!(absence(&analyse(199), ProbePoint::AxumRoute), Absence::TooCostly(TooCostly::Names(199)));
@@ -99,7 +99,7 @@ fn copies(counts: &[(&str, u64)]) -> Vec<u8> {
     let mut symbols = Vec::new();
     for (name, count) in counts {
         for _ in 0..*count {
-            symbols.push((*name, object::elf::STT_FUNC, CODE + symbols.len() as u64, 1));
+            symbols.push((*name, elf::STT_FUNC, CODE + symbols.len() as u64, 1));
         }
     }
     executable(&vec![0x90; symbols.len()], &symbols)

@@ -10,7 +10,7 @@
 
 use std::ffi::OsString;
 use std::fs::{File, OpenOptions};
-use std::io;
+use std::io::{self, Read as _};
 use std::os::fd::{AsRawFd, OwnedFd};
 use std::os::unix::ffi::OsStringExt as _;
 use std::os::unix::fs::OpenOptionsExt as _;
@@ -59,6 +59,16 @@ impl OpenError {
 /// [`OpenError`].
 pub fn open_regular(path: &Path) -> Result<File, OpenError> {
     reopen(&rustix::fs::openat(CWD, path, PLACE, Mode::empty())?)
+}
+
+/// Reads a text file below a root, at most `limit` bytes of it.
+///
+/// # Errors
+/// [`OpenError`].
+pub fn read_below(root: &Path, path: &Path, limit: u64) -> Result<Vec<u8>, OpenError> {
+    let mut text = Vec::new();
+    Root::open(root)?.open_file(path)?.take(limit).read_to_end(&mut text)?;
+    Ok(text)
 }
 
 /// Opens for reading what is open as a place only.
@@ -117,6 +127,26 @@ impl Root {
     /// [`OpenError`].
     pub fn open_file(&self, path: &Path) -> Result<File, OpenError> {
         reopen(&self.place(path)?)
+    }
+
+    /// Opens a folder, at a path like that of [`Self::open_file`].
+    ///
+    /// # Errors
+    /// What the kernel said.
+    pub fn open_folder(&self, path: &Path) -> io::Result<Self> {
+        let place = self.place(path)?;
+        if FileType::from_raw_mode(rustix::fs::fstat(&place)?.st_mode) != FileType::Directory {
+            return Err(Errno::NOTDIR.into());
+        }
+        Ok(Self { folder: place, walks: self.walks })
+    }
+
+    /// Its entries. Their paths lead through the open folder, whatever its name is by now.
+    ///
+    /// # Errors
+    /// What the kernel said.
+    pub fn entries(&self) -> io::Result<std::fs::ReadDir> {
+        by_descriptor(&self.folder).read_dir()
     }
 
     fn place(&self, path: &Path) -> io::Result<OwnedFd> {

@@ -1,6 +1,5 @@
 //! Paths below a root of the test's own.
 
-use std::io::Read as _;
 use std::os::unix::fs::symlink;
 
 use super::*;
@@ -90,6 +89,24 @@ fn what_is_missing_is_told_from_what_is_refused() {
     assert!(root.open_file(Path::new("nothing")).unwrap_err().is_not_found());
     assert!(root.open_file(Path::new("etc/inside/below")).unwrap_err().is_not_found());
     assert!(!root.open_file(Path::new("etc")).unwrap_err().is_not_found());
+}
+
+#[test]
+fn a_text_is_read_up_to_a_limit_and_folders_are_listed() {
+    let place = Place::new();
+    let read = |path: &str, limit| read_below(&place.root(), Path::new(path), limit).map_err(|error| error.to_string());
+    assert_eq!(read("etc/inside", 100).as_deref(), Ok(&b"inside"[..]));
+    assert_eq!(read("etc/inside", 2).as_deref(), Ok(&b"in"[..]));
+    assert!(read("../outside", 100).is_err());
+    symlink("/", place.root().join("etc/deep/root")).unwrap();
+    let root = Root::open(&place.root()).unwrap();
+    let names = |path: &str| {
+        let folder = root.open_folder(Path::new(path)).map_err(|error| error.to_string())?;
+        let names = folder.entries().unwrap().map(|entry| entry.unwrap().file_name().into_string().unwrap());
+        Ok::<_, String>(names.collect::<Vec<_>>())
+    };
+    assert_eq!(names("etc/deep/root").unwrap(), ["etc"], "not that of the host");
+    assert!(names("etc/inside").unwrap_err().contains("Not a directory"));
 }
 
 #[test]

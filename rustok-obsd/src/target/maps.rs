@@ -1,8 +1,16 @@
 //! Where a process has an executable's code.
 //!
-//! Reads: `/proc/PID/maps` (Documentation/filesystems/proc.rst). Yields: addresses of file offsets. Costs: one read.
+//! Reads: `/proc/PID/maps` (Documentation/filesystems/proc.rst), its first 16 MiB. Yields: addresses of file offsets. Costs:
+//! the read, some ten kilobytes; a process can make it hundreds of megabytes long, by many mappings of files with long paths.
 
+use std::fs::File;
+use std::io::{BufRead, BufReader, Read as _};
 use std::path::Path;
+
+/// Bytes of the table that are read. The executable comes first: its mappings are made before all others, at low addresses.
+const MAX_TABLE: u64 = 16 << 20;
+/// Mappings that are kept.
+const MAX_MAPPINGS: usize = 4096;
 
 /// A part of a file in a process' memory.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -16,8 +24,18 @@ pub struct Mapping {
 /// The executable parts of all files.
 #[must_use]
 pub fn executable(procfs: &Path, pid: u32) -> Vec<Mapping> {
-    let text = std::fs::read_to_string(procfs.join(pid.to_string()).join("maps")).unwrap_or_default();
-    text.lines().filter_map(mapping).collect()
+    let file = File::open(procfs.join(pid.to_string()).join("maps"));
+    file.map(|file| table(BufReader::new(file.take(MAX_TABLE)))).unwrap_or_default()
+}
+
+/// Line by line; a path need not be UTF-8, and what comes before it always is.
+fn table(mut text: impl BufRead) -> Vec<Mapping> {
+    let (mut mappings, mut line) = (Vec::new(), Vec::new());
+    while mappings.len() < MAX_MAPPINGS && text.read_until(b'\n', &mut line).is_ok_and(|len| len > 0) {
+        mappings.extend(mapping(&String::from_utf8_lossy(&line)));
+        line.clear();
+    }
+    mappings
 }
 
 /// The address of a file offset.
@@ -25,7 +43,7 @@ pub fn executable(procfs: &Path, pid: u32) -> Vec<Mapping> {
 pub fn address(mappings: &[Mapping], inode: u64, file_offset: u64) -> Option<u64> {
     let within = |mapping: &&Mapping| {
         mapping.inode == inode
-            && (mapping.offset..mapping.offset + (mapping.end - mapping.start)).contains(&file_offset)
+            && file_offset.checked_sub(mapping.offset).is_some_and(|into| into < mapping.end - mapping.start)
     };
     let mapping = mappings.iter().find(within)?;
     Some(mapping.start + (file_offset - mapping.offset))
@@ -54,11 +72,19 @@ mod tests {
             "7ffd5a5c6000-7ffd5a5e7000 rw-p 00000000 00:00 0          [stack]",
             "none",
         ];
-        let mappings: Vec<_> = lines.iter().filter_map(|line| mapping(line)).collect();
+        let mappings = table(lines.join("\n").as_bytes());
         assert_eq!(mappings.len(), 1);
         assert_eq!(address(&mappings, 1_310_792, 0xf123), Some(0x55d0_c0a0_f123));
         assert_eq!(address(&mappings, 1_310_792, 0x123), None);
         assert_eq!(address(&mappings, 7, 0xf123), None);
+    }
+
+    #[test]
+    fn a_path_of_other_bytes_hides_nothing_and_a_long_table_has_an_end() {
+        let mut text = b"1000-2000 r-xp 00000000 fe:00 7 /a\xff\n2000-3000 r-xp 00001000 fe:00 7 /a\xff\n".to_vec();
+        assert_eq!(address(&table(text.as_slice()), 7, 0x1001), Some(0x2001));
+        text = text.repeat(MAX_MAPPINGS);
+        assert_eq!(table(text.as_slice()).len(), MAX_MAPPINGS);
     }
 
     #[test]

@@ -1,7 +1,7 @@
 //! Damaged files, the same ones in every run: none panics, none leads outside of the file, none costs more than allowed.
 
 use super::*;
-use crate::target::elf_fixture::{CODE, Named, RELEASE, split, with_unwind_table};
+use crate::target::elf_fixture::{CODE, Named, RELEASE, executable, split, with_unwind_table};
 
 const FILES: u64 = 12_000;
 const SYMBOLS: [Named<'_>; 4] = [
@@ -65,6 +65,21 @@ fn damage(file: &mut Vec<u8>, numbers: &mut Numbers) {
     }
 }
 
+/// Files for the fuzzer to begin with: `RUSTOK_OBSD_SEEDS=fuzz/seeds/elf cargo test seeds -- --ignored`.
+#[test]
+#[ignore = "writes into the folder that a variable names"]
+fn seeds_of_the_fuzzer() {
+    let folder = PathBuf::from(std::env::var_os("RUSTOK_OBSD_SEEDS").unwrap());
+    let code = [RELEASE, &[0xcc; 64]].concat();
+    let (stripped, debug) = split(&code, &SYMBOLS, b"0123456789abcdef");
+    let stripped = with_unwind_table(stripped, &[(CODE, RELEASE.len() as u32), (CODE + 0x70, 8)]);
+    let whole = executable(&code, &SYMBOLS);
+    for (name, file, debug) in [("whole", &whole, &Vec::new()), ("split", &stripped, &debug)] {
+        let seed = [&(file.len() as u32).to_le_bytes(), file.as_slice(), debug].concat();
+        std::fs::write(folder.join(name), seed).unwrap();
+    }
+}
+
 #[test]
 fn twelve_thousand_damaged_files_are_analysed_within_their_limits() {
     let code = [RELEASE, &[0xcc; 64]].concat();
@@ -73,6 +88,7 @@ fn twelve_thousand_damaged_files_are_analysed_within_their_limits() {
     let whole = Binary::analyse_bytes(&stripped, Some(&debug), Limits::default());
     assert!(matches!(whole.task_slot, TaskSlot::Known(_)), "{whole:?}");
     assert_eq!(whole.places(ProbePoint::AxumRoute).len(), 1, "{whole:?}");
+    let unsplit = executable(&code, &SYMBOLS);
     let real = std::fs::read("/bin/true").unwrap();
     let limits = Limits { section_bytes: 1 << 20, total_bytes: 8 << 20, ..Limits::default() };
     for seed in 0..FILES {
@@ -80,12 +96,9 @@ fn twelve_thousand_damaged_files_are_analysed_within_their_limits() {
         let (mut file, mut other) = match seed % 4 {
             0 => (stripped.clone(), debug.clone()),
             // A program with its symbols.
-            1 | 2 => (debug.clone(), Vec::new()),
+            1 | 2 => (unsplit.clone(), Vec::new()),
             _ => (real.clone(), Vec::new()),
         };
-        if seed % 4 == 1 {
-            file[CODE as usize..CODE as usize + code.len()].copy_from_slice(&code);
-        }
         match seed % 8 {
             0 => damage(&mut other, &mut numbers),
             _ => damage(&mut file, &mut numbers),

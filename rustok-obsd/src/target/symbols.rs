@@ -449,6 +449,35 @@ mod tests {
         assert!(matching("TaskIdGuard", &patterns).is_empty());
     }
 
+    /// Tuples of two references to the tuple before: some ten bytes per doubling.
+    fn nested(levels: usize) -> String {
+        // 0 has no digits, 1 is the digit 0.
+        let base62 = |place: usize| {
+            const DIGITS: &[u8] = b"0123456789abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ";
+            let (high, low) = ((place - 1) / 62, (place - 1) % 62);
+            let digit = |n: usize| char::from(DIGITS[n]);
+            if high == 0 { format!("{}_", digit(low)) } else { format!("{}{}_", digit(high), digit(low)) }
+        };
+        let mut name = "INvC5tokio5enter".to_owned();
+        let mut place = name.len();
+        name.push_str("TmmE");
+        for _ in 0..levels {
+            let reference = base62(place);
+            place = name.len();
+            name.push_str(&format!("TB{reference}B{reference}E"));
+        }
+        format!("_R{name}E")
+    }
+
+    #[test]
+    fn a_name_that_unfolds_without_end_is_given_up_early() {
+        // The form is right: one doubling unfolds to what it should.
+        assert_eq!(demangle(&nested(1)).as_deref(), Some("tokio::enter::<(u32, u32), ((u32, u32), (u32, u32))>"));
+        let name = nested(40);
+        assert!(rustc_demangle::try_demangle(&name).is_ok() && name.len() < MAX_NAME);
+        assert_eq!(demangle(&name), None);
+    }
+
     proptest::proptest! {
         #[test]
         fn any_text_has_a_canonical_form_or_none(text in "[a-c<>:() \\-]{0,40}|<impl [a-c<> for]{0,30}>") {

@@ -59,7 +59,8 @@ impl Observer {
         let places: Vec<u64> =
             target.binary.places(ProbePoint::AxumRoute).iter().map(|place| place.file_offset).collect();
         let mut uprobes = Uprobes::default();
-        let binary = (target.file.device, target.file.inode);
+        let file = target.executable.identity();
+        let binary = (file.device, file.inode);
         uprobes
             .attach(&mut programs, "axum_matched_path", binary, &target.process.exe_file, &places, pid)
             .expect("attach to axum");
