@@ -10,7 +10,7 @@ use std::path::{Path, PathBuf};
 
 use object::elf;
 
-use super::budget::{Budget, Limits};
+use super::budget::{Budget, Limits, TooCostly};
 use super::debug_file::{self, DebugFile, Distrust, Search};
 use super::elf::{Elf, Source};
 use super::executable::Executable;
@@ -121,6 +121,26 @@ impl Binary {
     #[must_use]
     pub fn is_passing(&self) -> bool {
         self.probes.iter().any(|(_, presence)| matches!(presence, Presence::Absent(absence) if absence.is_passing()))
+    }
+
+    /// The limit that the analysis was given up at.
+    #[must_use]
+    pub fn too_costly(&self) -> Option<&TooCostly> {
+        self.probes.iter().find_map(|(_, presence)| match presence {
+            Presence::Absent(Absence::TooCostly(cost)) => Some(cost),
+            _ => None,
+        })
+    }
+
+    /// Copies of functions that no probe is placed on, since the code contradicts the symbol table.
+    #[must_use]
+    pub fn refused_places(&self) -> usize {
+        let refused = self.probes.iter().map(|(_, presence)| match presence {
+            Presence::Found { refused, .. } => refused.len(),
+            Presence::Absent(Absence::Refused { count, .. }) => *count,
+            Presence::Absent(_) => 0,
+        });
+        refused.sum()
     }
 
     /// Bytes of memory, roughly.

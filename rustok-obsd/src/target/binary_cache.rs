@@ -42,6 +42,7 @@ struct Known {
     bytes: usize,
     uses: u64,
     analyses: u64,
+    given_up: u64,
 }
 
 #[derive(Debug)]
@@ -84,6 +85,7 @@ impl BinaryCache {
         let binary = Arc::new(Binary::analyse(executable, root, &self.custom, self.limits));
         let mut known = self.lock();
         known.analyses += 1;
+        known.given_up += u64::from(binary.too_costly().is_some());
         // What changed meanwhile may be a mixture of two contents.
         if executable.is_unchanged() {
             known.put(key, Arc::clone(&binary));
@@ -95,6 +97,12 @@ impl BinaryCache {
     #[must_use]
     pub fn analyses(&self) -> u64 {
         self.lock().analyses
+    }
+
+    /// Those of them that were given up since they cost too much.
+    #[must_use]
+    pub fn given_up(&self) -> u64 {
+        self.lock().given_up
     }
 
     fn lock(&self) -> MutexGuard<'_, Known> {
@@ -203,10 +211,12 @@ mod tests {
         let folder = tempfile::tempdir().unwrap();
         let executable = copy(&folder, "one");
         let hurried = Limits { time: Duration::ZERO, ..Limits::default() };
-        let binary = Binary::analyse(&executable, Path::new("/"), &[], hurried);
-        assert!(binary.is_passing());
+        let cache = BinaryCache::default().with_limits(hurried);
+        let binary = cache.get(&executable, Path::new("/"));
+        assert!(binary.is_passing() && binary.too_costly().is_some());
+        assert_eq!((cache.analyses(), cache.given_up()), (1, 1));
         let (mut known, key) = (Known::default(), (executable.identity(), None));
-        known.put(key, Arc::new(binary));
+        known.put(key, binary);
         assert!(known.get(&key).is_some(), "asked again at once it costs nothing");
         known.files.get_mut(&key).unwrap().until = Some(Instant::now());
         assert!(known.get(&key).is_none());

@@ -51,7 +51,7 @@ impl Body {
         let head = code[..code.len().min(HEAD)].to_vec();
         let boundaries = if elf.machine == elf::EM_X86_64 {
             decode(&code, start)?
-        } else if start % 4 == 0 {
+        } else if start.is_multiple_of(4) {
             Vec::new()
         } else {
             return Err(Doubt::Misaligned);
@@ -63,7 +63,7 @@ impl Body {
     pub(super) fn begins(&self, address: u64) -> bool {
         let Some(at) = address.checked_sub(self.start).filter(|_| address < self.end) else { return false };
         if self.boundaries.is_empty() {
-            return at % 4 == 0;
+            return at.is_multiple_of(4);
         }
         let word = usize::try_from(at / 64).ok().and_then(|word| self.boundaries.get(word));
         word.is_some_and(|word| word & (1 << (at % 64)) != 0)

@@ -5,7 +5,6 @@ use std::os::unix::fs::FileExt as _;
 use std::time::{Duration, Instant};
 
 use super::*;
-use crate::target::budget::TooCostly;
 use crate::target::elf_fixture::{CODE, executable};
 use crate::target::executable::Executable;
 

@@ -133,6 +133,8 @@ impl Executable {
 
 #[cfg(test)]
 mod tests {
+    use std::time::{Duration, Instant};
+
     use super::*;
 
     #[test]
@@ -157,7 +159,9 @@ mod tests {
         let executable = Executable::open(&path).unwrap();
         let modified = std::fs::metadata(&path).unwrap().modified().unwrap();
         // The clock of file times goes in steps.
+        let until = Instant::now() + Duration::from_secs(20);
         while executable.is_unchanged() {
+            assert!(Instant::now() < until, "never seen");
             std::fs::write(&path, "other").unwrap();
             File::options().write(true).open(&path).unwrap().set_modified(modified).unwrap();
         }

@@ -92,6 +92,7 @@ fn copies_that_are_refused_are_listed_beside_the_others() {
         &[RELEASE, RELEASE].concat(),
         &[(ROUTE, elf::STT_FUNC, CODE, LENGTH), (ROUTE, elf::STT_FUNC, CODE + LENGTH, LENGTH - 2)],
     );
+    assert_eq!(Binary::analyse_bytes(&binary, None, Limits::default()).refused_places(), 1);
     let found = presence(&binary);
     let Presence::Found { places, refused } = &found else { panic!("{found:?}") };
     assert_eq!((places.len(), refused.len()), (1, 1));
