@@ -67,7 +67,7 @@ fn place(ctx: &ProbeContext) -> u64 {
 /// A call without anything to read.
 #[inline(always)]
 pub fn on_call(point: Point, ctx: &ProbeContext) {
-    let Some(current) = Current::followed() else { return };
+    let Some(current) = Current::at(ctx) else { return };
     let head = head(point, ctx, &current);
     crate::maps::submit(head.as_bytes());
 }
@@ -76,7 +76,7 @@ pub fn on_call(point: Point, ctx: &ProbeContext) {
 #[inline(always)]
 pub fn on_struct(point: Point, ctx: &ProbeContext, address: Option<u64>) {
     let Some(address) = address else { return };
-    let Some(current) = Current::followed() else { return };
+    let Some(current) = Current::at(ctx) else { return };
     let mut head = head(point, ctx, &current);
     read_words(&mut head, address);
     crate::maps::submit(head.as_bytes());
@@ -86,7 +86,7 @@ pub fn on_struct(point: Point, ctx: &ProbeContext, address: Option<u64>) {
 #[inline(always)]
 pub fn on_orm(ctx: &ProbeContext, first: Option<u64>, second: Option<u64>) {
     let (Some(first), Some(second)) = (first, second) else { return };
-    let Some(current) = Current::followed() else { return };
+    let Some(current) = Current::at(ctx) else { return };
     let mut head = head(Point::Orm, ctx, &current);
     read_words(&mut head, first);
     // What stands behind a statement does not matter; the arguments themselves do.
@@ -110,7 +110,7 @@ fn read_words(head: &mut CallHit, address: u64) {
 #[inline(always)]
 pub fn on_text(point: Point, ctx: &ProbeContext, text: Option<u64>, len: Option<u64>) {
     let (Some(text), Some(len)) = (text, len) else { return };
-    let Some(current) = Current::followed() else { return };
+    let Some(current) = Current::at(ctx) else { return };
     let mut head = head(point, ctx, &current);
     tell_text(&mut head, text, len);
 }
@@ -163,7 +163,7 @@ fn tell<const N: usize>(head: &mut CallHit, text: u64, len: u32) {
 #[inline(always)]
 pub fn on_notice(ctx: &ProbeContext, bytes: Option<u64>) {
     let Some(bytes) = bytes else { return };
-    let Some(current) = Current::followed() else { return };
+    let Some(current) = Current::at(ctx) else { return };
     // SAFETY: the helper checks the address and fails on a bad one.
     let Ok(words) = (unsafe { bpf_probe_read_user(bytes as *const [u64; 4]) }) else { return };
     let mut content = 0;
@@ -188,7 +188,7 @@ pub fn on_notice(ctx: &ProbeContext, bytes: Option<u64>) {
 /// A call of a function whose argument holds a statement somewhere.
 #[inline(always)]
 pub fn on_statement(ctx: &ProbeContext) {
-    let Some(current) = Current::followed() else { return };
+    let Some(current) = Current::at(ctx) else { return };
     let key = PlaceKey { place: place(ctx), tgid: current.tgid, pad: 0 };
     // SAFETY: the value is only read; the map is not preallocated (see `Current::followed`).
     let Some(layout) = (unsafe { LAYOUTS.get(&key) }).copied() else { return };

@@ -8,7 +8,7 @@
 #![no_std]
 
 /// Counts layout changes; the daemon refuses an object that was built with another one.
-pub const ABI: u32 = 2;
+pub const ABI: u32 = 3;
 
 /// Bytes of payload that one record can carry. A power of two: the verifier follows the mask.
 pub const MAX_PAYLOAD: usize = 16_384;
@@ -336,11 +336,50 @@ pub struct Target {
     /// Offset of Tokio's task id from the thread pointer; 0 means unknown, no reading.
     pub task_slot: i64,
     /// Low 16 bits: where a task's vtable holds the offset of its id from its header
-    /// (`tokio::runtime::task::raw::Vtable::id_offset`); 0 means unknown, no reading.
+    /// (`tokio::runtime::task::raw::Vtable::id_offset`); 0 means unknown, no reading. Then [`Self::WHOLE_FILE`]. High 32
+    /// bits: tgid of the target that the process is, or descends from.
     pub flags: u64,
 }
 
+/// What a uprobe's cookie says: the process that it was attached for, or every process of the file.
+#[repr(u64)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum Scope {
+    /// One process.
+    Process = 1,
+    /// Every process that runs the file.
+    File = 2,
+}
+
 impl Target {
+    /// In [`Self::flags`]: uprobes of the whole file count ([`Scope::File`]), those of one process do not. While a target
+    /// changes from one to the other both are attached, and this bit decides which one reports.
+    pub const WHOLE_FILE: u64 = 1 << 16;
+
+    /// What the programs do for a target itself; `place` as in [`Self::flags`].
+    #[must_use]
+    pub const fn new(tgid: u32, task_slot: i64, place: u16, scope: Scope) -> Self {
+        let scope = match scope {
+            Scope::Process => 0,
+            Scope::File => Self::WHOLE_FILE,
+        };
+        Self { task_slot, flags: place as u64 | scope | (tgid as u64) << 32 }
+    }
+
+    /// The target that the process is, or descends from.
+    #[must_use]
+    #[inline(always)]
+    pub const fn family(&self) -> u32 {
+        (self.flags >> 32) as u32
+    }
+
+    /// Where a task's vtable holds the offset of its id; 0 means unknown.
+    #[must_use]
+    #[inline(always)]
+    pub const fn place(&self) -> u64 {
+        self.flags & 0xffff
+    }
+
     /// The map value as plain words.
     #[must_use]
     pub const fn words(self) -> [u64; 2] {
@@ -383,10 +422,21 @@ pub enum Counter {
     /// Of those that the full ring refused: receives that began with an HTTP/1 request line. So many requests have no
     /// details, and the total stays exact.
     RequestRefused = 8,
+    /// Children of targets that are not followed: the target has [`MAX_CHILDREN`] of them already, or the map is full.
+    ChildRefused = 9,
 }
 
 /// Number of [`Counter`]s.
-pub const COUNTERS: u32 = 9;
+pub const COUNTERS: u32 = 10;
+
+/// Processes followed at a time, targets and their children together.
+pub const MAX_FOLLOWED: u32 = 4096;
+
+/// Targets at a time.
+pub const MAX_TARGETS: u32 = 1024;
+
+/// Forked children followed for one target at a time: a target that forks without end leaves room for others.
+pub const MAX_CHILDREN: u32 = 64;
 
 /// Whether received bytes begin with the line of an HTTP/1 request, by the first four of them (RFC 9110 and RFC 5789).
 #[inline(always)]

@@ -30,7 +30,6 @@ mod transfer;
 mod uprobe;
 
 use aya_ebpf::{
-    EbpfContext as _,
     macros::{raw_tracepoint, uprobe as uprobe_program},
     programs::{ProbeContext, RawTracePointContext},
 };
@@ -95,15 +94,14 @@ pub fn sched_process_fork(ctx: RawTracePointContext) -> i32 {
 /// `axum::extract::matched_path::set_matched_path_for_request(RouteId, &HashMap<RouteId, Arc<str>>, &mut Extensions)`.
 #[uprobe_program]
 pub fn axum_matched_path(ctx: ProbeContext) -> u32 {
-    uprobe::on_matched_path(ctx.arg::<u32>(0), ctx.arg::<u64>(1));
+    uprobe::on_matched_path(&ctx, ctx.arg::<u32>(0), ctx.arg::<u64>(1));
     0
 }
 
 /// `tokio::runtime::task::core::TaskIdGuard::enter(Id)`: attached for a moment to calibrate, then taken away.
 #[uprobe_program]
 pub fn tokio_task_enter(ctx: ProbeContext) -> u32 {
-    uprobe::on_task_enter(ctx.arg::<u64>(0));
-    let _ = ctx.as_ptr();
+    uprobe::on_task_enter(&ctx, ctx.arg::<u64>(0));
     0
 }
 
@@ -175,7 +173,7 @@ pub fn statement(ctx: ProbeContext) -> u32 {
 /// `tokio::runtime::blocking::pool::Spawner::spawn_task(&self, Task, &Handle)`: a task was made.
 #[uprobe_program]
 pub fn tokio_spawn(ctx: ProbeContext) -> u32 {
-    spawn::on_spawn(ctx.arg::<u64>(1));
+    spawn::on_spawn(&ctx, ctx.arg::<u64>(1));
     0
 }
 

@@ -6,13 +6,22 @@ use aya_ebpf::{
     macros::map,
     maps::{Array, HashMap, LruHashMap, PerCpuArray, RingBuf},
 };
-use rustok_obsd_ebpf::{COUNTERS, Counter, Layout, PlaceKey, Target};
+use rustok_obsd_ebpf::{COUNTERS, Counter, Layout, MAX_FOLLOWED, MAX_TARGETS, PlaceKey, Target};
 
 use crate::{globals, payload::Scratch, socket::SocketState};
 
 /// Processes to follow, by tgid.
 #[map]
-pub static TARGETS: HashMap<u32, Target> = HashMap::with_max_entries(1024, BPF_F_NO_PREALLOC);
+pub static TARGETS: HashMap<u32, Target> = HashMap::with_max_entries(MAX_FOLLOWED, BPF_F_NO_PREALLOC);
+
+/// Children that were ever followed for a target, by its tgid. The daemon makes and removes the entries; the programs
+/// only add to them.
+#[map]
+pub static FORKED: HashMap<u32, u64> = HashMap::with_max_entries(MAX_TARGETS, BPF_F_NO_PREALLOC);
+
+/// Of those, how many the programs follow no more. Only the daemon writes it, so that neither side overwrites the other.
+#[map]
+pub static RELEASED: HashMap<u32, u64> = HashMap::with_max_entries(MAX_TARGETS, BPF_F_NO_PREALLOC);
 
 /// Ports on which targets listen, so that a connection is known from its handshake on.
 #[map]

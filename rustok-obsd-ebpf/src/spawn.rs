@@ -1,6 +1,9 @@
 //! Tasks that the target spawns: who asked for which.
 
-use aya_ebpf::helpers::{bpf_ktime_get_ns, bpf_probe_read_user};
+use aya_ebpf::{
+    helpers::{bpf_ktime_get_ns, bpf_probe_read_user},
+    programs::ProbeContext,
+};
 use rustok_obsd_ebpf::{Counter, Kind, SpawnHit};
 
 use crate::{
@@ -15,10 +18,10 @@ const FARTHEST: u64 = 0x1000;
 
 /// A task was made; `header` is its address.
 #[inline(always)]
-pub fn on_spawn(header: Option<u64>) {
+pub fn on_spawn(ctx: &ProbeContext, header: Option<u64>) {
     let Some(header) = header else { return };
-    let Some(current) = Current::followed() else { return };
-    let place = current.target.flags & 0xffff;
+    let Some(current) = Current::at(ctx) else { return };
+    let place = current.target.place();
     if place == 0 {
         return;
     }

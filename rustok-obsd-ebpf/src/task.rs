@@ -1,7 +1,14 @@
 //! The current process, thread and Tokio task.
 
-use aya_ebpf::helpers::{bpf_get_current_pid_tgid, bpf_probe_read_user, generated::bpf_get_current_task_btf};
-use rustok_obsd_ebpf::{Counter, Target};
+use aya_ebpf::{
+    EbpfContext as _,
+    helpers::{
+        bpf_get_current_pid_tgid, bpf_probe_read_user,
+        generated::{bpf_get_attach_cookie, bpf_get_current_task_btf},
+    },
+    programs::ProbeContext,
+};
+use rustok_obsd_ebpf::{Counter, Scope, Target};
 
 use crate::{
     globals,
@@ -26,6 +33,16 @@ impl Current {
         // section in which a program runs.
         let target = *unsafe { TARGETS.get(&tgid) }?;
         Some(Self { tgid, tid: id as u32, target })
+    }
+
+    /// The same for a function of the target: its uprobe may be there twice for a moment, and one of the two counts.
+    #[inline(always)]
+    pub fn at(ctx: &ProbeContext) -> Option<Self> {
+        let current = Self::followed()?;
+        // SAFETY: the context is the one that the program was started with.
+        let scope = unsafe { bpf_get_attach_cookie(ctx.as_ptr()) };
+        let whole = current.target.flags & Target::WHOLE_FILE != 0;
+        (whole == (scope == Scope::File as u64)).then_some(current)
     }
 
     /// Tokio's id of the task that the thread polls now; 0 where there is none or it is unknown.

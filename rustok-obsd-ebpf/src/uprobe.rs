@@ -1,6 +1,6 @@
 //! Functions of the target itself.
 
-use aya_ebpf::helpers::bpf_ktime_get_ns;
+use aya_ebpf::{helpers::bpf_ktime_get_ns, programs::ProbeContext};
 use rustok_obsd_ebpf::{Kind, RouteHit, TaskProbe};
 
 use crate::{
@@ -10,9 +10,9 @@ use crate::{
 
 /// axum matched a route.
 #[inline(always)]
-pub fn on_matched_path(route: Option<u32>, map: Option<u64>) {
+pub fn on_matched_path(ctx: &ProbeContext, route: Option<u32>, map: Option<u64>) {
     let (Some(route), Some(map)) = (route, map) else { return };
-    let Some(current) = Current::followed() else { return };
+    let Some(current) = Current::at(ctx) else { return };
     let hit = RouteHit {
         kind: Kind::Route as u8,
         pad: [0; 3],
@@ -29,9 +29,9 @@ pub fn on_matched_path(route: Option<u32>, map: Option<u64>) {
 
 /// Tokio begins to poll a task.
 #[inline(always)]
-pub fn on_task_enter(task: Option<u64>) {
+pub fn on_task_enter(ctx: &ProbeContext, task: Option<u64>) {
     let Some(task) = task else { return };
-    let Some(current) = Current::followed() else { return };
+    let Some(current) = Current::at(ctx) else { return };
     let Some(thread_pointer) = thread_pointer() else { return };
     let probe = TaskProbe {
         kind: Kind::TaskEnter as u8,

@@ -132,7 +132,7 @@ impl Sources {
                 problems.push(Problem { place: "command line".into(), key: format!("--{}", key.flag), message });
             }
         }
-        let names = ["--exe", "--port", "--command-line", "--cgroup", "--pid"];
+        let names = ["--exe", "--port", "--command-line", "--cgroup", "--pid", "--trusted-owners"];
         let targets = self.targets.targets("command line", names, problems);
         if !targets.is_empty() {
             config.targets = targets;

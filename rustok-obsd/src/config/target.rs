@@ -22,6 +22,10 @@ pub struct Target {
     pub cgroup: Vec<String>,
     /// Process id, in the pid namespace of `path.procfs`.
     pub pid: Vec<u32>,
+    /// User that the process runs as: name or number. Executables of that user are trusted for this target.
+    pub user: Option<String>,
+    /// Users beside root, and whoever started the daemon, whose executables get uprobes: names or numbers.
+    pub trusted_owners: Vec<String>,
     /// `service.name`, above what the process says of itself.
     pub service_name: Option<String>,
     /// `service.version`.
@@ -39,6 +43,16 @@ pub const TARGET_KEYS: &[(&str, &str, &str)] = &[
     ("port", "3000", "TCP port that the process listens on; or a list."),
     ("cgroup", "\"/system.slice/shop.service\"", "Glob of the cgroup path; or a list."),
     ("pid", "4711", "Process id; or a list. Gone with the process."),
+    (
+        "trusted_owners",
+        "[\"deploy\"]",
+        "Users whose executables get uprobes, beside root and whoever started the daemon (`sudo`); names or numbers. Others are observed by their sockets.",
+    ),
+    (
+        "user",
+        "\"shop\"",
+        "User that the process runs as, name or number; executables of that user are trusted for this target.",
+    ),
     ("service_name", "\"shop\"", "`service.name`, above what the process says of itself."),
     ("service_version", "\"1.2.3\"", "`service.version`."),
     ("deployment_environment", "\"production\"", "`deployment.environment.name`."),
@@ -53,6 +67,7 @@ impl Target {
             && self.port.is_empty()
             && self.cgroup.is_empty()
             && self.pid.is_empty()
+            && self.user.is_none()
     }
 
     /// Reads one table, adding every problem; `at` names the place of a byte offset.
@@ -74,8 +89,9 @@ impl Target {
             problems.push(Problem {
                 place: at(start),
                 key: "targets".into(),
-                message: "names no process; required: at least one of `exe`, `command_line`, `port`, `cgroup`, `pid`"
-                    .into(),
+                message:
+                    "names no process; required: at least one of `exe`, `command_line`, `port`, `cgroup`, `pid`, `user`"
+                        .into(),
             });
         }
         target
@@ -90,6 +106,8 @@ impl Target {
             "cgroup" => self.cgroup = checked(texts(value)?, |glob| check_glob(glob, true))?,
             "port" => self.port = numbers(value, 1..=65_535, "a port from 1 to 65535")?,
             "pid" => self.pid = numbers(value, 1..=4_194_304, "a process id from 1 to 4194304")?,
+            "user" => self.user = Some(checked(vec![user(value)?], check_user)?.remove(0)),
+            "trusted_owners" => self.trusted_owners = checked(users(value)?, check_user)?,
             "service_name" => self.service_name = Some(text(value)?),
             "service_version" => self.service_version = Some(text(value)?),
             "deployment_environment" => self.deployment_environment = Some(text(value)?),
@@ -109,7 +127,7 @@ impl Target {
 
 /// Whether a key says which processes are meant.
 fn is_criterion(name: &str) -> bool {
-    matches!(name, "exe" | "command_line" | "port" | "cgroup" | "pid")
+    matches!(name, "exe" | "command_line" | "port" | "cgroup" | "pid" | "user")
 }
 
 fn text(value: &DeValue<'_>) -> Result<String, String> {
@@ -144,6 +162,30 @@ fn numbers<T: TryFrom<u32>>(
         DeValue::Array(list) => list.iter().map(|item| one(item.get_ref())).collect(),
         single => Ok(vec![one(single)?]),
     }
+}
+
+/// A user's name or number.
+fn user(value: &DeValue<'_>) -> Result<String, String> {
+    match value {
+        DeValue::Integer(number) => Ok(number.as_str().to_owned()),
+        other => text(other).map_err(|error| error + " or a number"),
+    }
+}
+
+fn users(value: &DeValue<'_>) -> Result<Vec<String>, String> {
+    match value {
+        DeValue::Array(list) => list.iter().map(|item| user(item.get_ref())).collect(),
+        single => Ok(vec![user(single)?]),
+    }
+}
+
+/// Names as `useradd` takes them, or numbers; whether there is such a user is known when the daemon starts.
+fn check_user(user: &str) -> Result<(), String> {
+    let plain = |byte: u8| byte.is_ascii_alphanumeric() || matches!(byte, b'_' | b'-' | b'.' | b'$' | b'@' | b'\\');
+    if user.bytes().all(plain) && !user.starts_with('-') {
+        return Ok(());
+    }
+    Err(format!("`{user}` is no user; allowed: a name of /etc/passwd, or a number"))
 }
 
 fn checked(list: Vec<String>, check: impl Fn(&str) -> Result<(), String>) -> Result<Vec<String>, String> {
@@ -214,11 +256,20 @@ pub struct TargetFlags {
     /// Observe this process [env: RUSTOK_OBSD_PID=1,2]
     #[arg(long, value_name = "PID")]
     pub pid: Vec<String>,
+    /// For all of these: attach uprobes to executables of these users too [env: RUSTOK_OBSD_TRUSTED_OWNERS=a,b]
+    #[arg(long, value_name = "USER", value_delimiter = ',')]
+    pub trusted_owners: Vec<String>,
 }
 
 /// Variables of the target flags.
-pub(super) const TARGET_VARIABLES: [&str; 5] =
-    ["RUSTOK_OBSD_EXE", "RUSTOK_OBSD_PORT", "RUSTOK_OBSD_COMMAND_LINE", "RUSTOK_OBSD_CGROUP", "RUSTOK_OBSD_PID"];
+pub(super) const TARGET_VARIABLES: [&str; 6] = [
+    "RUSTOK_OBSD_EXE",
+    "RUSTOK_OBSD_PORT",
+    "RUSTOK_OBSD_COMMAND_LINE",
+    "RUSTOK_OBSD_CGROUP",
+    "RUSTOK_OBSD_PID",
+    "RUSTOK_OBSD_TRUSTED_OWNERS",
+];
 
 impl TargetFlags {
     /// Reads the variables; lists are comma-separated, but for the command line, where commas are usual.
@@ -236,21 +287,22 @@ impl TargetFlags {
                 if name == "RUSTOK_OBSD_COMMAND_LINE" { vec![value] } else { value.split(',').collect() };
             items.iter().map(|item| item.trim()).filter(|item| !item.is_empty()).map(ToOwned::to_owned).collect()
         };
-        let [exe, port, command_line, cgroup, pid] = TARGET_VARIABLES;
+        let [exe, port, command_line, cgroup, pid, trusted_owners] = TARGET_VARIABLES;
         Self {
             exe: list(exe),
             port: list(port),
             command_line: list(command_line),
             cgroup: list(cgroup),
             pid: list(pid),
+            trusted_owners: list(trusted_owners),
         }
     }
 
     /// The targets; `names` are what each kind is called in messages.
-    pub(super) fn targets(&self, place: &str, names: [&str; 5], problems: &mut Vec<Problem>) -> Vec<Target> {
+    pub(super) fn targets(&self, place: &str, names: [&str; 6], problems: &mut Vec<Problem>) -> Vec<Target> {
         let lists = [&self.exe, &self.port, &self.command_line, &self.cgroup, &self.pid];
         let keys = ["exe", "port", "command_line", "cgroup", "pid"];
-        let mut targets = Vec::new();
+        let mut targets: Vec<Target> = Vec::new();
         for ((list, key), name) in lists.into_iter().zip(keys).zip(names) {
             for item in list {
                 let mut target = Target::default();
@@ -271,6 +323,18 @@ impl TargetFlags {
                     }
                 }
             }
+        }
+        for owner in &self.trusted_owners {
+            if let Err(message) = check_user(owner) {
+                problems.push(Problem { place: place.to_owned(), key: names[5].to_owned(), message });
+            }
+        }
+        if targets.is_empty() && !self.trusted_owners.is_empty() {
+            let message = "names no process; it goes with --exe, --port, --command-line, --cgroup, --pid, or their variables; in the file it is the key `trusted_owners` of a target".into();
+            problems.push(Problem { place: place.to_owned(), key: names[5].to_owned(), message });
+        }
+        for target in &mut targets {
+            target.trusted_owners.clone_from(&self.trusted_owners);
         }
         targets
     }

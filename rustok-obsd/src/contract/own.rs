@@ -34,6 +34,7 @@ pub const FAMILIES: &[Family<'static>] = &[
     EBPF_MAP_MEMORY,
     PROBE_STATE,
     TARGETS,
+    TARGETS_REFUSED,
     EXCHANGES,
     EXCHANGE_PROBLEMS,
     LOST_BYTES,
@@ -92,6 +93,15 @@ pub const TRANSFERS_SKIPPED: Family<'static> = own(
     "",
     &["reason"],
     "Sends and receives of targets that the kernel programs leave out on purpose.",
+);
+
+/// Processes that are not observed as they should be.
+pub const TARGETS_REFUSED: Family<'static> = own(
+    "rustok_obsd_targets_refused_total",
+    Kind::Counter,
+    "",
+    &["reason"],
+    "Processes that match the targets, or descend from one, and are not observed or only at their sockets, by the bound that forbids it.",
 );
 
 /// Runs of a kernel program.
@@ -318,6 +328,28 @@ label_values! {
 }
 
 label_values! {
+    /// `reason` of [`TARGETS_REFUSED`].
+    Refusal {
+        /// As many targets are observed as can be.
+        Room = "room",
+        /// As many processes of its executable are observed as may be.
+        FileShare = "file_share",
+        /// As many processes of its user, whose executables are not trusted, are observed as may be.
+        UserShare = "user_share",
+        /// The child of a target that has as many followed children as may be.
+        Child = "child",
+        /// Its files or its memory do not answer: it is not observed, or only at its sockets.
+        Hung = "hung",
+        /// Its executable cannot be opened.
+        Unreadable = "unreadable",
+        /// The analysis of its executable passed a bound: it is observed at its sockets.
+        TooCostly = "too_costly",
+        /// Its executable kept changing while probes were attached: it is observed at its sockets.
+        FileChanges = "file_changes",
+    }
+}
+
+label_values! {
     /// `reason` of [`TRANSFERS_SKIPPED`].
     SkipReason {
         /// It returned EAGAIN: nothing was transferred.
@@ -456,6 +488,8 @@ pub struct SelfMetrics {
     pub lost: Counters<LossReason>,
     /// [`TRANSFERS_SKIPPED`].
     pub skipped: Counters<SkipReason>,
+    /// [`TARGETS_REFUSED`].
+    pub refusals: Counters<Refusal>,
     /// [`EXCHANGE_PROBLEMS`].
     pub problems: Counters<Problem>,
     /// [`super::database::PROBLEMS`].
@@ -476,6 +510,7 @@ impl SelfMetrics {
             records,
             lost,
             skipped: Counters::default(),
+            refusals: Counters::default(),
             problems: Counters::default(),
             database_problems: Counters::default(),
             lost_bytes: AtomicU64::new(0),
@@ -491,6 +526,7 @@ impl Collect for SelfMetrics {
         self.records.collect(&RECORDS, out);
         self.lost.collect(&RECORDS_LOST, out);
         self.skipped.collect(&TRANSFERS_SKIPPED, out);
+        self.refusals.collect(&TARGETS_REFUSED, out);
         self.problems.collect(&EXCHANGE_PROBLEMS, out);
         self.database_problems.collect(&super::database::PROBLEMS, out);
         out.family(&LOST_BYTES).put([], self.lost_bytes.load(Ordering::Relaxed));

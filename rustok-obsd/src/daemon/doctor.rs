@@ -7,11 +7,11 @@ use std::fmt;
 
 use serde::Serialize;
 
-use super::{DaemonError, drivers::functions, rules::rules, settings};
+use super::{DaemonError, drivers::functions, rules::scanner, settings};
 use crate::{
     config::Config,
     probe::{HostPrograms, HostSettings, Kernel, ProbeBoard, ProbeStatus, Programs, State, host, kernel::Need, loader},
-    target::{BinaryCache, CustomPoint, ProbePoint, Scanner, Selector, Target, TaskSlot},
+    target::{BinaryCache, CustomPoint, ProbePoint, Target, TaskSlot, Trust},
 };
 
 /// One line of the diagnosis.
@@ -63,7 +63,8 @@ impl Diagnosis {
 /// # Errors
 /// The rules or the process table cannot be read.
 pub fn diagnose(config: &Config) -> Result<Diagnosis, DaemonError> {
-    let scanner = Scanner::new(&config.path.procfs, Selector::new(&rules(&config.targets))?);
+    let scanner = scanner(config)?;
+    let trust = Trust::of_daemon();
     let kernel = Kernel::inspect_below(&config.path.sysfs);
     let mut host = host_checks(&kernel);
     host.extend(load_checks(config, &kernel));
@@ -73,7 +74,7 @@ pub fn diagnose(config: &Config) -> Result<Diagnosis, DaemonError> {
     let mut targets = Vec::new();
     for process in scan.targets {
         let (pid, exe, service_name) = (process.key.pid, process.exe.display().to_string(), process.service_name());
-        let checks = match Target::new(process, &cache) {
+        let checks = match Target::new(process, &cache, &trust, scanner.procfs()) {
             Ok(target) => target_checks(&target, cache.functions()),
             Err(error) => vec![required("executable", Err(error.to_string()))],
         };
@@ -142,7 +143,7 @@ fn host_checks(kernel: &Kernel) -> Vec<Check> {
 /// Loads and attaches for real, for a moment: nothing else tells as well whether it would work.
 fn load_checks(config: &Config, kernel: &Kernel) -> Vec<Check> {
     let board = ProbeBoard::default();
-    match Programs::load(loader::OBJECT, kernel, settings(config), board.clone()) {
+    match Programs::load(loader::OBJECT, kernel, settings(config), &board) {
         Ok(loaded) => {
             let mut checks: Vec<Check> = board
                 .all()
@@ -179,24 +180,27 @@ fn target_checks(target: &Target, functions: &[CustomPoint]) -> Vec<Check> {
     // A library that is not there is no news; calibration's own probe is told with the task id below.
     let told = |point: &ProbePoint| match point {
         ProbePoint::TokioTaskEnter => false,
-        ProbePoint::SqlxStatement => target.binary.places(ProbePoint::SqlxQuery).is_empty(),
+        ProbePoint::SqlxStatement => target.places(ProbePoint::SqlxQuery).is_empty(),
         _ => true,
     };
     let points = target.binary.probes.iter().map(|(point, _)| *point);
-    let mut checks: Vec<Check> = points
+    let trusted = target.sockets_only.clone().map_or_else(|| Ok("may get uprobes".into()), Err);
+    let found: Vec<Check> = points
         .filter(|point| told(point) && (target.binary.has(point.library()) || matches!(point, ProbePoint::Custom(_))))
         .map(|point| {
-            let presence = target.binary.presence_of(point);
+            let presence = target.presence_of(point);
             let name = match point {
                 ProbePoint::Custom(index) => functions.get(usize::from(index)).map_or(point.path(), |own| own.path),
                 built_in => built_in.path(),
             };
-            optional(name, if target.binary.places(point).is_empty() { Err(presence) } else { Ok(presence) })
+            optional(name, if target.places(point).is_empty() { Err(presence) } else { Ok(presence) })
         })
         .collect();
+    let mut checks = vec![optional("executable", trusted)];
+    checks.extend(found);
     checks.push(optional(
         "tokio task id",
-        match &target.binary.task_slot {
+        match &target.task_slot() {
             slot @ (TaskSlot::Known(_) | TaskSlot::NeedsCalibration { .. }) => Ok(slot.to_string()),
             slot @ TaskSlot::Absent { .. } => Err(slot.to_string()),
         },

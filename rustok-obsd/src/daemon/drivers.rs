@@ -1,20 +1,23 @@
-//! Attaches to a target's database libraries and to Tokio's spawns.
+//! What is attached to a target, and what of its database libraries is observed by it.
 //!
-//! Reads: the probe points of its binary, `[database]`. Yields: attached uprobes, [`Drivers`] for the pipeline, and the
-//! places of statements that are found by watching. Costs: some ms an attachment, once per binary.
+//! Reads: the probe points of its binary, `[database]`. Yields: [`Step`]s to attach, [`Drivers`] for the pipeline, and the
+//! places of statements that are found by watching. Costs: some look-ups per target.
 
 use std::collections::HashMap;
 
-use rustok_obsd_ebpf::{Layout, PlaceKey};
+use rustok_obsd_ebpf::Layout;
 
-use super::manager::Manager;
+use super::{
+    file_probes::Step,
+    manager::{AXUM, Manager, TOKIO},
+};
 use crate::{
     capture::pipeline::{Command, Sample},
     config::{ProbeKind, ProbeSets},
     database::{System, tracker::Drivers},
     probe::State,
     target::{
-        CustomPoint, Library, ProbePoint, ProbeSet, Target, TaskSlot, maps,
+        CustomPoint, Library, ProbePoint, ProbeSet, Target, TaskSlot,
         statement_layout::{Found, Seeker},
     },
 };
@@ -60,113 +63,135 @@ fn system(target: &Target) -> System {
     }
 }
 
+/// The places of a configured function, for what.
+enum Custom {
+    /// A begin, commit or rollback: by this program.
+    Call(&'static str),
+    /// It takes a statement that lies so.
+    Statement(Layout),
+}
+
+fn custom(point: &crate::config::ProbePoint) -> Custom {
+    let sought = Layout { argument: point.argument, direct: 0, pointer: 0, length: 0, known: 0 };
+    match point.kind {
+        ProbeKind::Statement => Custom::Statement(sought),
+        ProbeKind::Text => Custom::Statement(Layout { direct: 1, known: 1, ..sought }),
+        ProbeKind::Begin => Custom::Call("sqlx_begin"),
+        ProbeKind::Commit => Custom::Call("commit"),
+        ProbeKind::Rollback => Custom::Call("sqlx_rollback"),
+    }
+}
+
+/// Adds places to what is attached for a program.
+fn add(steps: &mut Vec<Step>, program: &'static str, places: Vec<u64>) {
+    match steps.iter_mut().find(|step| step.program == program) {
+        Some(step) => step.places.extend(places),
+        None => steps.push(Step { program, places }),
+    }
+}
+
 impl Manager {
-    /// Attaches what is there and switched on.
-    pub(super) fn attach_drivers(&mut self, target: &Target) -> Drivers {
+    /// What is to be attached for a target: what is there and switched on. Says on the board why the rest is not.
+    pub(super) fn plan(&self, target: &Target) -> Vec<Step> {
+        let name = target.process.exe.display().to_string();
+        let mut steps = Vec::new();
+        let routes = target.places(ProbePoint::AxumRoute);
+        if routes.is_empty() {
+            let reason = target.presence_of(ProbePoint::AxumRoute);
+            tracing::info!("{name}: routes come from patterns and learned templates, not from axum: {reason}");
+            self.probes.set(AXUM, &name, State::Disabled, reason);
+        } else {
+            add(&mut steps, AXUM, routes);
+        }
+        if matches!(target.task_slot(), TaskSlot::NeedsCalibration { .. }) {
+            let enter = target.places(ProbePoint::TokioTaskEnter);
+            if !enter.is_empty() {
+                add(&mut steps, TOKIO, enter);
+            }
+        }
+        if !self.config.database.enabled {
+            return steps;
+        }
+        let sets = self.config.database.probes;
+        for point in POINTS {
+            let places = target.places(point);
+            if !is_on(sets, point.set()) {
+                self.probes.set(point.program(), &name, State::Disabled, "database.probes leaves it out");
+            } else if !places.is_empty() {
+                add(&mut steps, point.program(), places);
+            } else if target.has(point.library()) {
+                // A library that is not there is no news.
+                self.probes.set(point.program(), &name, State::Disabled, target.presence_of(point));
+            }
+        }
+        for (point, index) in self.config.database.probe.iter().zip(0u8..) {
+            let places = target.places(ProbePoint::Custom(index));
+            if places.is_empty() {
+                let reason = target.presence_of(ProbePoint::Custom(index));
+                self.probes.set(&point.function, &name, State::Failed, reason);
+                continue;
+            }
+            match custom(point) {
+                Custom::Call(program) => add(&mut steps, program, places),
+                Custom::Statement(_) => add(&mut steps, "statement", places),
+            }
+        }
+        if self.seeks_statements(target) {
+            add(&mut steps, "statement", target.places(ProbePoint::SqlxStatement));
+        }
+        for step in &mut steps {
+            step.places.sort_unstable();
+            step.places.dedup();
+        }
+        steps.retain(|step| !step.places.is_empty());
+        steps
+    }
+
+    /// Whether sqlx' own functions are watched for their statements: its logger is inlined.
+    fn seeks_statements(&self, target: &Target) -> bool {
+        self.config.database.probes.sqlx && target.places(ProbePoint::SqlxQuery).is_empty()
+    }
+
+    /// What is observed of the target's database libraries, once everything is attached.
+    pub(super) fn drivers(&mut self, target: &Target) -> Drivers {
         let mut drivers = Drivers {
-            tasks: matches!(target.binary.task_slot, TaskSlot::Known(_)),
-            runtime: target.binary.has(Library::Tokio),
-            shared_connections: target.binary.has(Library::TokioPostgres),
+            tasks: matches!(target.task_slot(), TaskSlot::Known(_)),
+            runtime: target.has(Library::Tokio),
+            shared_connections: target.has(Library::TokioPostgres),
             system: system(target),
             ..Drivers::default()
         };
-        if !self.config.database.enabled {
-            return drivers;
+        drivers.calls = self.has_probe(target, ProbePoint::SqlxQuery.program());
+        drivers.ends = drivers.calls && self.has_probe(target, ProbePoint::SqlxQueryEnd.program());
+        if self.has_probe(target, "statement") {
+            self.lay_out(target, &mut drivers);
         }
-        let sets = self.config.database.probes;
-        let inlined = target.binary.places(ProbePoint::SqlxQuery).is_empty();
-        for point in POINTS {
-            let name = target.process.exe.display().to_string();
-            let places: Vec<u64> = target.binary.places(point).iter().map(|place| place.file_offset).collect();
-            if !is_on(sets, point.set()) {
-                self.probes.set(point.program(), &name, State::Disabled, "database.probes leaves it out");
-            } else if places.is_empty() {
-                // A library that is not there is no news.
-                if target.binary.has(point.library()) {
-                    self.probes.set(point.program(), &name, State::Disabled, target.binary.presence_of(point));
-                }
-            } else if self.attach(point.program(), target, &places) {
-                drivers.calls |= point == ProbePoint::SqlxQuery;
-                drivers.ends |= point == ProbePoint::SqlxQueryEnd;
-            }
-        }
-        drivers.ends &= drivers.calls;
-        self.attach_sought(target, sets.sqlx && inlined, &mut drivers);
         drivers
     }
 
-    /// Functions whose place of the statement is not known yet: sqlx' own where its logger is inlined, and the user's.
-    fn attach_sought(&mut self, target: &Target, fallback: bool, drivers: &mut Drivers) {
+    /// Says to the programs where functions hold their statements, or that the place is sought.
+    fn lay_out(&mut self, target: &Target, drivers: &mut Drivers) {
         let mut wanted: Vec<(ProbePoint, Layout)> = Vec::new();
-        let sought = |argument| Layout { argument, direct: 0, pointer: 0, length: 0, known: 0 };
-        if fallback {
-            wanted.push((ProbePoint::SqlxStatement, sought(1)));
+        if self.seeks_statements(target) {
+            let sought = Layout { argument: 1, direct: 0, pointer: 0, length: 0, known: 0 };
+            wanted.push((ProbePoint::SqlxStatement, sought));
         }
-        for (point, index) in self.config.database.probe.clone().into_iter().zip(0u8..) {
-            let custom = ProbePoint::Custom(index);
-            let program = match point.kind {
-                ProbeKind::Statement => {
-                    wanted.push((custom, sought(point.argument)));
-                    continue;
-                }
-                ProbeKind::Text => {
-                    wanted.push((custom, Layout { direct: 1, known: 1, ..sought(point.argument) }));
-                    continue;
-                }
-                ProbeKind::Begin => "sqlx_begin",
-                ProbeKind::Commit => "commit",
-                ProbeKind::Rollback => "sqlx_rollback",
-            };
-            let places: Vec<u64> = target.binary.places(custom).iter().map(|place| place.file_offset).collect();
-            if places.is_empty() {
-                let name = target.process.exe.display().to_string();
-                self.probes.set(&point.function, &name, State::Failed, target.binary.presence_of(custom));
-            } else {
-                self.attach(program, target, &places);
+        for (point, index) in self.config.database.probe.iter().zip(0u8..) {
+            if let Custom::Statement(layout) = custom(point) {
+                wanted.push((ProbePoint::Custom(index), layout));
             }
         }
         let pid = target.process.key.pid;
-        let mappings = maps::executable(&self.config.path.procfs, pid);
-        let (mut offsets, mut sought_places) = (Vec::new(), 0);
         for (point, layout) in wanted {
-            for place in target.binary.places(point) {
-                let Some(address) = maps::address(&mappings, target.executable.identity().inode, place.file_offset)
-                else {
-                    continue;
-                };
-                self.set_layout(pid, address, layout);
+            for address in target.places(point).into_iter().filter_map(|offset| target.address(offset)) {
+                self.followed.layout(pid, address, layout);
                 if layout.known == 0 {
                     self.seekers.insert((pid, address), Seeker::new(layout.argument));
-                    sought_places += 1;
+                    drivers.sought = true;
+                } else {
+                    drivers.calls = true;
                 }
-                offsets.push(place.file_offset);
             }
-            if let ProbePoint::Custom(index) = point
-                && target.binary.places(point).is_empty()
-            {
-                let name = target.process.exe.display().to_string();
-                let function = &self.config.database.probe[usize::from(index)].function;
-                self.probes.set(function, &name, State::Failed, target.binary.presence_of(point));
-            }
-        }
-        if !offsets.is_empty() && self.attach("statement", target, &offsets) {
-            drivers.calls |= offsets.len() > sought_places;
-            drivers.sought = sought_places > 0;
-        }
-    }
-
-    fn set_layout(&self, tgid: u32, place: u64, layout: Layout) {
-        let Some(mut programs) = self.lock() else { return };
-        let key = PlaceKey { place, tgid, pad: 0 };
-        let mut words = [0; 2];
-        for (word, bytes) in words.iter_mut().zip(key.as_bytes().chunks_exact(8)) {
-            *word = u64::from_ne_bytes(bytes.try_into().unwrap_or_default());
-        }
-        let value = u64::from_ne_bytes(layout.as_bytes().try_into().unwrap_or_default());
-        if let Err(error) = programs.layouts.insert(words, value, 0) {
-            tracing::warn!(
-                "process {tgid}: statements at {place:#x} are not read: the programs' map of layouts: {error}"
-            );
         }
     }
 
@@ -178,7 +203,7 @@ impl Manager {
             Found::Searching => {}
             Found::At(layout) => {
                 self.seekers.remove(&(tgid, place));
-                self.set_layout(tgid, place, layout);
+                self.followed.layout(tgid, place, layout);
                 if let Some(live) = self.live.get_mut(&tgid) {
                     let name = live.target.process.exe.display().to_string();
                     tracing::info!(

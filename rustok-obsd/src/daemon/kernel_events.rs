@@ -2,19 +2,21 @@
 //!
 //! Reads: the configuration, the kernel. Yields: [`KernelEvents`]. Costs: see [`crate::events`].
 
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::Arc;
 
 use crate::{
     config::Config,
     events::{EventSource, EventThread, Subscriber},
-    probe::{HostPrograms, HostSettings, Kernel, ProbeBoard, State, host, host_types::HOST_PROGRAMS},
+    probe::{
+        HostPrograms, HostSettings, Kernel, ProbeBoard, State, host, host_types::HOST_PROGRAMS, stats::ProgramFacts,
+    },
 };
 
 /// What runs of it; all of it or nothing.
 pub(super) struct KernelEvents(Option<Running>);
 
 struct Running {
-    programs: Arc<Mutex<HostPrograms>>,
+    programs: HostPrograms,
     events: Arc<EventSource>,
     thread: EventThread,
 }
@@ -49,7 +51,7 @@ impl KernelEvents {
         }
         let events = Arc::new(EventSource::new(ring, ring_bytes, counts, subscribers));
         match EventThread::start(Arc::clone(&events)) {
-            Ok(thread) => Self(Some(Running { programs: Arc::new(Mutex::new(programs)), events, thread })),
+            Ok(thread) => Self(Some(Running { programs, events, thread })),
             Err(error) => {
                 tracing::error!(
                     "no events of the host's kernel: their thread cannot start: {error}; raise the limits of processes (ulimit -u) and files (ulimit -n)"
@@ -62,9 +64,9 @@ impl KernelEvents {
         }
     }
 
-    /// The programs, for what they cost.
-    pub(super) fn programs(&self) -> Option<Arc<Mutex<HostPrograms>>> {
-        self.0.as_ref().map(|running| Arc::clone(&running.programs))
+    /// What the programs cost.
+    pub(super) fn facts(&self) -> Option<ProgramFacts> {
+        self.0.as_ref().map(|running| running.programs.facts())
     }
 
     /// The events' source, to be drained by a scrape.
@@ -74,8 +76,8 @@ impl KernelEvents {
 
     /// Detaches the programs and ends the thread.
     pub(super) fn stop(self) {
-        if let Some(Running { programs, events: _, thread }) = self.0 {
-            programs.lock().unwrap_or_else(PoisonError::into_inner).detach();
+        if let Some(Running { mut programs, events: _, thread }) = self.0 {
+            programs.detach();
             thread.stop();
         }
     }

@@ -4,51 +4,66 @@
 //! [`Command`]s to the pipeline. Costs: one thread that sleeps; an analysis per binary, some ms per attachment.
 
 use std::{
-    collections::{BTreeMap, HashSet},
+    collections::{BTreeMap, HashMap},
     sync::{
-        Arc, Mutex, MutexGuard, PoisonError,
+        Arc,
         atomic::{AtomicBool, Ordering},
-        mpsc::{Receiver, RecvTimeoutError, Sender},
+        mpsc::{self, Receiver, RecvTimeoutError, Sender},
     },
     time::{Duration, Instant},
 };
 
-use rustok_obsd_ebpf::{Counter, TaskProbe};
+use rustok_obsd_ebpf::{Counter, Scope};
 
 use super::{
     DaemonError,
+    admission::{Pending, Ready, Refused, Told},
     drivers::{Seekers, functions},
-    rules::rules,
+    file_probes::FileProbes,
+    followed::Followed,
+    rules::scanner,
     status::TargetBoard,
 };
 use crate::{
+    aside::{Aside, Overdue},
     capture::pipeline::{Added, Command, Notice},
     config::Config,
-    contract::recorder::{TargetKey, TargetLabels},
-    database::tracker::Drivers,
-    probe::{ProbeBoard, Programs, State, loader::Counts, uprobe::Uprobes},
-    route::{Patterns, RouteNamer},
-    target::{
-        BinaryCache, Calibrator, ProbePoint, Process, ProcessMemory, Progress, Scanner, Selector, Target, TargetInfo,
-        TaskSlot,
+    contract::{
+        own::SelfMetrics,
+        recorder::{TargetKey, TargetLabels},
     },
+    database::tracker::Drivers,
+    probe::{ProbeBoard, State, TargetMaps, loader::Counts, uprobe::UprobePrograms},
+    route::{Patterns, RouteNamer},
+    target::{BinaryCache, Calibrator, FileIdentity, Progress, Scanner, Target, TargetInfo, TaskSlot, Trust},
     trace::Resources,
 };
 
 /// Programs behind the uprobes.
-const AXUM: &str = "axum_matched_path";
-const TOKIO: &str = "tokio_task_enter";
+pub(super) const AXUM: &str = "axum_matched_path";
+pub(super) const TOKIO: &str = "tokio_task_enter";
 /// Name of the slot among the probes.
 const SLOT: &str = "tokio_task_slot";
 
-/// Ports that may be those of targets that ended, before the programs' map is cleared of them.
-const STALE_PORTS: usize = 256;
 /// Between two looks at processes that end, and at the stop flag.
 const TICK: Duration = Duration::from_millis(100);
+/// The same while answers are awaited.
+const SHORT_TICK: Duration = Duration::from_millis(5);
 /// Between two looks at whether each target lives.
 const LOOK: Duration = Duration::from_secs(1);
-/// Between two scans where events do not tell enough: a rule names a port, or the events are not to be had or were lost.
+/// Between two scans where events do not tell enough: a rule names a port, the events are not there or were lost, or a
+/// process is not observed that should be.
 const RESCAN: Duration = Duration::from_secs(5);
+
+/// Where the search for Tokio's slot stands.
+pub(super) enum Calibration {
+    /// The slot is known, or is not sought.
+    Ends,
+    /// For the next sample.
+    Waits(Box<Calibrator>),
+    /// A sample is being taken, by this ticket.
+    Samples(u64),
+}
 
 pub(super) struct Live {
     pub(super) target: Target,
@@ -59,22 +74,50 @@ pub(super) struct Live {
     service_name: String,
     /// Its main thread ended.
     ending: bool,
-    calibrator: Option<Calibrator>,
+    /// Where Tokio keeps the task's id; 0: not known.
+    slot: i64,
+    pub(super) calibration: Calibration,
+}
+
+/// What the manager works with.
+pub(super) struct Parts {
+    /// Of the kernel programs, where they run.
+    pub(super) maps: Option<TargetMaps>,
+    pub(super) uprobes: Option<Arc<UprobePrograms>>,
+    pub(super) counts: Option<Arc<Counts>>,
+    pub(super) probes: ProbeBoard,
+    pub(super) own: Arc<SelfMetrics>,
+    pub(super) resources: Resources,
+    pub(super) commands: Sender<Command>,
+    pub(super) notices: Receiver<Notice>,
 }
 
 /// See the module's head.
 pub(super) struct Manager {
     pub(super) config: Arc<Config>,
-    scanner: Scanner,
-    cache: BinaryCache,
-    programs: Option<Arc<Mutex<Programs>>>,
+    pub(super) scanner: Arc<Scanner>,
+    pub(super) cache: Arc<BinaryCache>,
+    pub(super) trust: Arc<Trust>,
+    pub(super) uprobes: Option<Arc<UprobePrograms>>,
     counts: Option<Arc<Counts>>,
     /// Lost records at the last scan.
     lost: u64,
     /// Processes that could not be read at the last scan.
     denied: usize,
-    uprobes: Uprobes,
+    pub(super) followed: Followed,
+    pub(super) files: FileProbes,
+    pub(super) aside: Aside,
+    pub(super) answers: Sender<Told>,
+    told: Receiver<Told>,
+    pub(super) next_ticket: u64,
+    /// Processes that are being looked at, analysed and attached to.
+    pub(super) pending: BTreeMap<u32, Pending>,
+    /// Files to which probes are being attached, and by which ticket.
+    pub(super) attaching: HashMap<FileIdentity, u64>,
+    /// Processes that should be observed and are not.
+    pub(super) refused: BTreeMap<u32, Refused>,
     pub(super) probes: ProbeBoard,
+    pub(super) own: Arc<SelfMetrics>,
     board: TargetBoard,
     resources: Resources,
     pub(super) commands: Sender<Command>,
@@ -87,28 +130,32 @@ pub(super) struct Manager {
 }
 
 impl Manager {
-    pub(super) fn new(
-        config: Arc<Config>,
-        programs: Option<Arc<Mutex<Programs>>>,
-        counts: Option<Arc<Counts>>,
-        probes: ProbeBoard,
-        resources: Resources,
-        commands: Sender<Command>,
-        notices: Receiver<Notice>,
-    ) -> Result<Self, DaemonError> {
-        let scanner = Scanner::new(&config.path.procfs, Selector::new(&rules(&config.targets))?);
+    pub(super) fn new(config: Arc<Config>, parts: Parts) -> Result<Self, DaemonError> {
+        let Parts { maps, uprobes, counts, probes, own, resources, commands, notices } = parts;
+        let scanner = scanner(&config)?;
         // A process table that cannot be read is an error of the configuration: say so before anything runs.
-        scanner.scan()?;
+        scanner.suspects()?;
+        let (answers, told) = mpsc::channel();
         Ok(Self {
-            cache: BinaryCache::with_functions(functions(&config)),
+            cache: Arc::new(BinaryCache::with_functions(functions(&config))),
             config,
-            scanner,
-            programs,
+            scanner: Arc::new(scanner),
+            trust: Arc::new(Trust::of_daemon()),
+            uprobes,
             counts,
             lost: 0,
             denied: 0,
-            uprobes: Uprobes::default(),
+            followed: Followed::new(maps),
+            files: FileProbes::default(),
+            aside: Aside::default(),
+            answers,
+            told,
+            next_ticket: 0,
+            pending: BTreeMap::new(),
+            attaching: HashMap::new(),
+            refused: BTreeMap::new(),
             probes,
+            own,
             board: TargetBoard::default(),
             resources,
             commands,
@@ -127,19 +174,21 @@ impl Manager {
 
     pub(super) fn run(mut self, stop: &AtomicBool) -> Self {
         self.scan();
-        give_back_memory();
-        if self.live.is_empty() {
-            let denied = match self.denied {
-                0 => String::new(),
-                some => format!(" ({some} may not be read; `rustok-obsd doctor` tells what is missing)"),
-            };
-            tracing::info!("no process matches the targets yet{denied}; new ones are seen when they start");
-        }
+        let mut starting = true;
         while !stop.load(Ordering::Relaxed) {
-            match self.notices.recv_timeout(TICK) {
+            let tick = if self.pending.is_empty() { TICK } else { SHORT_TICK };
+            match self.notices.recv_timeout(tick) {
                 Ok(notice) => self.on_notice(notice),
                 Err(RecvTimeoutError::Timeout) => {}
                 Err(RecvTimeoutError::Disconnected) => break,
+            }
+            self.aside.tick(Instant::now());
+            while let Ok(told) = self.told.try_recv() {
+                self.on_answer(told);
+            }
+            if starting && self.pending.is_empty() {
+                starting = false;
+                self.has_started();
             }
             self.bury();
             if self.scanned.elapsed() >= RESCAN && self.must_rescan() {
@@ -149,9 +198,22 @@ impl Manager {
         self
     }
 
+    /// The processes that were there are looked at.
+    fn has_started(&self) {
+        give_back_memory();
+        if self.live.is_empty() {
+            let denied = match self.denied {
+                0 => String::new(),
+                some => format!(" ({some} may not be read; `rustok-obsd doctor` says what is missing)"),
+            };
+            tracing::info!("no process matches the targets yet{denied}; new ones are seen when they start");
+        }
+    }
+
     /// Detaches all uprobes; returns how many could not be until `deadline`.
     pub(super) fn detach(&mut self, deadline: Instant) -> usize {
-        self.uprobes.detach_all(deadline)
+        self.files.clear();
+        self.files.detacher.finish(deadline)
     }
 
     fn must_rescan(&self) -> bool {
@@ -161,7 +223,7 @@ impl Manager {
             .iter()
             .filter(|probe| matches!(probe.probe.as_str(), "sched_process_exec" | "sched_process_exit"))
             .all(|probe| probe.state == State::Attached);
-        !events || self.scanner.selector().wants_ports() || self.lost_records() > self.lost
+        !events || self.scanner.selector().wants_ports() || !self.refused.is_empty() || self.lost_records() > self.lost
     }
 
     /// Records that found the ring full: process events may be among them.
@@ -172,61 +234,52 @@ impl Manager {
     fn scan(&mut self) {
         self.scanned = Instant::now();
         self.lost = self.lost_records();
-        match self.scanner.scan() {
-            Ok(scan) => {
-                self.denied = scan.denied;
-                for process in scan.targets {
-                    let known = self.live.get(&process.key.pid);
-                    if known.is_none_or(|live| live.target.process.key != process.key) {
-                        self.start(process);
-                    }
-                }
-                let gone: Vec<u32> = self
-                    .live
-                    .values()
-                    .filter(|live| !self.scanner.is_alive(live.target.process.key))
-                    .map(|live| live.target.process.key.pid)
-                    .collect();
-                gone.into_iter().for_each(|pid| self.end(pid));
-                self.unfollow_strangers();
+        let (suspects, denied) = match self.scanner.suspects() {
+            Ok(found) => found,
+            Err(error) => return tracing::warn!("{error}"),
+        };
+        self.denied = denied;
+        let before = self.refused.len();
+        self.refused.retain(|_, refused| suspects.iter().any(|suspect| suspect.key == refused.key));
+        for suspect in suspects {
+            let pid = suspect.key.pid;
+            let live = self.live.get(&pid).is_some_and(|live| live.target.process.key == suspect.key);
+            let pending = self.pending.get(&pid).is_some_and(|pending| pending.case.key == suspect.key);
+            if !live && !pending {
+                self.consider(suspect, false);
             }
-            Err(error) => tracing::warn!("{error}"),
+        }
+        let gone = self.live.values().map(|live| live.target.process.key).filter(|key| !self.scanner.is_alive(*key));
+        let gone: Vec<u32> = gone.map(|key| key.pid).collect();
+        gone.into_iter().for_each(|pid| self.end(pid));
+        let Self { followed, live, pending, .. } = self;
+        followed.keep_only(|pid| live.contains_key(&pid) || pending.contains_key(&pid));
+        if self.refused.len() != before {
+            self.publish();
         }
     }
 
     /// A forked child is no target, or no more.
-    fn disown(&self, pid: u32) {
-        if let Some(mut programs) = self.lock() {
-            // It may be gone already, by its end.
-            let _ = programs.targets.remove(&pid);
-        }
+    pub(super) fn disown(&mut self, pid: u32) {
+        self.followed.disown(pid);
         let _ = self.commands.send(Command::Disown { tgid: pid });
-    }
-
-    /// Takes processes out of the programs' map that are no targets: children of which no more was told.
-    fn unfollow_strangers(&self) {
-        let Some(mut programs) = self.lock() else { return };
-        let followed: Vec<u32> = programs.targets.keys().flatten().collect();
-        for pid in followed.iter().filter(|pid| !self.live.contains_key(pid)) {
-            let _ = programs.targets.remove(pid);
-        }
     }
 
     fn on_notice(&mut self, notice: Notice) {
         match notice {
             Notice::Started(pid) => {
-                let process = self.scanner.inspect(pid);
                 // The same process with another program is another target.
+                self.pending.remove(&pid);
                 if self.live.contains_key(&pid) {
                     self.end(pid);
                 }
-                if let Some(process) = process {
-                    self.start(process);
+                if let Some(suspect) = self.scanner.suspect(pid) {
+                    self.consider(suspect, false);
                 }
             }
-            Notice::Forked(pid) => match self.scanner.inspect(pid) {
-                Some(process) if !self.live.contains_key(&pid) => self.start(process),
-                Some(_) => {}
+            Notice::Forked(pid) if self.live.contains_key(&pid) => {}
+            Notice::Forked(pid) => match self.scanner.suspect(pid) {
+                Some(suspect) => self.consider(suspect, true),
                 None => self.disown(pid),
             },
             Notice::Ended(pid) => {
@@ -234,7 +287,7 @@ impl Manager {
                     live.ending = true;
                 }
             }
-            Notice::TaskEnter(probe) => self.calibrate(&probe),
+            Notice::TaskEnter(probe) => self.sample(probe),
             Notice::Sought(sample) => self.seek(&sample),
             Notice::RoutesElsewhere(pid) => self.give_up_routes(pid),
             Notice::SlotDoubtful(pid) => self.give_up_slot(pid, "the word that should hold the task's id holds none"),
@@ -248,6 +301,7 @@ impl Manager {
         let all = self.looked.elapsed() >= LOOK;
         if all {
             self.looked = Instant::now();
+            self.followed.settle();
         }
         let ending = self.live.iter().filter(|(_, live)| all || live.ending);
         let gone: Vec<u32> =
@@ -255,41 +309,43 @@ impl Manager {
         gone.into_iter().for_each(|pid| self.end(pid));
     }
 
-    fn start(&mut self, process: Process) {
-        let pid = process.key.pid;
-        let exe_file = process.exe_file.clone();
-        // An ending process loses its executable before it is a zombie.
-        let ends = || exe_file.read_link().is_err();
+    /// Everything is attached: the target is announced, then followed.
+    pub(super) fn conclude(&mut self, ready: Ready) {
+        let Ready { target, ports, .. } = ready;
+        let pid = target.process.key.pid;
+        // Short-lived: what a child served counts for its parent.
+        if !self.scanner.is_alive(target.process.key) {
+            if let Some(file) = target.file() {
+                self.files.release(file, pid, None);
+            }
+            return self.disown(pid);
+        }
         if self.live.contains_key(&pid) {
             self.end(pid);
         }
-        let target = match Target::new(process, &self.cache) {
-            Ok(target) => target,
-            Err(error) => {
-                if !ends() {
-                    tracing::warn!("process {pid} is not observed: {error}");
-                }
-                return self.disown(pid);
-            }
-        };
-        // Short-lived: nothing can be read of it any more. What a child served counts for its parent.
-        if ends() || !self.scanner.is_alive(target.process.key) {
-            return self.disown(pid);
-        }
+        self.refused.remove(&pid);
         let key = TargetKey(self.next_key);
         self.next_key += 1;
-        let slot = match &target.binary.task_slot {
-            TaskSlot::Known(offset) => Some(*offset),
-            TaskSlot::NeedsCalibration { .. } | TaskSlot::Absent { .. } => None,
+        let slot = match target.task_slot() {
+            TaskSlot::Known(offset) => offset,
+            TaskSlot::NeedsCalibration { .. } | TaskSlot::Absent { .. } => 0,
         };
-        let routed = self.attach_axum(&target);
-        let drivers = self.attach_drivers(&target);
-        let service_name = self.announce(&target, key, routed && slot.is_some(), drivers);
-        tracing::info!("observing process {pid}, {} ({service_name})", target.process.exe.display());
-        self.follow(&target, slot.unwrap_or(0));
-        let calibrator = self.start_calibration(&target);
-        self.live.insert(pid, Live { target, drivers, key, service_name, ending: false, calibrator });
+        let routed = self.has_probe(&target, AXUM);
+        let drivers = self.drivers(&target);
+        let service_name = self.announce(&target, key, routed && slot != 0, drivers);
+        let how =
+            target.sockets_only.as_ref().map_or_else(String::new, |reason| format!(", at its sockets only: {reason}"));
+        tracing::info!("observing process {pid}, {} ({service_name}){how}", target.process.exe.display());
+        self.follow(&target, slot);
+        self.followed.listens(pid, &ports);
+        let calibration = self.calibration(&target);
+        self.live.insert(pid, Live { target, drivers, key, service_name, ending: false, slot, calibration });
         self.publish();
+    }
+
+    /// Whether `program` is attached for the target.
+    pub(super) fn has_probe(&self, target: &Target, program: &str) -> bool {
+        target.file().is_some_and(|file| self.files.is_attached(file, program, target.process.key.pid))
     }
 
     /// Yields the service's name.
@@ -320,126 +376,90 @@ impl Manager {
     }
 
     /// Lets the programs follow the process.
-    fn follow(&self, target: &Target, slot: i64) {
-        let Some(mut programs) = self.lock() else { return };
+    fn follow(&mut self, target: &Target, slot: i64) {
         let pid = target.process.key.pid;
-        let words = rustok_obsd_ebpf::Target { task_slot: slot, flags: u64::from(target.binary.task_id_place) }.words();
-        if let Err(error) = programs.targets.insert(pid, words, 0) {
-            tracing::error!("process {pid} is not followed: the programs' map of targets: {error}");
-        }
-        for port in self.scanner.listening_ports(pid).unwrap_or_default() {
-            if let Err(error) = programs.ports.insert(port, 1, 0) {
-                tracing::debug!("port {port}: {error}");
-            }
+        let scope = target.file().and_then(|file| self.files.scope(file)).unwrap_or(Scope::File);
+        if let Err(error) = self.followed.follow(pid, slot, target.binary.task_id_place, scope) {
+            tracing::error!("process {pid} is not followed: {error}");
         }
     }
 
-    pub(super) fn lock(&self) -> Option<MutexGuard<'_, Programs>> {
-        Some(self.programs.as_ref()?.lock().unwrap_or_else(PoisonError::into_inner))
+    /// The probes of the target are those of its file now.
+    pub(super) fn refollow(&mut self, pid: u32) {
+        let Some(live) = self.live.get(&pid) else { return };
+        let (target, slot) = (live.target.clone(), live.slot);
+        self.follow(&target, slot);
     }
 
-    /// Attaches to axum's router; true if it tells routes from now on.
-    fn attach_axum(&mut self, target: &Target) -> bool {
+    fn calibration(&self, target: &Target) -> Calibration {
         let name = target.process.exe.display().to_string();
-        let places: Vec<u64> =
-            target.binary.places(ProbePoint::AxumRoute).iter().map(|place| place.file_offset).collect();
-        if places.is_empty() {
-            let reason = target.binary.presence_of(ProbePoint::AxumRoute);
-            tracing::info!("{name}: routes come from patterns and learned templates, not from axum: {reason}");
-            self.probes.set(AXUM, &name, State::Disabled, reason);
-            return false;
-        }
-        self.attach(AXUM, target, &places)
-    }
-
-    pub(super) fn attach(&mut self, program: &'static str, target: &Target, places: &[u64]) -> bool {
-        let Some(programs) = self.programs.clone() else { return false };
-        let mut programs = programs.lock().unwrap_or_else(PoisonError::into_inner);
-        let name = target.process.exe.display().to_string();
-        let file = target.executable.identity();
-        let binary = (file.device, file.inode);
-        let pid = target.process.key.pid;
-        let started = Instant::now();
-        match self.uprobes.attach(&mut programs, program, binary, &target.executable.attach_path(), places, pid) {
-            Ok(()) => {
-                tracing::debug!("{program} attached to {name} in {:?}", started.elapsed());
-                self.probes.set(program, &name, State::Attached, "");
-                true
-            }
-            // It ended meanwhile, and took the path with it.
-            Err(error) if !self.scanner.is_alive(target.process.key) => {
-                tracing::debug!("{error}");
-                false
-            }
-            Err(error) => {
-                tracing::warn!("{error}");
-                self.probes.set(program, &name, State::Failed, error.to_string());
-                false
-            }
-        }
-    }
-
-    fn start_calibration(&mut self, target: &Target) -> Option<Calibrator> {
-        let name = target.process.exe.display().to_string();
-        match &target.binary.task_slot {
+        match target.task_slot() {
             TaskSlot::Known(_) => {
                 self.probes.set(SLOT, &name, State::Attached, "");
-                None
+                Calibration::Ends
             }
-            TaskSlot::Absent { reason } => {
-                self.probes.set(SLOT, &name, State::Disabled, reason.as_str());
-                None
-            }
-            TaskSlot::NeedsCalibration { enter_offsets, areas, reason } => {
-                if !self.attach(TOKIO, target, enter_offsets) {
-                    return None;
-                }
+            TaskSlot::NeedsCalibration { areas, reason, .. } if self.has_probe(target, TOKIO) => {
                 self.probes.set(SLOT, &name, State::Disabled, format!("calibrating: {reason}"));
-                Some(Calibrator::new(areas))
+                Calibration::Waits(Box::new(Calibrator::new(&areas)))
+            }
+            TaskSlot::NeedsCalibration { reason, .. } | TaskSlot::Absent { reason } => {
+                self.probes.set(SLOT, &name, State::Disabled, reason);
+                Calibration::Ends
             }
         }
     }
 
-    fn calibrate(&mut self, probe: &TaskProbe) {
-        let Some(live) = self.live.get_mut(&probe.tgid) else { return };
-        let Some(calibrator) = &mut live.calibrator else { return };
-        let memory = ProcessMemory::new(probe.tgid);
-        match calibrator.sample(&memory, probe.thread_pointer, probe.task) {
-            Progress::Searching => {}
-            Progress::Found(offset) => {
-                live.calibrator = None;
+    /// A sample of the calibration was taken.
+    pub(super) fn on_calibrated(&mut self, pid: u32, ticket: u64, result: Result<(Calibrator, Progress), Overdue>) {
+        let Some(live) = self.live.get_mut(&pid) else { return };
+        if !matches!(live.calibration, Calibration::Samples(own) if own == ticket) {
+            return;
+        }
+        match result {
+            Ok((calibrator, Progress::Searching)) => live.calibration = Calibration::Waits(Box::new(calibrator)),
+            Ok((_, Progress::Found(offset))) => {
+                (live.calibration, live.slot) = (Calibration::Ends, offset);
                 let target = live.target.clone();
                 let name = target.process.exe.display().to_string();
                 tracing::info!("{name}: Tokio's task id: {}", TaskSlot::Known(offset));
-                self.uprobes.release(probe.tgid, Some(TOKIO));
+                self.release(&target, TOKIO);
                 self.probes.set(TOKIO, &name, State::Disabled, "calibration is done");
                 self.probes.set(SLOT, &name, State::Attached, "");
                 self.follow(&target, offset);
-                self.tell_tasks(probe.tgid, true);
-                if self.uprobes.is_attached(AXUM, probe.tgid) {
-                    let _ = self.commands.send(Command::RoutesExact { tgid: probe.tgid });
+                self.tell_tasks(pid, true);
+                if self.has_probe(&target, AXUM) {
+                    let _ = self.commands.send(Command::RoutesExact { tgid: pid });
                 }
             }
-            Progress::GaveUp { reason } => self.give_up_slot(probe.tgid, &reason),
+            Ok((_, Progress::GaveUp { reason })) => self.give_up_slot(pid, &reason),
+            Err(overdue) => self.give_up_slot(pid, &format!("its memory does not answer: {overdue}")),
+        }
+    }
+
+    /// The target does without this program from now on.
+    fn release(&mut self, target: &Target, program: &str) {
+        if let Some(file) = target.file() {
+            self.files.release(file, target.process.key.pid, Some(program));
         }
     }
 
     fn give_up_routes(&mut self, pid: u32) {
         let Some(live) = self.live.get(&pid) else { return };
-        let name = live.target.process.exe.display().to_string();
+        let target = live.target.clone();
+        let name = target.process.exe.display().to_string();
         let reason = "routes are matched in tasks that read from no connection; patterns and learned templates serve";
         tracing::warn!("{name}: {reason}");
         self.probes.set(AXUM, &name, State::Disabled, reason);
-        self.uprobes.release(pid, Some(AXUM));
+        self.release(&target, AXUM);
     }
 
     fn give_up_slot(&mut self, pid: u32, reason: &str) {
         let Some(live) = self.live.get_mut(&pid) else { return };
-        live.calibrator = None;
+        (live.calibration, live.slot) = (Calibration::Ends, 0);
         let target = live.target.clone();
         let name = target.process.exe.display().to_string();
         tracing::warn!("{name}: Tokio's task ids are not known: {reason}");
-        self.uprobes.release(pid, Some(TOKIO));
+        self.release(&target, TOKIO);
         self.probes.set(SLOT, &name, State::Failed, reason);
         self.follow(&target, 0);
         self.tell_tasks(pid, false);
@@ -448,43 +468,23 @@ impl Manager {
     fn end(&mut self, pid: u32) {
         let Some(live) = self.live.remove(&pid) else { return };
         tracing::info!("process {pid}, {} has ended", live.target.process.exe.display());
-        if let Some(mut programs) = self.lock() {
-            // It may be gone already, by a replacement.
-            let _ = programs.targets.remove(&pid);
+        self.followed.forget(pid);
+        if let Some(file) = live.target.file() {
+            self.files.release(file, pid, None);
         }
-        self.uprobes.release(pid, None);
         self.seekers.retain(|(tgid, _), _| *tgid != pid);
         let _ = self.commands.send(Command::Remove { tgid: pid, key: live.key });
         let exe = &live.target.process.exe;
         if !self.live.values().any(|other| other.target.process.exe == *exe) {
             self.probes.forget(&exe.display().to_string());
         }
-        self.forget_ports();
         self.publish();
     }
 
-    /// Takes ports on which no target listens any more out of the programs' map. One that is listened on again just now
-    /// is missed until its next `listen(2)`: then the first request of a connection tells its side.
-    fn forget_ports(&self) {
-        let Some(mut programs) = self.lock() else { return };
-        let known: Vec<u16> = programs.ports.keys().flatten().collect();
-        if known.len() <= STALE_PORTS && !self.live.is_empty() {
-            return;
-        }
-        let listening = self.live.keys().flat_map(|pid| self.scanner.listening_ports(*pid).unwrap_or_default());
-        let listening: HashSet<u16> = listening.collect();
-        for port in known.iter().filter(|port| !listening.contains(port)) {
-            let _ = programs.ports.remove(port);
-        }
-    }
-
-    fn publish(&self) {
-        self.board.set(
-            self.live
-                .values()
-                .map(|live| TargetInfo { service_name: live.service_name.clone(), ..live.target.info() })
-                .collect(),
-        );
+    pub(super) fn publish(&self) {
+        let targets = self.live.values();
+        let infos = targets.map(|live| TargetInfo { service_name: live.service_name.clone(), ..live.target.info() });
+        self.board.set(infos.collect(), self.refused.values().cloned().collect());
     }
 }
 

@@ -3,9 +3,12 @@
 //! Reads: the configuration. Yields: nothing; `run` returns when the daemon was told to end. Costs: four threads (capture,
 //! targets, kernel events, span export) and a small runtime for the exposition.
 
+mod admission;
 mod capture_thread;
 pub mod doctor;
 mod drivers;
+mod file_probes;
+mod followed;
 mod kernel_events;
 pub mod logging;
 mod manager;
@@ -15,7 +18,7 @@ mod status;
 
 use std::{
     sync::{
-        Arc, Mutex, PoisonError,
+        Arc,
         atomic::{AtomicBool, Ordering},
         mpsc,
     },
@@ -34,9 +37,11 @@ use crate::{
         recorder::HttpRecorder,
     },
     exposition::{self, BindError, Exposition, Part, server},
-    probe::{Kernel, LoadError, ProbeBoard, Programs, Settings, State, kernel::Need, loader, stats::ProbeCollector},
+    probe::{
+        Kernel, LoadError, Loaded, ProbeBoard, Programs, Settings, State, kernel::Need, loader, stats::ProbeCollector,
+    },
     process,
-    target::{RuleError, ScanError},
+    target::{RuleError, ScanError, UnknownUser},
     trace::{Resources, TraceError, Tracing},
 };
 
@@ -56,6 +61,9 @@ pub enum DaemonError {
     /// The rules of the targets.
     #[error("targets: {0}")]
     Rules(#[from] RuleError),
+    /// A user that a target names.
+    #[error("targets: {0}")]
+    User(#[from] UnknownUser),
     /// The process table.
     #[error(transparent)]
     Scan(#[from] ScanError),
@@ -106,7 +114,7 @@ struct Daemon {
     exposition: Arc<Exposition>,
     status: Arc<status::DaemonStatus>,
     stop: Arc<AtomicBool>,
-    programs: Option<Arc<Mutex<Programs>>>,
+    programs: Option<Programs>,
     events: KernelEvents,
     manager: thread::JoinHandle<manager::Manager>,
     capture: thread::JoinHandle<()>,
@@ -120,11 +128,11 @@ impl Daemon {
         let board = ProbeBoard::default();
         let own = Arc::new(SelfMetrics::new(BUILD));
         let loaded = load(&config, &kernel, &board)?;
-        let (programs, maps, counts) = match loaded {
-            Some((programs, maps, counts)) => {
-                (Some(Arc::new(Mutex::new(programs))), Some(pipeline::split(maps)), Some(Arc::new(counts)))
+        let (programs, capture, targets, counts) = match loaded {
+            Some(Loaded { programs, capture, targets, counts }) => {
+                (Some(programs), Some(pipeline::split(capture)), Some(targets), Some(Arc::new(counts)))
             }
-            None => (None, None, None),
+            None => (None, None, None, None),
         };
         let repeated = u32::try_from(config.database.repeated).unwrap_or(u32::MAX);
         let spans = Tracing::start(&config.traces)?.map(|spans| spans.with_repeated(repeated));
@@ -139,8 +147,9 @@ impl Daemon {
         exposition.register(Part::Itself, Arc::clone(&drain) as _);
         let (subscribers, groups) = sources::register(&config, &exposition);
         let events = KernelEvents::start(&config, &kernel, &board, subscribers);
-        let probes = ProbeCollector::new(programs.clone(), counts.clone(), board.clone(), Arc::clone(&own));
-        exposition.register(Part::App, Arc::new(probes.with_host(events.programs())));
+        let facts = programs.as_ref().map(Programs::facts);
+        let probes = ProbeCollector::new(facts, events.facts(), counts.clone(), board.clone(), Arc::clone(&own));
+        exposition.register(Part::App, Arc::new(probes));
         if let Some(events) = events.events() {
             let _ = drain.0.set(Arc::clone(&events));
             groups.iter().for_each(|groups| groups.expect_ends());
@@ -153,7 +162,7 @@ impl Daemon {
         let stop = Arc::new(AtomicBool::new(false));
         let (commands, obeyed) = mpsc::channel();
         let (noticed, notices) = mpsc::channel();
-        let (ring, verdicts) = maps.map_or((None, None), |(ring, verdicts)| (Some(ring), Some(verdicts)));
+        let (ring, verdicts) = capture.map_or((None, None), |(ring, verdicts)| (Some(ring), Some(verdicts)));
         let parts = Parts {
             most_connections: config.capture.sockets,
             recorder,
@@ -170,15 +179,17 @@ impl Daemon {
         let pipeline = Pipeline::new(parts, obeyed, noticed);
         let sample_limit = config.web.sample_limit as u64;
         let config = Arc::new(config);
-        let manager = manager::Manager::new(
-            Arc::clone(&config),
-            programs.clone(),
+        let parts = manager::Parts {
+            maps: targets,
+            uprobes: programs.as_ref().map(|programs| Arc::clone(&programs.uprobes)),
             counts,
-            board.clone(),
-            Resources::new(&config),
+            probes: board.clone(),
+            own,
+            resources: Resources::new(&config),
             commands,
             notices,
-        )?;
+        };
+        let manager = manager::Manager::new(Arc::clone(&config), parts)?;
         let targets = manager.board();
         process::register_targets(&config, &exposition, Box::new(move || targets.processes()));
         let status = Arc::new(status::DaemonStatus::new(kernel, board, manager.board(), Arc::clone(&config)));
@@ -256,19 +267,15 @@ impl Daemon {
                 tracing::info!("{open} uprobes are left to the kernel to detach");
             }
         }
-        if let Some(programs) = programs {
-            programs.lock().unwrap_or_else(PoisonError::into_inner).detach();
+        if let Some(mut programs) = programs {
+            programs.detach();
         }
     }
 }
 
 /// Loads the kernel programs; `None`, and told, if they cannot run and were not asked for by name.
-fn load(
-    config: &Config,
-    kernel: &Kernel,
-    board: &ProbeBoard,
-) -> Result<Option<(Programs, loader::CaptureMaps, loader::Counts)>, DaemonError> {
-    match Programs::load(loader::OBJECT, kernel, settings(config), board.clone()) {
+fn load(config: &Config, kernel: &Kernel, board: &ProbeBoard) -> Result<Option<Loaded>, DaemonError> {
+    match Programs::load(loader::OBJECT, kernel, settings(config), board) {
         Ok(loaded) => {
             if let Some(reason) = kernel.lacks(Need::Uprobes) {
                 tracing::warn!("routes may be learned instead of exact: {reason}");

@@ -2,21 +2,27 @@
 //!
 //! Reads: [`Config`]. Yields: selection rules, caps. Costs: once at start.
 
+use super::DaemonError;
 use crate::{
     config::{Config, Target},
     contract::{database, recorder::Limits},
-    target::Rule,
+    target::{Rule, Scanner, Selector, UnknownUser, UserNumbers},
 };
 
 /// One rule for each combination of an entry's alternatives: within an entry every kind of criterion must hold, in one
 /// of its values.
-#[must_use]
-pub fn rules(targets: &[Target]) -> Vec<Rule> {
+///
+/// # Errors
+/// A user that is not there.
+pub fn rules(targets: &[Target], users: &UserNumbers) -> Result<Vec<Rule>, UnknownUser> {
     fn each<T: Clone>(values: &[T]) -> Vec<Option<T>> {
         if values.is_empty() { vec![None] } else { values.iter().cloned().map(Some).collect() }
     }
     let mut rules = Vec::new();
     for (entry, target) in targets.iter().enumerate() {
+        let user = target.user.as_deref().map(|user| users.number(user)).transpose()?;
+        let trusted_owners: Vec<u32> =
+            target.trusted_owners.iter().map(|user| users.number(user)).collect::<Result<_, _>>()?;
         for exe in each(&target.exe) {
             for cmdline in each(&target.command_line) {
                 for port in each(&target.port) {
@@ -28,6 +34,8 @@ pub fn rules(targets: &[Target]) -> Vec<Rule> {
                                 port: port.and_then(|port| port.try_into().ok()),
                                 cgroup: cgroup.clone(),
                                 pid,
+                                user,
+                                trusted_owners: trusted_owners.clone(),
                                 entry,
                                 service_name: target.service_name.clone(),
                                 service_version: target.service_version.clone(),
@@ -38,7 +46,16 @@ pub fn rules(targets: &[Target]) -> Vec<Rule> {
             }
         }
     }
-    rules
+    Ok(rules)
+}
+
+/// What finds the processes that the configuration selects.
+///
+/// # Errors
+/// A rule that cannot be used, or a user that is not there.
+pub fn scanner(config: &Config) -> Result<Scanner, DaemonError> {
+    let rules = rules(&config.targets, &UserNumbers::read(&config.path.rootfs))?;
+    Ok(Scanner::new(&config.path.procfs, Selector::new(&rules)?).with_rootfs(&config.path.rootfs))
 }
 
 /// Caps of the recorder: each route may be seen with some methods and statuses.
@@ -69,7 +86,7 @@ mod tests {
             Target { exe: vec!["a".into(), "b".into()], port: vec![80, 81], ..Target::default() },
             Target { cgroup: vec!["/c".into()], ..Target::default() },
         ];
-        let rules = rules(&targets);
+        let rules = rules(&targets, &UserNumbers::read(std::path::Path::new("/nowhere"))).unwrap();
         let told: Vec<_> =
             rules.iter().map(|rule| (rule.entry, rule.exe.as_deref(), rule.port.map(u16::from))).collect();
         assert_eq!(

@@ -6,6 +6,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 
 use serde_json::{Value, json};
 
+use super::admission::Refused;
 use crate::{
     config::Config,
     contract::own::BUILD,
@@ -16,20 +17,20 @@ use crate::{
 
 /// The targets, shared with the thread that finds them.
 #[derive(Clone, Debug, Default)]
-pub(super) struct TargetBoard(Arc<Mutex<Vec<TargetInfo>>>);
+pub(super) struct TargetBoard(Arc<Mutex<(Vec<TargetInfo>, Vec<Refused>)>>);
 
 impl TargetBoard {
-    pub(super) fn set(&self, targets: Vec<TargetInfo>) {
-        *self.0.lock().unwrap_or_else(PoisonError::into_inner) = targets;
+    pub(super) fn set(&self, targets: Vec<TargetInfo>, refused: Vec<Refused>) {
+        *self.0.lock().unwrap_or_else(PoisonError::into_inner) = (targets, refused);
     }
 
     /// Pids with the names of their services.
     pub(super) fn processes(&self) -> Vec<(u32, String)> {
-        let targets = self.0.lock().unwrap_or_else(PoisonError::into_inner);
-        targets.iter().map(|target| (target.pid, target.service_name.clone())).collect()
+        let board = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        board.0.iter().map(|target| (target.pid, target.service_name.clone())).collect()
     }
 
-    fn all(&self) -> Vec<TargetInfo> {
+    fn all(&self) -> (Vec<TargetInfo>, Vec<Refused>) {
         self.0.lock().unwrap_or_else(PoisonError::into_inner).clone()
     }
 }
@@ -49,15 +50,30 @@ impl DaemonStatus {
 }
 
 impl Status for DaemonStatus {
-    /// Ready once the kernel's own hooks run. A target that is not there yet is no reason to wait: it is found when it
-    /// starts. What fails on one target's binary is told with that target, and takes nothing from the others.
+    /// Ready once the kernel's own hooks run and every process is observed that should be. A target that is not there yet
+    /// is no reason to wait: it is found when it starts. What fails on one target's binary is told with that target, and takes nothing from the others.
     fn ready(&self) -> Result<(), String> {
         let failed = |probe: &ProbeStatus| probe.target.is_empty() && probe.state == State::Failed;
         let failed = self.probes.all().into_iter().find(failed);
-        failed.map_or(Ok(()), |probe| Err(format!("probe {} is not attached: {}", probe.probe, probe.reason)))
+        if let Some(probe) = failed {
+            return Err(format!("probe {} is not attached: {}", probe.probe, probe.reason));
+        }
+        let refused: Vec<Refused> = self.targets.all().1.into_iter().filter(|refused| refused.matters).collect();
+        match &refused[..] {
+            [] => Ok(()),
+            [first, ..] => Err(format!(
+                "{} processes match the targets and are not observed; process {}: {}",
+                refused.len(),
+                first.key.pid,
+                first.reason
+            )),
+        }
     }
 
     fn status(&self) -> Value {
+        let (targets, refused) = self.targets.all();
+        let refused: Vec<Value> =
+            refused.iter().map(|refused| json!({ "pid": refused.key.pid, "reason": refused.reason })).collect();
         json!({
             "version": BUILD.version,
             "revision": BUILD.revision,
@@ -69,7 +85,8 @@ impl Status for DaemonStatus {
             },
             "ready": self.ready().is_ok(),
             "targets_configured": self.config.targets.len(),
-            "targets": self.targets.all(),
+            "targets": targets,
+            "refused": refused,
             "probes": self.probes.all(),
         })
     }

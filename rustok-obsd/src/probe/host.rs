@@ -15,8 +15,8 @@ use rustok_obsd_ebpf::host_event::{HOST_ABI, HOST_KINDS, HostKind};
 use super::{
     host_types::{HOST_PROGRAMS, HostTypes, Use},
     kernel::Kernel,
-    loader::{self, LoadError, ProgramStats},
-    stats::{MapFacts, map_facts},
+    loader::{self, LoadError},
+    stats::{ProgramFacts, ProgramTable},
     status::{ProbeBoard, State},
 };
 
@@ -47,10 +47,11 @@ impl Default for HostSettings {
 
 /// The loaded programs. Dropping it detaches them.
 pub struct HostPrograms {
-    ebpf: Ebpf,
     links: Vec<FdLink>,
-    pub(super) maps: Vec<MapFacts>,
+    facts: ProgramFacts,
     _stats: Option<OwnedFd>,
+    // Keeps what the programs are made of.
+    _ebpf: Ebpf,
 }
 
 /// What the programs count.
@@ -92,11 +93,12 @@ impl HostPrograms {
         let types = kernel.host.as_ref().map_err(|reason| LoadError::Refused(reason.clone()))?;
         let mut ebpf = load(object, types, settings)?;
         let stats = settings.run_stats.then(loader::run_stats).flatten();
-        let maps = map_facts(&ebpf, "host");
+        let table = ProgramTable::default();
+        let facts = ProgramFacts::new(&ebpf, "host", table.clone());
         let (mut links, mut refused) = (Vec::new(), None);
         for ((program, tracepoint), planned) in HOST_PROGRAMS.iter().zip(&types.programs) {
             let attached = match planned {
-                Use::Attach => loader::attach(&mut ebpf, program, tracepoint.name),
+                Use::Attach => loader::attach(&mut ebpf, program, tracepoint.name, &table),
                 Use::Missing(reason) => Err(reason.clone()),
                 Use::LeaveOut(reason) => {
                     board.set(program, "", State::Disabled, reason.as_str());
@@ -117,17 +119,15 @@ impl HostPrograms {
         if let Some(reason) = refused.filter(|_| links.is_empty()) {
             return Err(LoadError::Refused(reason));
         }
-        let ring = RingBuf::try_from(loader::take(&mut ebpf, "HOST_EVENTS")?)
-            .map_err(|source| LoadError::Map { name: "HOST_EVENTS", source })?;
-        let counts = PerCpuArray::try_from(loader::take(&mut ebpf, "HOST_COUNTS")?)
-            .map_err(|source| LoadError::Map { name: "HOST_COUNTS", source })?;
-        Ok((Self { ebpf, links, maps, _stats: stats }, ring, HostCounts(counts)))
+        let ring = loader::map(&mut ebpf, "HOST_EVENTS")?;
+        let counts = HostCounts(loader::map(&mut ebpf, "HOST_COUNTS")?);
+        Ok((Self { links, facts, _stats: stats, _ebpf: ebpf }, ring, counts))
     }
 
-    /// Runs of each loaded program.
+    /// What the programs cost, for who reports it.
     #[must_use]
-    pub fn program_stats(&self) -> Vec<ProgramStats> {
-        loader::program_stats(&self.ebpf)
+    pub fn facts(&self) -> ProgramFacts {
+        self.facts.clone()
     }
 
     /// Detaches the programs: no record comes after this.

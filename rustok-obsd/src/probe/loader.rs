@@ -3,12 +3,15 @@
 //! Reads: the embedded object, [`Kernel`]. Yields: [`Programs`]: links that keep the probes alive, the maps, the ring.
 //! Costs: 0.1 s at start; kernel memory for the maps, most of it the socket map and the ring.
 
-use std::{os::fd::OwnedFd, time::Duration};
+use std::{
+    os::fd::{AsFd as _, OwnedFd},
+    sync::Arc,
+};
 
 use aya::{
     Ebpf, EbpfLoader,
-    maps::{HashMap, MapData, PerCpuArray, RingBuf},
-    programs::{RawTracePoint, UProbe, links::FdLink},
+    maps::{HashMap, Map, MapData, PerCpuArray, RingBuf},
+    programs::{RawTracePoint, links::FdLink},
     sys::{Stats, enable_stats},
 };
 use rustok_obsd_ebpf::{COUNTERS, Counter};
@@ -17,7 +20,9 @@ use thiserror::Error;
 use super::{
     kernel::Kernel,
     offsets::Offsets,
+    stats::{ProgramFacts, ProgramTable},
     status::{ProbeBoard, State},
+    uprobe::UprobePrograms,
 };
 
 /// The object that `cargo xtask build-ebpf` made, if it was there when the daemon was built.
@@ -43,6 +48,12 @@ pub enum LoadError {
         source: Box<aya::EbpfError>,
         /// What to do.
         hint: &'static str,
+    },
+    /// The object contradicts itself.
+    #[error("the kernel object cannot be read: {reason}; run `cargo xtask build-ebpf` and build rustok-obsd again")]
+    Object {
+        /// Why.
+        reason: String,
     },
     /// A map or program is not in the object.
     #[error(
@@ -99,33 +110,41 @@ const BURST: u32 = 4;
 /// The daemon is woken when this part of the ring is used.
 const WAKEUP_PART: u64 = 16;
 
-/// The loaded programs. Dropping it detaches them.
+/// The loaded programs. Dropping it detaches the kernel's own hooks.
 pub struct Programs {
-    pub(super) ebpf: Ebpf,
     links: Vec<FdLink>,
+    /// What is attached to targets.
+    pub uprobes: Arc<UprobePrograms>,
+    facts: ProgramFacts,
+    _stats: Option<OwnedFd>,
+    // Keeps what the programs are made of.
+    _ebpf: Ebpf,
+}
+
+/// Whom the programs follow. One thread writes these maps.
+pub struct TargetMaps {
     /// Followed processes, by tgid: [`rustok_obsd_ebpf::Target::words`].
     pub targets: HashMap<MapData, u32, [u64; 2]>,
+    /// Children that the programs ever followed, by the tgid of their target.
+    pub forked: HashMap<MapData, u32, u64>,
+    /// Of those, how many they follow no more.
+    pub released: HashMap<MapData, u32, u64>,
     /// Ports on which targets listen.
     pub ports: HashMap<MapData, u16, u8>,
     /// Where functions hold statements: words of [`rustok_obsd_ebpf::PlaceKey`] and [`rustok_obsd_ebpf::Layout`].
     pub layouts: HashMap<MapData, [u64; 2], u64>,
-    pub(super) maps: Vec<super::stats::MapFacts>,
-    _stats: Option<OwnedFd>,
-    /// State of each probe.
-    pub board: ProbeBoard,
 }
 
-/// Runs of one program since it was loaded; zero where run statistics are off.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct ProgramStats {
-    /// Program.
-    pub name: String,
-    /// Times it ran.
-    pub runs: u64,
-    /// Time it ran.
-    pub run_time: Duration,
-    /// Instructions that the verifier walked.
-    pub verified_instructions: Option<u32>,
+/// What loading yields.
+pub struct Loaded {
+    /// Keeps the programs alive.
+    pub programs: Programs,
+    /// For the capture thread.
+    pub capture: CaptureMaps,
+    /// For the thread that finds targets.
+    pub targets: TargetMaps,
+    /// For who reports.
+    pub counts: Counts,
 }
 
 /// What the capture thread takes of the programs.
@@ -149,8 +168,8 @@ impl Programs {
         object: Option<&[u8]>,
         kernel: &Kernel,
         settings: Settings,
-        board: ProbeBoard,
-    ) -> Result<(Self, CaptureMaps, Counts), LoadError> {
+        board: &ProbeBoard,
+    ) -> Result<Loaded, LoadError> {
         let object = object.ok_or(LoadError::NoObject)?;
         if let Some(reason) = kernel.refusal() {
             return Err(LoadError::Refused(reason));
@@ -159,10 +178,12 @@ impl Programs {
         let mut ebpf = load(object, offsets, settings)?;
 
         let stats = settings.run_stats.then(run_stats).flatten();
-        let maps = super::stats::map_facts(&ebpf, "");
+        let table = ProgramTable::default();
+        let facts = ProgramFacts::new(&ebpf, "", table.clone());
+        let uprobes = Arc::new(UprobePrograms::new(object, &ebpf, table.clone())?);
         let mut links = Vec::new();
         for (name, usable) in &kernel.tracepoints {
-            match usable.clone().and_then(|()| attach(&mut ebpf, name, name)) {
+            match usable.clone().and_then(|()| attach(&mut ebpf, name, name, &table)) {
                 Ok(link) => {
                     links.push(link);
                     board.set(name, "", State::Attached, "");
@@ -170,38 +191,27 @@ impl Programs {
                 Err(reason) => board.set(name, "", State::Failed, reason),
             }
         }
-        let capture = CaptureMaps {
-            ring: RingBuf::try_from(take(&mut ebpf, "EVENTS")?)
-                .map_err(|source| LoadError::Map { name: "EVENTS", source })?,
-            verdicts: HashMap::try_from(take(&mut ebpf, "VERDICTS")?)
-                .map_err(|source| LoadError::Map { name: "VERDICTS", source })?,
-        };
-        let counts = PerCpuArray::try_from(take(&mut ebpf, "COUNTS")?)
-            .map_err(|source| LoadError::Map { name: "COUNTS", source })?;
-        let targets = HashMap::try_from(take(&mut ebpf, "TARGETS")?)
-            .map_err(|source| LoadError::Map { name: "TARGETS", source })?;
-        let ports =
-            HashMap::try_from(take(&mut ebpf, "PORTS")?).map_err(|source| LoadError::Map { name: "PORTS", source })?;
-        let layouts = HashMap::try_from(take(&mut ebpf, "LAYOUTS")?)
-            .map_err(|source| LoadError::Map { name: "LAYOUTS", source })?;
-        Ok((Self { ebpf, links, targets, ports, layouts, maps, _stats: stats, board }, capture, Counts(counts)))
-    }
-
-    /// Runs of each loaded program.
-    #[must_use]
-    pub fn program_stats(&self) -> Vec<ProgramStats> {
-        program_stats(&self.ebpf)
-    }
-
-    /// A uprobe program, loaded on first use.
-    pub(super) fn uprobe(&mut self, name: &'static str) -> Result<&mut UProbe, LoadError> {
-        let program = self.ebpf.program_mut(name).ok_or(LoadError::Absent { what: "program", name })?;
-        let program: &mut UProbe =
-            program.try_into().map_err(|_| LoadError::Absent { what: "uprobe program", name })?;
-        if program.fd().is_err() {
-            program.load().map_err(|error| LoadError::Refused(verifier_reason(&error)))?;
+        // One of them shows what the kernel takes; the others are loaded when a target needs them.
+        if let Some(error) = uprobes.load("axum_matched_path").err() {
+            tracing::warn!("{error}");
         }
-        Ok(program)
+        let capture = CaptureMaps { ring: map(&mut ebpf, "EVENTS")?, verdicts: map(&mut ebpf, "VERDICTS")? };
+        let targets = TargetMaps {
+            targets: map(&mut ebpf, "TARGETS")?,
+            forked: map(&mut ebpf, "FORKED")?,
+            released: map(&mut ebpf, "RELEASED")?,
+            ports: map(&mut ebpf, "PORTS")?,
+            layouts: map(&mut ebpf, "LAYOUTS")?,
+        };
+        let counts = Counts(map(&mut ebpf, "COUNTS")?);
+        let programs = Self { links, uprobes, facts, _stats: stats, _ebpf: ebpf };
+        Ok(Loaded { programs, capture, targets, counts })
+    }
+
+    /// What the programs cost, for who reports it.
+    #[must_use]
+    pub fn facts(&self) -> ProgramFacts {
+        self.facts.clone()
     }
 
     /// Detaches the kernel's own hooks.
@@ -256,7 +266,7 @@ fn load(object: &[u8], offsets: &Offsets, settings: Settings) -> Result<Ebpf, Lo
     // No type of ours is relocated against the kernel's.
     loader.btf(None);
     loader
-        .override_global("ABI_2", &rustok_obsd_ebpf::ABI, true)
+        .override_global("ABI_3", &rustok_obsd_ebpf::ABI, true)
         .override_global("SK_PROTOCOL", sk_protocol, true)
         .override_global("SK_PROTOCOL_BITS", sk_protocol_bits, true)
         .override_global("SK_ERR", sk_err, true)
@@ -291,22 +301,6 @@ fn cpus() -> u32 {
     aya::util::nr_cpus().ok().and_then(|cpus| u32::try_from(cpus).ok()).unwrap_or(1)
 }
 
-/// Runs of each loaded program of an object, by name.
-pub(super) fn program_stats(ebpf: &Ebpf) -> Vec<ProgramStats> {
-    let stats = ebpf.programs().filter_map(|(name, program)| {
-        let info = program.info().ok()?;
-        Some(ProgramStats {
-            name: name.into(),
-            runs: info.run_count(),
-            run_time: info.run_time(),
-            verified_instructions: info.verified_instruction_count(),
-        })
-    });
-    let mut stats: Vec<_> = stats.collect();
-    stats.sort_by(|a, b| a.name.cmp(&b.name));
-    stats
-}
-
 /// Lets the kernel count and time programs while the descriptor is open.
 pub(super) fn run_stats() -> Option<OwnedFd> {
     enable_stats(Stats::RunTime)
@@ -326,16 +320,42 @@ pub(super) fn load_error(source: aya::EbpfError) -> LoadError {
     LoadError::Load { source: Box::new(source), hint }
 }
 
-pub(super) fn take(ebpf: &mut Ebpf, name: &'static str) -> Result<aya::maps::Map, LoadError> {
+pub(super) fn take(ebpf: &mut Ebpf, name: &'static str) -> Result<Map, LoadError> {
     ebpf.take_map(name).ok_or(LoadError::Absent { what: "map", name })
 }
 
+/// A map by its name, as its type.
+pub(super) fn map<M: TryFrom<Map, Error = aya::maps::MapError>>(
+    ebpf: &mut Ebpf,
+    name: &'static str,
+) -> Result<M, LoadError> {
+    M::try_from(take(ebpf, name)?).map_err(|source| LoadError::Map { name, source })
+}
+
+/// The map itself, of the types that the objects have.
+pub(super) const fn map_data(map: &Map) -> Option<&MapData> {
+    match map {
+        Map::HashMap(data) | Map::LruHashMap(data) | Map::PerCpuArray(data) | Map::RingBuf(data) | Map::Array(data) => {
+            Some(data)
+        }
+        _ => None,
+    }
+}
+
 /// Loads one raw tracepoint program and attaches it.
-pub(super) fn attach(ebpf: &mut Ebpf, name: &'static str, tracepoint: &str) -> Result<FdLink, String> {
+pub(super) fn attach(
+    ebpf: &mut Ebpf,
+    name: &'static str,
+    tracepoint: &str,
+    table: &ProgramTable,
+) -> Result<FdLink, String> {
     let program =
         ebpf.program_mut(name).ok_or(LoadError::Absent { what: "program", name }).map_err(|e| e.to_string())?;
     let program: &mut RawTracePoint = program.try_into().map_err(|error| format!("{error}"))?;
     program.load().map_err(|error| verifier_reason(&error))?;
+    if let Some(fd) = program.fd().ok().and_then(|fd| fd.as_fd().try_clone_to_owned().ok()) {
+        table.add(name, Arc::new(fd));
+    }
     let id = program.attach(tracepoint).map_err(|error| chain(&error))?;
     let link = program.take_link(id).map_err(|error| chain(&error))?;
     Ok(link.into())
@@ -344,12 +364,16 @@ pub(super) fn attach(ebpf: &mut Ebpf, name: &'static str, tracepoint: &str) -> R
 /// The last lines of the verifier's log tell why it refused a program.
 fn verifier_reason(error: &aya::programs::ProgramError) -> String {
     if let aya::programs::ProgramError::LoadError { io_error, verifier_log } = error {
-        let log = verifier_log.to_string();
-        let mut last: Vec<&str> = log.lines().rev().filter(|line| !line.trim().is_empty()).take(4).collect();
-        last.reverse();
-        return format!("the kernel's verifier refused the program: {io_error}: {}", last.join(" | "));
+        return verifier_end(io_error, &verifier_log.to_string());
     }
     chain(error)
+}
+
+/// The same of a log.
+pub(super) fn verifier_end(error: &std::io::Error, log: &str) -> String {
+    let mut last: Vec<&str> = log.lines().rev().filter(|line| !line.trim().is_empty()).take(4).collect();
+    last.reverse();
+    format!("the kernel's verifier refused the program: {error}: {}", last.join(" | "))
 }
 
 /// An error with its causes.

@@ -8,6 +8,7 @@ use std::{
     fs,
     os::fd::{AsFd as _, AsRawFd as _, OwnedFd},
     sync::{Arc, Mutex, PoisonError},
+    time::Duration,
 };
 
 use aya::{
@@ -16,8 +17,8 @@ use aya::{
 };
 
 use super::{
-    host::HostPrograms,
-    loader::{Counts, Programs},
+    bpf,
+    loader::{Counts, map_data},
     status::ProbeBoard,
 };
 use crate::{
@@ -25,9 +26,48 @@ use crate::{
     exposition::{Collect, Encoder, Value},
 };
 
+/// Runs of one program since it was loaded; zero where run statistics are off.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct ProgramStats {
+    /// Program.
+    pub name: &'static str,
+    /// Times it ran.
+    pub runs: u64,
+    /// Time it ran.
+    pub run_time: Duration,
+    /// Instructions that the verifier walked.
+    pub verified_instructions: Option<u32>,
+}
+
+/// The loaded programs by name. Its lock is held for as long as a list is copied, never while a program is loaded or
+/// attached.
+#[derive(Clone, Debug, Default)]
+pub(super) struct ProgramTable(Arc<Mutex<Vec<Loaded>>>);
+
+/// A program's name and descriptor.
+type Loaded = (&'static str, Arc<OwnedFd>);
+
+impl ProgramTable {
+    pub(super) fn add(&self, name: &'static str, program: Arc<OwnedFd>) {
+        let mut programs = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        programs.push((name, program));
+        programs.sort_by_key(|(name, _)| *name);
+    }
+
+    fn stats(&self) -> Vec<ProgramStats> {
+        let programs = self.0.lock().unwrap_or_else(PoisonError::into_inner).clone();
+        let stats = programs.iter().filter_map(|(name, program)| {
+            let info = bpf::program_info(program.as_fd()).ok()?;
+            let bpf::ProgramInfo { runs, run_time, verified_instructions } = info;
+            Some(ProgramStats { name, runs, run_time, verified_instructions })
+        });
+        stats.collect()
+    }
+}
+
 /// A map as it was created.
 #[derive(Debug)]
-pub(super) struct MapFacts {
+struct MapFacts {
     name: String,
     max_entries: u32,
     fd: OwnedFd,
@@ -40,33 +80,76 @@ impl MapFacts {
     }
 }
 
-/// Facts of all maps of an object, before they are handed out.
-pub(super) fn map_facts(ebpf: &Ebpf, object: &str) -> Vec<MapFacts> {
-    let mut facts: Vec<MapFacts> = ebpf
-        .maps()
-        .filter_map(|(name, map)| {
-            let data = data(map)?;
-            let fd = data.fd().as_fd().try_clone_to_owned().ok()?;
-            let max_entries = data.info().ok()?.max_entries();
-            Some(MapFacts { name: map_name(object, name), max_entries, fd })
-        })
-        .collect();
-    facts.sort_by(|a, b| a.name.cmp(&b.name));
-    facts
+/// What the programs and maps of one object cost, by descriptors of its own: whoever reports it waits for nobody.
+#[derive(Clone)]
+pub struct ProgramFacts {
+    table: ProgramTable,
+    maps: Arc<Vec<MapFacts>>,
+    entries: Arc<Entries>,
+}
+
+/// Maps whose use is worth knowing.
+struct Entries {
+    sockets: Option<HashMap<MapData, u64, [u64; SOCKET_STATE_WORDS]>>,
+    targets: Option<HashMap<MapData, u32, [u64; 2]>>,
+    ports: Option<HashMap<MapData, u16, u8>>,
+    layouts: Option<HashMap<MapData, [u64; 2], u64>>,
+}
+
+impl ProgramFacts {
+    /// Of an object's maps, before they are handed out, and of the programs that are loaded from now on.
+    pub(super) fn new(ebpf: &Ebpf, object: &str, table: ProgramTable) -> Self {
+        let mut maps: Vec<MapFacts> = ebpf
+            .maps()
+            .filter_map(|(name, map)| {
+                let data = map_data(map)?;
+                let fd = data.fd().as_fd().try_clone_to_owned().ok()?;
+                let max_entries = data.info().ok()?.max_entries();
+                Some(MapFacts { name: map_name(object, name), max_entries, fd })
+            })
+            .collect();
+        maps.sort_by(|a, b| a.name.cmp(&b.name));
+        let entries = Entries {
+            sockets: twin(ebpf, "SOCKETS"),
+            targets: twin(ebpf, "TARGETS"),
+            ports: twin(ebpf, "PORTS"),
+            layouts: twin(ebpf, "LAYOUTS"),
+        };
+        Self { table, maps: Arc::new(maps), entries: Arc::new(entries) }
+    }
+
+    /// Runs of each loaded program, by name.
+    #[must_use]
+    pub fn programs(&self) -> Vec<ProgramStats> {
+        self.table.stats()
+    }
+
+    fn entries(&self) -> [(&'static str, Option<u64>); 4] {
+        fn count<K: aya::Pod, V: aya::Pod>(map: Option<&HashMap<MapData, K, V>>) -> Option<u64> {
+            map.map(|map| u64::try_from(map.keys().count()).unwrap_or(u64::MAX))
+        }
+        let Entries { sockets, targets, ports, layouts } = &*self.entries;
+        [
+            ("LAYOUTS", count(layouts.as_ref())),
+            ("PORTS", count(ports.as_ref())),
+            ("SOCKETS", count(sockets.as_ref())),
+            ("TARGETS", count(targets.as_ref())),
+        ]
+    }
+}
+
+/// Another handle of a map.
+fn twin<K: aya::Pod, V: aya::Pod>(ebpf: &Ebpf, name: &str) -> Option<HashMap<MapData, K, V>> {
+    let map = ebpf.map(name)?;
+    let fd = map_data(map)?.fd().as_fd().try_clone_to_owned().ok()?;
+    let data = MapData::from_fd(fd).ok()?;
+    let map = if matches!(map, Map::LruHashMap(_)) { Map::LruHashMap(data) } else { Map::HashMap(data) };
+    HashMap::try_from(map).ok()
 }
 
 /// Maps of an object's sections (`.rodata`) have the same name in every object: theirs are told with it.
 fn map_name(object: &str, name: &str) -> String {
     if name.starts_with('.') { format!("{object}{name}") } else { name.to_owned() }
-}
-
-const fn data(map: &Map) -> Option<&MapData> {
-    match map {
-        Map::HashMap(data) | Map::LruHashMap(data) | Map::PerCpuArray(data) | Map::RingBuf(data) | Map::Array(data) => {
-            Some(data)
-        }
-        _ => None,
-    }
 }
 
 /// Kernel memory of a map: `memlock` of `/proc/self/fdinfo/FD` (kernel/bpf/syscall.c, `bpf_map_show_fdinfo`).
@@ -75,51 +158,29 @@ fn memory(fd: &OwnedFd) -> Option<u64> {
     text.lines().find_map(|line| line.strip_prefix("memlock:"))?.trim().parse().ok()
 }
 
-impl Programs {
-    /// Entries of the maps whose use is worth knowing.
-    fn map_entries(&self) -> [(&'static str, Option<u64>); 3] {
-        let count = |keys: usize| u64::try_from(keys).unwrap_or(u64::MAX);
-        let sockets = self
-            .ebpf
-            .map("SOCKETS")
-            .and_then(|map| HashMap::<&MapData, u64, [u64; SOCKET_STATE_WORDS]>::try_from(map).ok())
-            .map(|map| count(map.keys().count()));
-        [
-            ("PORTS", Some(count(self.ports.keys().count()))),
-            ("SOCKETS", sockets),
-            ("TARGETS", Some(count(self.targets.keys().count()))),
-        ]
-    }
-}
-
 /// Size of the programs' `SocketState` in words.
 const SOCKET_STATE_WORDS: usize = 7;
 
 /// The source of the families.
 pub struct ProbeCollector {
-    programs: Option<Arc<Mutex<Programs>>>,
-    host: Option<Arc<Mutex<HostPrograms>>>,
+    programs: Option<ProgramFacts>,
+    host: Option<ProgramFacts>,
     counts: Option<Arc<Counts>>,
     board: ProbeBoard,
     own: Arc<own::SelfMetrics>,
 }
 
 impl ProbeCollector {
-    /// Of programs that may not be there.
+    /// Of programs that may not be there: those that observe targets, and those of the whole host.
     #[must_use]
     pub const fn new(
-        programs: Option<Arc<Mutex<Programs>>>,
+        programs: Option<ProgramFacts>,
+        host: Option<ProgramFacts>,
         counts: Option<Arc<Counts>>,
         board: ProbeBoard,
         own: Arc<own::SelfMetrics>,
     ) -> Self {
-        Self { programs, host: None, counts, board, own }
-    }
-
-    /// The same, with the programs of the whole host.
-    #[must_use]
-    pub fn with_host(self, host: Option<Arc<Mutex<HostPrograms>>>) -> Self {
-        Self { host, ..self }
+        Self { programs, host, counts, board, own }
     }
 
     /// Takes over what the programs count, so that it is scraped in one family with what the daemon counts.
@@ -136,6 +197,7 @@ impl ProbeCollector {
         ] {
             self.own.lost.raise_to(to, counts.get(from));
         }
+        self.own.refusals.raise_to(own::Refusal::Child, counts.get(From::ChildRefused));
         self.own.skipped.raise_to(own::SkipReason::WouldBlock, counts.get(From::WouldBlock));
         self.own.skipped.raise_to(own::SkipReason::OtherSocket, counts.get(From::OtherSocket));
     }
@@ -144,38 +206,23 @@ impl ProbeCollector {
 impl Collect for ProbeCollector {
     fn collect(&self, out: &mut Encoder<'_>) {
         self.take_counts();
-        // The lock is held by whoever attaches a probe, for some ms: the numbers are read under it, written after it.
-        let (mut programs, entries) = match &self.programs {
-            Some(programs) => {
-                let programs = programs.lock().unwrap_or_else(PoisonError::into_inner);
-                (programs.program_stats(), programs.map_entries().to_vec())
-            }
-            None => Default::default(),
-        };
-        let host = self.host.as_ref().map(|host| host.lock().unwrap_or_else(PoisonError::into_inner));
-        let mut facts = Vec::new();
-        if let Some(host) = host {
-            programs.extend(host.program_stats());
-            facts.extend(host.maps.iter().map(MapFacts::read));
-        }
+        let objects = || self.programs.iter().chain(&self.host);
+        let programs: Vec<ProgramStats> = objects().flat_map(ProgramFacts::programs).collect();
+        let facts: Vec<_> = objects().flat_map(|object| object.maps.iter().map(MapFacts::read)).collect();
         let mut samples = out.family(&own::EBPF_PROGRAM_RUNS);
         for program in &programs {
-            samples.put([program.name.as_str()], program.runs);
+            samples.put([program.name], program.runs);
         }
         let mut samples = out.family(&own::EBPF_PROGRAM_RUN_SECONDS);
         for program in &programs {
             let ns = u64::try_from(program.run_time.as_nanos()).unwrap_or(u64::MAX);
-            samples.put([program.name.as_str()], Value::Nanos(ns));
+            samples.put([program.name], Value::Nanos(ns));
         }
         let mut samples = out.family(&own::EBPF_MAP_ENTRIES);
-        for (name, entries) in entries {
+        for (name, entries) in self.programs.iter().flat_map(ProgramFacts::entries) {
             if let Some(entries) = entries {
                 samples.put([name], entries);
             }
-        }
-        if let Some(programs) = &self.programs {
-            let programs = programs.lock().unwrap_or_else(PoisonError::into_inner);
-            facts.extend(programs.maps.iter().map(MapFacts::read));
         }
         if !facts.is_empty() {
             let mut samples = out.family(&own::EBPF_MAP_MAX_ENTRIES);

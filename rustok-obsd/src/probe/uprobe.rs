@@ -1,159 +1,224 @@
-//! Attaches uprobes by file offset, once per binary, and takes them away in bounded time.
+//! Attaches programs to functions of a target's executable.
 //!
-//! Reads: file offsets that the target room found. Yields: links, counted by the processes that use them. Costs: an
-//! attached probe about 1 µs per hit; attaching some ms; detaching up to 0.2 s each on new kernels, hence in parallel.
+//! Reads: the object's uprobe programs; places that the target room found and checked. Yields: [`Links`], which keep the
+//! probes alive. Costs: a probe about 1 µs per hit. With one link for all places of a program (`uprobe_multi`, Linux 6.6)
+//! attaching takes a system call and detaching one grace period of the kernel, some 0.1 s. By perf events, before that,
+//! every place is detached by itself, one after the other on the whole host (`event_mutex`, kernel/trace/trace_event_perf.c),
+//! 0.1 s each.
 
 use std::{
-    collections::{HashMap, HashSet},
+    collections::HashMap,
+    ffi::CString,
+    fs, io,
+    os::fd::{AsFd as _, AsRawFd as _, OwnedFd, RawFd},
     path::Path,
-    sync::mpsc,
-    thread,
-    time::{Duration, Instant},
+    sync::{Arc, Mutex, PoisonError},
 };
 
-use aya::programs::uprobe::{UProbeAttachLocation, UProbeLink, UProbeScope};
+use aya::{Ebpf, maps::Map};
+use aya_obj::{Object, ProgramSection, generated::bpf_insn};
+use rustok_obsd_ebpf::Scope;
 use thiserror::Error;
 
-use super::loader::{LoadError, Programs, chain};
+use super::{
+    bpf,
+    loader::{LoadError, map_data},
+    stats::ProgramTable,
+};
 
-/// A binary: device and inode.
-pub type BinaryId = (u64, u64);
+/// Where the kernel says which type perf uprobes have.
+const PERF_TYPE: &str = "/sys/bus/event_source/devices/uprobe/type";
 
 /// Why a uprobe is not attached.
 #[derive(Debug, Error)]
 pub enum UprobeError {
-    /// The program cannot be loaded.
-    #[error(transparent)]
-    Load(#[from] LoadError),
-    /// The kernel refuses.
-    #[error("uprobe {program} at {path}+{offset:#x}: {reason}{}", hint(reason))]
+    /// The object has no such program, or the kernel refuses it.
+    #[error("uprobe program {program}: {reason}")]
+    Program {
+        /// Program.
+        program: &'static str,
+        /// Why.
+        reason: String,
+    },
+    /// The kernel refuses the attachment.
+    #[error("uprobe {program} at {path} ({places} places): {source}{}", hint(source))]
     Attach {
         /// Program.
         program: &'static str,
         /// Binary.
         path: String,
-        /// File offset.
-        offset: u64,
+        /// How many places were asked for.
+        places: usize,
         /// Why.
-        reason: String,
+        source: io::Error,
     },
 }
 
 /// What to do about the kernel's answer.
-fn hint(reason: &str) -> &'static str {
-    if reason.contains("os error 13") {
-        "; kernels since July 2025 (CVE-2025-38466) want CAP_SYS_ADMIN for uprobes: grant it, or run as root"
-    } else {
-        ""
+fn hint(error: &io::Error) -> &'static str {
+    match error.raw_os_error() {
+        Some(libc::EACCES | libc::EPERM) => {
+            "; kernels since July 2025 (CVE-2025-38466) want CAP_SYS_ADMIN for uprobes by perf events, Linux 6.6 and newer do with CAP_BPF and CAP_PERFMON: grant them, or run as root"
+        }
+        Some(libc::EMFILE | libc::ENFILE) => "; raise the limit of open files (ulimit -n)",
+        _ => "",
     }
 }
 
-#[derive(Default)]
-struct Attached {
-    links: Vec<UProbeLink>,
-    processes: HashSet<u32>,
+/// Attached probes; dropping it detaches them, which waits for the kernel.
+#[derive(Debug, Default)]
+pub struct Links(Vec<OwnedFd>);
+
+impl Links {
+    /// Descriptors, each with a wait of its own when it is closed.
+    #[must_use]
+    pub fn into_descriptors(self) -> Vec<OwnedFd> {
+        self.0
+    }
 }
 
-/// The attached uprobes.
-#[derive(Default)]
-pub struct Uprobes {
-    attached: HashMap<(BinaryId, &'static str), Attached>,
+/// What this kernel offers.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Way {
+    /// One link for many places; `processes`: also for one process.
+    Multi { processes: bool },
+    /// One perf event a place, of this type.
+    Perf { kind: u32 },
 }
 
-impl Uprobes {
-    /// Attaches `program` to each of `offsets` of the binary behind `path` for `pid`, unless another process of that
-    /// binary has it already. The probe fires for every process of the binary; the programs ask who is followed.
+struct Code {
+    instructions: Vec<bpf_insn>,
+    license: CString,
+}
+
+/// The uprobe programs of the object, loaded when they are first needed. Shared by the threads that attach.
+pub struct UprobePrograms {
+    code: HashMap<String, Code>,
+    state: Mutex<State>,
+    table: ProgramTable,
+}
+
+#[derive(Default)]
+struct State {
+    loaded: HashMap<&'static str, Arc<OwnedFd>>,
+    way: Option<Way>,
+}
+
+impl UprobePrograms {
+    /// Takes the programs out of the object, joined to the maps that aya made of it.
     ///
     /// # Errors
-    /// One of the offsets could not be attached; then none stays.
-    pub fn attach(
-        &mut self,
-        programs: &mut Programs,
-        program: &'static str,
-        binary: BinaryId,
-        path: &Path,
-        offsets: &[u64],
-        pid: u32,
-    ) -> Result<(), UprobeError> {
-        let entry = self.attached.entry((binary, program)).or_default();
-        entry.processes.insert(pid);
-        if !entry.links.is_empty() {
-            return Ok(());
-        }
-        let mut attach_all = || -> Result<Vec<UProbeLink>, UprobeError> {
-            let uprobe = programs.uprobe(program)?;
-            let mut links = Vec::with_capacity(offsets.len());
-            for &offset in offsets {
-                let error = |reason| UprobeError::Attach { program, path: path.display().to_string(), offset, reason };
-                let id = uprobe
-                    .attach(UProbeAttachLocation::AbsoluteOffset(offset), path, UProbeScope::AllProcesses)
-                    .map_err(|source| error(chain(&source)))?;
-                links.push(uprobe.take_link(id).map_err(|source| error(chain(&source)))?);
-            }
-            Ok(links)
-        };
-        match attach_all() {
-            Ok(links) => {
-                entry.links = links;
-                Ok(())
-            }
-            Err(error) => {
-                self.attached.remove(&(binary, program));
-                Err(error)
-            }
-        }
-    }
-
-    /// Whether `program` is attached for `pid`.
-    #[must_use]
-    pub fn is_attached(&self, program: &'static str, pid: u32) -> bool {
-        self.attached.iter().any(|((_, name), attached)| *name == program && attached.processes.contains(&pid))
-    }
-
-    /// `pid` ended or no longer needs `program`: detaches what no other process uses, in the background.
-    pub fn release(&mut self, pid: u32, program: Option<&'static str>) {
-        let mut unused = Vec::new();
-        self.attached.retain(|(_, name), attached| {
-            if program.is_none_or(|program| program == *name) {
-                attached.processes.remove(&pid);
-            }
-            if attached.processes.is_empty() {
-                unused.append(&mut attached.links);
-            }
-            !attached.processes.is_empty()
+    /// [`LoadError::Object`].
+    pub(super) fn new(object: &[u8], ebpf: &Ebpf, table: ProgramTable) -> Result<Self, LoadError> {
+        let wrong = |error: &dyn std::error::Error| LoadError::Object { reason: super::loader::chain(error) };
+        let mut object = Object::parse(object).map_err(|error| wrong(&error))?;
+        let descriptors: HashMap<&str, RawFd> = ebpf.maps().filter_map(|(name, map)| Some((name, fd(map)?))).collect();
+        let maps = std::mem::take(&mut object.maps);
+        let texts = object.functions.keys().map(|(section, _)| *section).collect();
+        let named = maps.iter().filter_map(|(name, map)| Some((name.as_str(), *descriptors.get(name.as_str())?, map)));
+        object.relocate_maps(named, &texts).map_err(|error| wrong(&error))?;
+        object.relocate_calls(&texts).map_err(|error| wrong(&error))?;
+        let code =
+            object.programs.iter().filter(|(_, program)| matches!(program.section, ProgramSection::UProbe { .. }));
+        let code = code.filter_map(|(name, program)| {
+            let function = object.functions.get(&program.function_key())?;
+            let license = program.license.clone();
+            Some((name.clone(), Code { instructions: function.instructions.clone(), license }))
         });
-        close_in_background(unused);
+        Ok(Self { code: code.collect(), state: Mutex::default(), table })
     }
 
-    /// Detaches all, at most until `deadline`; the kernel finishes the rest when the daemon exits. Returns how many
-    /// were still being detached.
-    pub fn detach_all(&mut self, deadline: Instant) -> usize {
-        let links: Vec<UProbeLink> = self.attached.drain().flat_map(|(_, attached)| attached.links).collect();
-        let mut open = links.len();
-        let done = close_in_background(links);
-        while open > 0 {
-            let left = deadline.saturating_duration_since(Instant::now());
-            match done.recv_timeout(left.max(Duration::from_millis(1))) {
-                Ok(()) => open -= 1,
-                Err(_) => break,
+    /// Whether probes can be attached for one process alone, without those of others that run the same file.
+    #[must_use]
+    pub fn reaches_processes(&self) -> bool {
+        self.state.lock().unwrap_or_else(PoisonError::into_inner).way == Some(Way::Multi { processes: true })
+    }
+
+    /// Loads a program before it is needed, so that what the kernel offers is known.
+    ///
+    /// # Errors
+    /// [`UprobeError::Program`].
+    pub fn load(&self, program: &'static str) -> Result<(), UprobeError> {
+        self.program(program).map(drop)
+    }
+
+    /// Attaches `program` to all `places` of the file behind `path` for every process that runs it, or for `pid` alone.
+    /// Either all of them are attached or none. `name` stands for the file in messages.
+    ///
+    /// # Errors
+    /// [`UprobeError`].
+    pub fn attach(
+        &self,
+        program: &'static str,
+        (path, name): (&Path, &str),
+        places: &[u64],
+        pid: Option<u32>,
+    ) -> Result<Links, UprobeError> {
+        let (fd, way) = self.program(program)?;
+        let error = |source| UprobeError::Attach { program, path: name.to_owned(), places: places.len(), source };
+        let path = c_path(path).map_err(error)?;
+        let cookie = if pid.is_some() { Scope::Process } else { Scope::File } as u64;
+        match way {
+            Way::Multi { .. } => {
+                let link = bpf::link_multi(fd.as_fd(), &path, places, cookie, pid).map_err(error)?;
+                Ok(Links(vec![link]))
+            }
+            Way::Perf { kind } => {
+                let link = |place: &u64| bpf::link_perf(fd.as_fd(), kind, &path, *place, cookie);
+                Ok(Links(places.iter().map(link).collect::<io::Result<_>>().map_err(error)?))
             }
         }
-        open
+    }
+
+    fn program(&self, program: &'static str) -> Result<(Arc<OwnedFd>, Way), UprobeError> {
+        let wrong = |reason: String| UprobeError::Program { program, reason };
+        let mut state = self.state.lock().unwrap_or_else(PoisonError::into_inner);
+        if let (Some(fd), Some(way)) = (state.loaded.get(program), state.way) {
+            return Ok((Arc::clone(fd), way));
+        }
+        let code = self.code.get(program).ok_or_else(|| {
+            wrong("the kernel object has no such program: it is of another version; run `cargo xtask build-ebpf` and build rustok-obsd again".into())
+        })?;
+        let load = |multi| bpf::load_uprobe(program, &code.instructions, &code.license, multi);
+        let (fd, way) = match state.way {
+            Some(way) => (load(matches!(way, Way::Multi { .. })).map_err(wrong)?, way),
+            None => match load(true).map(|fd| (probe_multi(&fd), fd)) {
+                Ok((Some(way), fd)) => (fd, way),
+                _ => (load(false).map_err(wrong)?, Way::Perf { kind: perf_type().map_err(wrong)? }),
+            },
+        };
+        let fd = Arc::new(fd);
+        self.table.add(program, Arc::clone(&fd));
+        state.way = Some(way);
+        state.loaded.insert(program, Arc::clone(&fd));
+        Ok((fd, way))
     }
 }
 
-/// Closing a perf-event uprobe waits for an RCU grace period: a thread each lets them wait together.
-fn close_in_background(links: Vec<UProbeLink>) -> mpsc::Receiver<()> {
-    let (sender, receiver) = mpsc::channel();
-    for link in links {
-        let sender = sender.clone();
-        let closing = thread::Builder::new().name("detach".into()).spawn(move || {
-            drop(link);
-            let _ = sender.send(());
-        });
-        if let Err(error) = closing {
-            tracing::debug!("no thread to detach in: {error}");
-        }
-    }
-    receiver
+/// Whether this kernel takes one link for many places: a root directory has no code, and a kernel that knows such links
+/// says so (EBADF). The kernel that looks at a whole process instead of a thread refuses process -1 before that (EINVAL).
+fn probe_multi(program: &OwnedFd) -> Option<Way> {
+    const NOBODY: u32 = u32::MAX;
+    let root = |pid| {
+        let refused = bpf::link_multi(program.as_fd(), c"/", &[1], 0, pid).err().and_then(|error| error.raw_os_error());
+        refused.unwrap_or_default()
+    };
+    (root(None) == libc::EBADF).then(|| Way::Multi { processes: root(Some(NOBODY)) == libc::EINVAL })
+}
+
+fn perf_type() -> Result<u32, String> {
+    let text = fs::read_to_string(PERF_TYPE).map_err(|error| {
+        format!("the kernel offers no uprobes: {PERF_TYPE}: {error}; it needs CONFIG_UPROBE_EVENTS")
+    })?;
+    text.trim().parse().map_err(|_| format!("{PERF_TYPE} holds no number"))
+}
+
+fn fd(map: &Map) -> Option<RawFd> {
+    Some(map_data(map)?.fd().as_fd().as_raw_fd())
+}
+
+fn c_path(path: &Path) -> io::Result<CString> {
+    use std::os::unix::ffi::OsStrExt as _;
+    CString::new(path.as_os_str().as_bytes())
+        .map_err(|_| io::Error::new(io::ErrorKind::InvalidInput, "a path with a NUL byte"))
 }

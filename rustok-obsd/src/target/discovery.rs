@@ -6,11 +6,12 @@
 
 use std::collections::HashMap;
 use std::io;
+use std::os::unix::fs::MetadataExt as _;
 use std::path::{Path, PathBuf};
 
 use super::environment::Environment;
 use super::procfs::{self, Procfs};
-use super::selector::{Candidate, Rule, Selector};
+use super::selector::{Candidate, Glance, Rule, Selector};
 
 /// Bytes of the joined arguments that rules see.
 const MAX_CMDLINE: usize = 16 << 10;
@@ -48,6 +49,10 @@ pub struct Process {
     pub comm: String,
     /// The OpenTelemetry variables of its environment.
     pub environment: Environment,
+    /// User that started it: its real user.
+    pub user: u32,
+    /// Users whose executables get uprobes, by the rule that selected it.
+    pub trusted_owners: Vec<u32>,
     /// Entry of the configuration that selected it ([`Rule::entry`]).
     pub entry: usize,
     /// Service name of the rule that selected it.
@@ -105,6 +110,19 @@ pub struct Scanner {
     procfs: Procfs,
     selector: Selector,
     own_pid: u32,
+    /// Where the daemon sees the host's file system.
+    rootfs: PathBuf,
+    /// The daemon's own user namespace.
+    namespace: Option<PathBuf>,
+}
+
+/// A process that may be a target.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Suspect {
+    /// Its identity.
+    pub key: ProcessKey,
+    /// Its real user, to whom the reading of its files and memory is charged.
+    pub user: u32,
 }
 
 /// Listening sockets of a network namespace, inode → port; per scan, so that a host with thousands of processes has
@@ -115,7 +133,15 @@ impl Scanner {
     /// `procfs` is where proc is mounted, `/proc` in general.
     #[must_use]
     pub fn new(procfs: impl Into<PathBuf>, selector: Selector) -> Self {
-        Self { procfs: Procfs::new(procfs), selector, own_pid: std::process::id() }
+        let procfs = Procfs::new(procfs);
+        let namespace = Path::new("/proc/self/ns/user").read_link().ok();
+        Self { procfs, selector, own_pid: std::process::id(), rootfs: "/".into(), namespace }
+    }
+
+    /// The same, on a host whose file system the daemon sees below `rootfs`.
+    #[must_use]
+    pub fn with_rootfs(self, rootfs: &Path) -> Self {
+        Self { rootfs: rootfs.to_owned(), ..self }
     }
 
     /// The rules.
@@ -124,7 +150,56 @@ impl Scanner {
         &self.selector
     }
 
-    /// Looks at every process.
+    /// Every process that may be a target, by what it cannot keep from being read: `exe`, `cgroup` and `status`, which the
+    /// kernel answers without its memory. Yields the number of those that could not be read for lack of permission, too.
+    ///
+    /// # Errors
+    /// [`ScanError`] where the process table itself cannot be listed.
+    pub fn suspects(&self) -> Result<(Vec<Suspect>, usize), ScanError> {
+        let path = self.procfs.root();
+        let list = path.read_dir().map_err(|source| ScanError { path: path.to_owned(), source })?;
+        let (mut suspects, mut denied) = (Vec::new(), 0);
+        for pid in list.flatten().filter_map(|entry| entry.file_name().to_str()?.parse::<u32>().ok()) {
+            match self.glance(pid) {
+                Ok(found) => suspects.extend(found),
+                Err(error) if error.kind() == io::ErrorKind::PermissionDenied => denied += 1,
+                // It ended while we looked.
+                Err(_) => {}
+            }
+        }
+        suspects.sort_unstable_by_key(|suspect: &Suspect| suspect.key);
+        Ok((suspects, denied))
+    }
+
+    /// Whether one process may be a target.
+    #[must_use]
+    pub fn suspect(&self, pid: u32) -> Option<Suspect> {
+        self.glance(pid).ok().flatten()
+    }
+
+    fn glance(&self, pid: u32) -> io::Result<Option<Suspect>> {
+        // Ourselves: every record about us would cause another one.
+        if pid == self.own_pid {
+            return Ok(None);
+        }
+        // Kernel threads and zombies have no executable.
+        let link = match self.procfs.link(pid, "exe") {
+            Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
+            link => link?,
+        };
+        let (exe, _) = procfs::without_deleted(&link);
+        let status = procfs::status(&self.procfs.read_text(pid, "status")?);
+        let (real, effective) = status.users.unwrap_or_default();
+        let text = self.procfs.read_text(pid, "cgroup")?;
+        let glance = Glance { pid, exe: &exe.to_string_lossy(), cgroup: procfs::cgroup(&text), user: effective };
+        if !self.selector.may_select(&glance) {
+            return Ok(None);
+        }
+        let start_time = self.procfs.stat(pid)?.start_time;
+        Ok(Some(Suspect { key: ProcessKey { pid, start_time }, user: real }))
+    }
+
+    /// Looks at every process. May wait for ever, for a process whose arguments or environment do not answer.
     ///
     /// # Errors
     /// [`ScanError`] where the process table itself cannot be listed.
@@ -145,7 +220,7 @@ impl Scanner {
         Ok(scan)
     }
 
-    /// Looks at one process: at an exec, or when it may have begun to listen. `None`: no target, or it is gone.
+    /// Looks at one process, which may take for ever ([`Self::scan`]): at an exec, or when it may have begun to listen. `None`: no target, or it is gone.
     #[must_use]
     pub fn inspect(&self, pid: u32) -> Option<Process> {
         self.look(pid, &mut Listeners::new()).ok().flatten()
@@ -171,29 +246,45 @@ impl Scanner {
         let stat = self.procfs.stat(pid)?;
         let cmdline = procfs::joined(&self.procfs.read(pid, "cmdline", MAX_CMDLINE)?);
         let cgroup = procfs::cgroup(&self.procfs.read_text(pid, "cgroup")?).to_owned();
+        let status = procfs::status(&self.procfs.read_text(pid, "status")?);
+        let foreign = match self.procfs.link(pid, "ns/user") {
+            Ok(namespace) => self.namespace.as_ref() != Some(&namespace),
+            // A kernel without user namespaces.
+            Err(error) => error.kind() != io::ErrorKind::NotFound,
+        };
+        let mut same_file = || self.sees_same_file(pid, &exe);
         let mut listens_on = |port| self.listens_on(pid, port, listeners).unwrap_or(false);
         let Some(rule) = self.selector.select(&mut Candidate {
             pid,
             exe: &exe.to_string_lossy(),
             cmdline: &cmdline,
             cgroup: &cgroup,
+            user: status.users.unwrap_or_default().1,
+            foreign,
+            same_file: &mut same_file,
             listens_on: &mut listens_on,
         }) else {
             return Ok(None);
         };
-        self.describe(pid, rule, stat, (exe, exe_deleted), cmdline, cgroup)
+        self.describe(pid, rule, (stat, status), (exe, exe_deleted), (cmdline, cgroup))
+    }
+
+    /// Whether the daemon finds the process's own executable by the path that the process has for it.
+    fn sees_same_file(&self, pid: u32, exe: &Path) -> bool {
+        let identity = |path: &Path| path.metadata().map(|metadata| (metadata.dev(), metadata.ino()));
+        let Ok(inner) = exe.strip_prefix("/") else { return false };
+        let own = identity(&self.procfs.path(pid, "exe"));
+        own.is_ok_and(|own| identity(&self.rootfs.join(inner)).is_ok_and(|here| here == own))
     }
 
     fn describe(
         &self,
         pid: u32,
         rule: &Rule,
-        stat: procfs::Stat,
+        (stat, status): (procfs::Stat, procfs::Status),
         (exe, exe_deleted): (PathBuf, bool),
-        cmdline: String,
-        cgroup: String,
+        (cmdline, cgroup): (String, String),
     ) -> io::Result<Option<Process>> {
-        let status = procfs::status(&self.procfs.read_text(pid, "status")?);
         // A thread has a folder too, though no listed one.
         if status.tgid != Some(pid) {
             return Ok(None);
@@ -214,6 +305,8 @@ impl Scanner {
             cmdline,
             comm: stat.comm,
             environment,
+            user: status.users.unwrap_or_default().0,
+            trusted_owners: rule.trusted_owners.iter().copied().chain(rule.user).collect(),
             entry: rule.entry,
             service_name_override: rule.service_name.clone(),
             service_version_override: rule.service_version.clone(),

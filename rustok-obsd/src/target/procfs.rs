@@ -34,6 +34,8 @@ pub(super) struct Stat {
 pub(super) struct Status {
     pub tgid: Option<u32>,
     pub namespace_pids: Vec<u32>,
+    /// Real and effective user.
+    pub users: Option<(u32, u32)>,
 }
 
 impl Procfs {
@@ -106,6 +108,10 @@ pub(super) fn status(text: &str) -> Status {
     for (key, value) in text.lines().filter_map(|line| line.split_once(':')) {
         match key {
             "Tgid" => status.tgid = value.trim().parse().ok(),
+            "Uid" => {
+                let mut users = value.split_ascii_whitespace().flat_map(str::parse);
+                status.users = users.next().zip(users.next());
+            }
             "NStgid" => status.namespace_pids = value.split_ascii_whitespace().flat_map(str::parse).collect(),
             _ => {}
         }

@@ -23,6 +23,12 @@ pub struct Rule {
     pub cgroup: Option<String>,
     /// Process id.
     pub pid: Option<u32>,
+    /// User that the process runs as.
+    #[serde(skip)]
+    pub user: Option<u32>,
+    /// Users whose executables get uprobes for this entry ([`super::trust`]).
+    #[serde(skip)]
+    pub trusted_owners: Vec<u32>,
     /// Which entry of the configuration this is: an entry with alternatives is several rules.
     #[serde(skip)]
     pub entry: usize,
@@ -36,7 +42,7 @@ pub struct Rule {
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum RuleError {
     /// Nothing to select by.
-    #[error("entry {entry} selects nothing: give at least one of exe, cmdline, port, cgroup, pid")]
+    #[error("entry {entry} selects nothing: give at least one of exe, cmdline, port, cgroup, pid, user")]
     Empty {
         /// Index of the entry, from 1.
         entry: usize,
@@ -81,8 +87,28 @@ pub struct Candidate<'a> {
     pub cmdline: &'a str,
     /// Control group.
     pub cgroup: &'a str,
+    /// User that it runs as.
+    pub user: u32,
+    /// It is in another user namespace than the daemon: whoever made that one could give any file any path in it. Then a
+    /// rule without cgroup, pid and user holds only where `same_file` does.
+    pub foreign: bool,
+    /// Whether the daemon finds the same file by the executable's path.
+    pub same_file: &'a mut dyn FnMut() -> bool,
     /// Whether the process listens on the TCP port.
     pub listens_on: &'a mut dyn FnMut(u16) -> bool,
+}
+
+/// What is known of a process without reading anything that the process could keep from being read.
+#[derive(Debug, Clone, Copy)]
+pub struct Glance<'a> {
+    /// Process id.
+    pub pid: u32,
+    /// Path of the executable, without ` (deleted)`.
+    pub exe: &'a str,
+    /// Control group.
+    pub cgroup: &'a str,
+    /// User that it runs as.
+    pub user: u32,
 }
 
 impl Selector {
@@ -98,6 +124,12 @@ impl Selector {
     /// The first rule that selects the process.
     pub fn select(&self, candidate: &mut Candidate<'_>) -> Option<&Rule> {
         self.rules.iter().find(|rule| rule.matches(candidate)).map(|compiled| &compiled.rule)
+    }
+
+    /// Whether a rule may select the process, once more is known of it.
+    #[must_use]
+    pub fn may_select(&self, glance: &Glance<'_>) -> bool {
+        self.rules.iter().any(|rule| rule.may_match(glance))
     }
 
     /// Whether a rule asks for a port: such processes become targets some time after their start, so that `/proc` has
@@ -138,20 +170,29 @@ impl Compiled {
             && cgroup.is_none()
             && port.is_none()
             && rule.pid.is_none()
+            && rule.user.is_none()
         {
             return Err(RuleError::Empty { entry });
         }
         Ok(Self { exe_name, exe_path, cmdline, port, cgroup, rule: rule.clone() })
     }
 
-    fn matches(&self, candidate: &mut Candidate<'_>) -> bool {
+    fn may_match(&self, glance: &Glance<'_>) -> bool {
         let fits = |glob: &Option<GlobMatcher>, text: &str| glob.as_ref().is_none_or(|glob| glob.is_match(text));
-        let name = candidate.exe.rsplit('/').next().unwrap_or_default();
-        self.rule.pid.is_none_or(|pid| pid == candidate.pid)
+        let name = glance.exe.rsplit('/').next().unwrap_or_default();
+        self.rule.pid.is_none_or(|pid| pid == glance.pid)
+            && self.rule.user.is_none_or(|user| user == glance.user)
             && fits(&self.exe_name, name)
-            && fits(&self.exe_path, candidate.exe)
-            && fits(&self.cmdline, candidate.cmdline)
-            && fits(&self.cgroup, candidate.cgroup)
+            && fits(&self.exe_path, glance.exe)
+            && fits(&self.cgroup, glance.cgroup)
+    }
+
+    fn matches(&self, candidate: &mut Candidate<'_>) -> bool {
+        let Candidate { pid, exe, cmdline, cgroup, user, foreign, .. } = *candidate;
+        let known_here = !foreign || self.cgroup.is_some() || self.rule.pid.is_some() || self.rule.user.is_some();
+        self.may_match(&Glance { pid, exe, cgroup, user })
+            && self.cmdline.as_ref().is_none_or(|glob| glob.is_match(cmdline))
+            && (known_here || (candidate.same_file)())
             && self.port.is_none_or(|port| (candidate.listens_on)(port))
     }
 }
@@ -162,7 +203,9 @@ mod tests {
 
     fn selects(rules: &[Rule], exe: &str, cmdline: &str, cgroup: &str, ports: &[u16]) -> bool {
         let mut listens_on = |port| ports.contains(&port);
-        let mut candidate = Candidate { pid: 42, exe, cmdline, cgroup, listens_on: &mut listens_on };
+        let mut same_file = || unreachable!("the process is in the daemon's user namespace");
+        let (foreign, same_file, listens_on) = (false, &mut same_file, &mut listens_on);
+        let mut candidate = Candidate { pid: 42, exe, cmdline, cgroup, user: 1000, foreign, same_file, listens_on };
         Selector::new(rules).unwrap().select(&mut candidate).is_some()
     }
 
@@ -204,9 +247,59 @@ mod tests {
     }
 
     #[test]
+    fn a_process_is_selected_by_its_user() {
+        let user = |user| [Rule { user: Some(user), ..exe("a")[0].clone() }];
+        assert!(selects(&user(1000), "/bin/a", "", "", &[]));
+        assert!(!selects(&user(1001), "/bin/a", "", "", &[]));
+    }
+
+    #[test]
+    fn what_a_process_in_a_namespace_of_its_own_says_selects_it_only_where_the_daemon_sees_the_same() {
+        let selects = |rule: &Rule, same: bool| {
+            let (mut same_file, mut listens_on) = (|| same, |_| true);
+            let (same_file, listens_on) = (&mut same_file, &mut listens_on);
+            let exe = "/opt/app/bin/server";
+            let cgroup = "/user.slice/user-1000.slice/a.scope";
+            let mut candidate = Candidate {
+                pid: 42,
+                exe,
+                cmdline: "server --prod",
+                cgroup,
+                user: 1000,
+                foreign: true,
+                same_file,
+                listens_on,
+            };
+            Selector::new(std::slice::from_ref(rule)).unwrap().select(&mut candidate).is_some()
+        };
+        let path = exe("/opt/app/bin/server")[0].clone();
+        let said = [
+            path.clone(),
+            exe("server")[0].clone(),
+            Rule { cmdline: Some("server*".into()), ..Rule::default() },
+            Rule { port: NonZeroU16::new(80), ..Rule::default() },
+        ];
+        for rule in said {
+            assert!(!selects(&rule, false), "{rule:?}");
+            assert!(selects(&rule, true), "{rule:?}");
+        }
+        let seen = [
+            Rule { cgroup: Some("/user.slice/**".into()), ..path.clone() },
+            Rule { pid: Some(42), ..path.clone() },
+            Rule { user: Some(1000), ..path },
+        ];
+        for rule in seen {
+            assert!(selects(&rule, false), "{rule:?}");
+        }
+    }
+
+    #[test]
     fn rules_that_cannot_work_are_errors_that_name_the_entry() {
         let error = Selector::new(&[exe("a")[0].clone(), Rule::default()]).unwrap_err();
-        assert_eq!(error.to_string(), "entry 2 selects nothing: give at least one of exe, cmdline, port, cgroup, pid");
+        assert_eq!(
+            error.to_string(),
+            "entry 2 selects nothing: give at least one of exe, cmdline, port, cgroup, pid, user"
+        );
         let error = Selector::new(&exe("a[")).unwrap_err();
         assert!(error.to_string().starts_with("entry 1: exe = \"a[\" is no valid glob:"), "{error}");
     }

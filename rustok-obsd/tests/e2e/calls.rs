@@ -10,7 +10,7 @@ use std::{
 
 use rustok_obsd::{
     capture::{pipeline, record},
-    probe::{Kernel, ProbeBoard, Programs, Settings, State, loader},
+    probe::{Kernel, Loaded, ProbeBoard, Programs, Settings, State, loader},
 };
 use rustok_obsd_ebpf::{IO_TRUNCATED, IO_UNREADABLE, SocketIo};
 use test_support::{Skip, skip};
@@ -34,16 +34,16 @@ impl Own {
     fn follow() -> Result<Self, Skip> {
         let kernel = Kernel::inspect();
         let board = ProbeBoard::default();
-        let (mut programs, maps, _) = Programs::load(loader::OBJECT, &kernel, Settings::default(), board.clone())
-            .map_err(|error| Skip::new(error.to_string()))?;
+        let loaded = Programs::load(loader::OBJECT, &kernel, Settings::default(), &board);
+        let Loaded { programs, capture, mut targets, .. } = loaded.map_err(|error| Skip::new(error.to_string()))?;
         if let Some(failed) = board.all().into_iter().find(|probe| probe.state != State::Attached) {
             return Err(Skip::new(format!("{}: {}", failed.probe, failed.reason)));
         }
         let listener = TcpListener::bind("127.0.0.1:0").expect("a port");
         let client = TcpStream::connect(listener.local_addr().expect("its address")).expect("a connection");
         let (server, _) = listener.accept().expect("the other end");
-        programs.targets.insert(process::id(), [0, 0], 0).expect("follow ourselves");
-        let (ring, _) = pipeline::split(maps);
+        targets.targets.insert(process::id(), [0, 0], 0).expect("follow ourselves");
+        let (ring, _) = pipeline::split(capture);
         Ok(Self { programs, ring, client, server })
     }
 

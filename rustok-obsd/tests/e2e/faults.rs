@@ -365,7 +365,7 @@ fn an_object_of_another_version_and_none_at_all_are_refused_with_the_remedy() {
     let _alone = serial();
     let kernel = Kernel::inspect();
     let refused =
-        |object: Option<&[u8]>| match Programs::load(object, &kernel, Settings::default(), ProbeBoard::default()) {
+        |object: Option<&[u8]>| match Programs::load(object, &kernel, Settings::default(), &ProbeBoard::default()) {
             Ok(_) => panic!("it was loaded"),
             Err(error) => error.to_string(),
         };
@@ -378,7 +378,7 @@ fn an_object_of_another_version_and_none_at_all_are_refused_with_the_remedy() {
     // The daemon looks for the symbol of its own ABI.
     let mut other = object.to_vec();
     let places: Vec<usize> =
-        other.windows(6).enumerate().filter(|(_, bytes)| bytes == b"ABI_2\0").map(|(at, _)| at).collect();
+        other.windows(6).enumerate().filter(|(_, bytes)| bytes == b"ABI_3\0").map(|(at, _)| at).collect();
     assert!(!places.is_empty(), "the object names its ABI");
     for at in places {
         other[at + 4] = b'0';
@@ -390,6 +390,6 @@ fn an_object_of_another_version_and_none_at_all_are_refused_with_the_remedy() {
         refused(Some(&object[..object.len() * part / 8]));
     }
     let board = ProbeBoard::default();
-    let loaded = Programs::load(Some(object), &kernel, Settings::default(), board.clone());
+    let loaded = Programs::load(Some(object), &kernel, Settings::default(), &board);
     assert!(loaded.is_ok() && board.all().iter().any(|probe| probe.state == State::Attached));
 }

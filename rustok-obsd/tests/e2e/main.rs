@@ -12,6 +12,8 @@ mod daemon;
 mod databases;
 mod faults;
 mod field;
+mod fuse;
+mod hostile;
 mod latecomers;
 mod observe;
 mod overload;

@@ -14,10 +14,10 @@ use std::{
 use rustok_obsd::{
     capture::{pipeline, record::Record},
     exchange::{Exchange, HttpConnection, Io, Outcome, Shared, Side},
-    probe::{Kernel, ProbeBoard, Programs, Settings, State, loader, uprobe::Uprobes},
-    target::{BinaryCache, ProbePoint, ProcessKey, RouteCache, Rule, Scanner, Selector, Target, TaskSlot},
+    probe::{Kernel, Loaded, ProbeBoard, Programs, Settings, State, loader, uprobe::Links},
+    target::{BinaryCache, ProbePoint, ProcessKey, RouteCache, Rule, Scanner, Selector, Target, TaskSlot, Trust},
 };
-use rustok_obsd_ebpf::{Counter, SocketOpen};
+use rustok_obsd_ebpf::{Counter, Scope, SocketOpen};
 use test_support::Skip;
 
 /// Everything that came out of the ring, in order.
@@ -30,7 +30,7 @@ pub struct Recorded {
 
 pub struct Observer {
     programs: Programs,
-    uprobes: Uprobes,
+    links: Links,
     target: Target,
     counts: loader::Counts,
     stop: Arc<AtomicBool>,
@@ -43,8 +43,8 @@ impl Observer {
         let kernel = Kernel::inspect();
         let board = ProbeBoard::default();
         let settings = Settings { ring_bytes: 64 << 20, ..Settings::default() };
-        let (mut programs, maps, counts) = Programs::load(loader::OBJECT, &kernel, settings, board.clone())
-            .map_err(|error| Skip::new(error.to_string()))?;
+        let loaded = Programs::load(loader::OBJECT, &kernel, settings, &board);
+        let Loaded { programs, capture, mut targets, counts } = loaded.map_err(|error| Skip::new(error.to_string()))?;
         for probe in board.all() {
             if probe.state != State::Attached {
                 return Err(Skip::new(format!("{}: {}", probe.probe, probe.reason)));
@@ -52,21 +52,18 @@ impl Observer {
         }
         let selector = Selector::new(&[Rule { pid: Some(pid), ..Rule::default() }]).expect("a rule");
         let process = Scanner::new(Path::new("/proc"), selector).inspect(pid).expect("the process");
-        let target = Target::new(process, &BinaryCache::default()).expect("its binary");
-        let TaskSlot::Known(slot) = target.binary.task_slot else {
-            panic!("the shop's slot is not known: {}", target.binary.task_slot)
+        let target =
+            Target::new(process, &BinaryCache::default(), &Trust::of([0]), Path::new("/proc")).expect("its binary");
+        let TaskSlot::Known(slot) = target.task_slot() else {
+            panic!("the shop's slot is not known: {}", target.task_slot())
         };
-        let places: Vec<u64> =
-            target.binary.places(ProbePoint::AxumRoute).iter().map(|place| place.file_offset).collect();
-        let mut uprobes = Uprobes::default();
-        let file = target.executable.identity();
-        let binary = (file.device, file.inode);
-        uprobes
-            .attach(&mut programs, "axum_matched_path", binary, &target.process.exe_file, &places, pid)
-            .expect("attach to axum");
+        let places = target.places(ProbePoint::AxumRoute);
+        let path = target.executable.as_ref().expect("it was read").attach_path();
+        let links =
+            programs.uprobes.attach("axum_matched_path", (&path, "the shop"), &places, None).expect("attach to axum");
 
         let stop = Arc::new(AtomicBool::new(false));
-        let (mut ring, _) = pipeline::split(maps);
+        let (mut ring, _) = pipeline::split(capture);
         let stopped = Arc::clone(&stop);
         let thread = thread::spawn(move || {
             let mut entries = Vec::new();
@@ -79,10 +76,10 @@ impl Observer {
                 ring.wait();
             }
         });
-        let words = rustok_obsd_ebpf::Target { task_slot: slot, flags: 0 }.words();
-        programs.ports.insert(port, 1, 0).expect("follow the port");
-        programs.targets.insert(pid, words, 0).expect("follow the process");
-        Ok(Self { programs, uprobes, target, counts, stop, thread })
+        let words = rustok_obsd_ebpf::Target::new(pid, slot, 0, Scope::File).words();
+        targets.ports.insert(port, 1, 0).expect("follow the port");
+        targets.targets.insert(pid, words, 0).expect("follow the process");
+        Ok(Self { programs, links, target, counts, stop, thread })
     }
 
     /// Reads the routes that were matched; to be called while the process lives.
@@ -108,7 +105,7 @@ impl Observer {
         let routes = probe(&entries);
         let lost = self.counts.get(Counter::RingFull);
         end_process();
-        self.uprobes.detach_all(Instant::now() + std::time::Duration::from_secs(5));
+        drop(self.links);
         self.programs.detach();
         Recorded { entries, routes, lost }
     }

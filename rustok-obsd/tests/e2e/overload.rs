@@ -4,10 +4,10 @@ use std::{collections::HashMap, path::Path, thread, time::Duration};
 
 use rustok_obsd::{
     capture::{pipeline, record::Record},
-    probe::{Kernel, ProbeBoard, Programs, Settings, loader},
-    target::{BinaryCache, Rule, Scanner, Selector, Target, TaskSlot},
+    probe::{Kernel, Loaded, ProbeBoard, Programs, Settings, loader},
+    target::{BinaryCache, Rule, Scanner, Selector, Target, TaskSlot, Trust},
 };
-use rustok_obsd_ebpf::{Counter, SocketIo};
+use rustok_obsd_ebpf::{Counter, Scope, SocketIo};
 use test_support::{Skip, skip};
 
 use super::{
@@ -71,16 +71,19 @@ fn records_read_and_records_lost_are_all_the_kernel_made() {
     let shop = or_skip!(name, Binary::shop());
     let server = or_skip!(name, Shop::start(&shop.path));
     let settings = Settings { ring_bytes: SMALLEST_RING, ..Settings::default() };
-    let loaded = Programs::load(loader::OBJECT, &Kernel::inspect(), settings, ProbeBoard::default());
-    let (mut programs, maps, counts) = or_skip!(name, loaded.map_err(|error| Skip::new(error.to_string())));
-    let (mut ring, _verdicts) = pipeline::split(maps);
+    let loaded = Programs::load(loader::OBJECT, &Kernel::inspect(), settings, &ProbeBoard::default());
+    let loaded = or_skip!(name, loaded.map_err(|error| Skip::new(error.to_string())));
+    let Loaded { mut programs, capture, mut targets, counts } = loaded;
+    let (mut ring, _verdicts) = pipeline::split(capture);
     let pid = server.child.id();
     let selector = Selector::new(&[Rule { pid: Some(pid), ..Rule::default() }]).expect("a rule");
     let process = Scanner::new(Path::new("/proc"), selector).inspect(pid).expect("the process");
-    let target = Target::new(process, &BinaryCache::default()).expect("its binary");
-    let slot = if let TaskSlot::Known(slot) = target.binary.task_slot { slot } else { 0 };
-    programs.ports.insert(server.address.port(), 1, 0).expect("follow the port");
-    programs.targets.insert(pid, rustok_obsd_ebpf::Target { task_slot: slot, flags: 0 }.words(), 0).expect("follow");
+    let target =
+        Target::new(process, &BinaryCache::default(), &Trust::of([0]), Path::new("/proc")).expect("its binary");
+    let slot = if let TaskSlot::Known(slot) = target.task_slot() { slot } else { 0 };
+    targets.ports.insert(server.address.port(), 1, 0).expect("follow the port");
+    let words = rustok_obsd_ebpf::Target::new(pid, slot, 0, Scope::File).words();
+    targets.targets.insert(pid, words, 0).expect("follow");
 
     let mut entries: Vec<Vec<u8>> = Vec::new();
     // A connection that was there before, sends while nothing fits, and goes on after that: its gap has two ends.

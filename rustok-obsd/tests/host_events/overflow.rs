@@ -59,7 +59,7 @@ fn what_a_full_ring_refuses_is_counted_to_the_last_event() {
     watch.programs.detach();
     watch.events.drain();
     // Each run of a program is one event; the kernel counts them. Of `host_free` and `host_exit`, one for each thread.
-    let stats = watch.programs.program_stats();
+    let stats = watch.programs.facts().programs();
     let runs = |name: &str| stats.iter().find(|stats| stats.name == name).unwrap().runs;
     let all = |kind| watch.events.told(kind) + watch.events.lost(kind);
     let exits = all(EventKind::Exit);

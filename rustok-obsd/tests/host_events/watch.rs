@@ -99,7 +99,7 @@ impl Watch {
 
     /// What the programs cost, for who reads the test's output.
     pub fn print_costs(&self) {
-        for stats in self.programs.program_stats() {
+        for stats in self.programs.facts().programs() {
             let each = stats.run_time.as_nanos().checked_div(u128::from(stats.runs)).unwrap_or(0);
             println!(
                 "{}: {} runs, {each} ns each, {:?} instructions",

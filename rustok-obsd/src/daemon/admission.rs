@@ -1,0 +1,410 @@
+//! From a process that may be a target to an observed one.
+//!
+//! Reads: the process, aside: its files and memory may not answer. Yields: answers to the manager, one step after the
+//! other: what the process is ([`Answer::Looked`]), what is in its executable ([`Answer::Analysed`]), what was attached
+//! ([`Answer::Attached`]). Costs: nothing of the manager's time; each step has a bound, and one that is late costs its own
+//! process alone.
+
+use std::{sync::Arc, time::Duration};
+
+use rustok_obsd_ebpf::{Scope, TaskProbe};
+
+use super::{
+    file_probes::{Step, Wanted},
+    manager::{Calibration, Manager},
+};
+use crate::{
+    aside::Overdue,
+    contract::own::Refusal,
+    probe::{
+        State,
+        uprobe::{Links, UprobeError},
+    },
+    target::{BinaryError, Calibrator, Process, ProcessKey, ProcessMemory, Progress, Suspect, Target},
+};
+
+/// Reading what `/proc` has of a process.
+const LOOK: Duration = Duration::from_secs(2);
+/// Analysis of a binary, above its own limit of time.
+const ANALYSE: Duration = Duration::from_secs(8);
+/// Attaching to one binary.
+const ATTACH: Duration = Duration::from_secs(10);
+/// One sample of a calibration.
+const SAMPLE: Duration = Duration::from_secs(1);
+/// Ports of one process that are looked at.
+const PORTS: usize = 64;
+/// An executable that changes while it is analysed is analysed again, so many times.
+const TRIES: u8 = 3;
+
+/// Targets at a time, as many as the programs' map has families.
+const MOST_TARGETS: usize = rustok_obsd_ebpf::MAX_TARGETS as usize;
+/// Targets of one executable: what forks without end leaves room for others.
+const PER_FILE: usize = 256;
+/// Targets of one user whose executables are not trusted.
+const PER_STRANGER: usize = 64;
+/// Room that is kept for the first process of an executable.
+const RESERVE: usize = 128;
+
+/// What became of a step.
+pub(super) enum Answer {
+    /// `/proc` was read; `None`: it is no target, or it has ended.
+    Looked(Box<Result<Option<Process>, Overdue>>),
+    /// The executable was read; `None`: the process has ended.
+    Analysed(Box<Result<Analysed, Overdue>>),
+    /// Probes were attached, or what prevents each of them; `None`: the executable has changed, or the process has ended.
+    Attached(Result<Option<Attachments>, Overdue>),
+    /// A sample of the calibration was taken.
+    Calibrated(Box<Result<(Calibrator, Progress), Overdue>>),
+}
+
+/// The target and the ports on which it listens; `None`: the process has ended.
+type Analysed = Result<Option<(Target, Vec<u16>)>, BinaryError>;
+
+/// Results by step, for the processes of this scope.
+pub(super) struct Attachments {
+    scope: Scope,
+    widens: bool,
+    results: Vec<(Step, Result<Links, UprobeError>)>,
+}
+
+/// An answer with what it is about.
+pub(super) struct Told {
+    pub(super) pid: u32,
+    pub(super) ticket: u64,
+    pub(super) answer: Answer,
+}
+
+/// A process on its way.
+pub(super) struct Pending {
+    pub(super) case: Case,
+    stage: Stage,
+}
+
+/// What stays the same on the way.
+#[derive(Clone, Copy)]
+pub(super) struct Case {
+    ticket: u64,
+    pub(super) key: ProcessKey,
+    /// Real user, to whom reads are charged.
+    user: u32,
+    /// The programs follow it already, as the child of a target.
+    forked: bool,
+    /// Times that its executable changed under the analysis.
+    tries: u8,
+}
+
+/// How far it is.
+enum Stage {
+    /// `/proc` is being read.
+    Looking,
+    /// Its executable is being read.
+    Analysing(Box<Process>),
+    /// Its probes are being attached, or it waits for those of another process of the same file.
+    Attaching(Box<Ready>),
+}
+
+/// A target that lacks nothing but its probes.
+pub(super) struct Ready {
+    pub(super) target: Target,
+    pub(super) ports: Vec<u16>,
+    pub(super) steps: Vec<Step>,
+    begun: bool,
+}
+
+/// A process that should be observed and is not.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) struct Refused {
+    pub(super) key: ProcessKey,
+    pub(super) reason: String,
+    /// Not the share of a stranger: the daemon does not do what it should.
+    pub(super) matters: bool,
+}
+
+/// Runs a step for the manager, and hands it the answer.
+fn step<T: Send + 'static>(
+    manager: &Manager,
+    Case { key: ProcessKey { pid, .. }, ticket, user, .. }: Case,
+    bound: Duration,
+    work: impl FnOnce() -> T + Send + 'static,
+    wrap: impl FnOnce(Result<T, Overdue>) -> Answer + Send + 'static,
+) {
+    let answers = manager.answers.clone();
+    // The manager goes only when the daemon ends.
+    let done = move |result| drop(answers.send(Told { pid, ticket, answer: wrap(result) }));
+    manager.aside.submit(user, bound, work, done);
+}
+
+impl Manager {
+    /// Looks at a process that began, forked, or was found by a scan.
+    pub(super) fn consider(&mut self, suspect: Suspect, forked: bool) {
+        let Suspect { key, user } = suspect;
+        self.begin_looking(Case { ticket: 0, key, user, forked, tries: 0 });
+    }
+
+    fn begin_looking(&mut self, case: Case) {
+        self.next_ticket += 1;
+        let case = Case { ticket: self.next_ticket, ..case };
+        let pid = case.key.pid;
+        self.pending.insert(pid, Pending { case, stage: Stage::Looking });
+        let scanner = Arc::clone(&self.scanner);
+        step(self, case, LOOK, move || scanner.inspect(pid), |result| Answer::Looked(Box::new(result)));
+    }
+
+    /// Takes the answer to a step. One that nobody waits for any more is dropped: the process has ended, or runs another
+    /// program.
+    pub(super) fn on_answer(&mut self, Told { pid, ticket, answer }: Told) {
+        if let Answer::Calibrated(result) = answer {
+            return self.on_calibrated(pid, ticket, *result);
+        }
+        self.attaching.retain(|_, holder| *holder != ticket || !matches!(answer, Answer::Attached(_)));
+        match self.pending.remove(&pid) {
+            Some(Pending { case, stage }) if case.ticket == ticket => match (answer, stage) {
+                (Answer::Looked(result), Stage::Looking) => self.on_looked(case, *result),
+                (Answer::Analysed(result), Stage::Analysing(process)) => self.on_analysed(case, *process, *result),
+                (Answer::Attached(result), Stage::Attaching(ready)) => self.on_attached(case, *ready, result),
+                // No step answers for another one.
+                _ => {}
+            },
+            other => {
+                self.pending.extend(other.map(|pending| (pid, pending)));
+                if let Answer::Attached(Ok(Some(attachments))) = answer {
+                    self.files.detach(attachments.results.into_iter().filter_map(|(_, links)| links.ok()).collect());
+                }
+            }
+        }
+        self.next_in_line();
+    }
+
+    fn on_looked(&mut self, case: Case, result: Result<Option<Process>, Overdue>) {
+        let pid = case.key.pid;
+        let process = match result {
+            Ok(Some(process)) => process,
+            Ok(None) => return self.let_go(case),
+            Err(overdue) => {
+                return self.refuse(case, Refusal::Hung, &format!("reading what it is does not end: {overdue}"), true);
+            }
+        };
+        let key = process.key;
+        let (scanner, cache, trust) = (Arc::clone(&self.scanner), Arc::clone(&self.cache), Arc::clone(&self.trust));
+        let analysed = process.clone();
+        let work = move || {
+            let target = Target::new(analysed, &cache, &trust, scanner.procfs())?;
+            // An ending process loses its executable before it is a zombie; nothing can be read of it any more.
+            if !scanner.is_alive(key) {
+                return Ok(None);
+            }
+            let mut ports = scanner.listening_ports(pid).unwrap_or_default();
+            ports.truncate(PORTS);
+            Ok(Some((target, ports)))
+        };
+        let case = Case { key, ..case };
+        self.pending.insert(pid, Pending { case, stage: Stage::Analysing(Box::new(process)) });
+        step(self, case, ANALYSE, work, |result| Answer::Analysed(Box::new(result)));
+    }
+
+    fn on_analysed(&mut self, case: Case, process: Process, result: Result<Analysed, Overdue>) {
+        let (target, ports) = match result {
+            Ok(Ok(Some(analysed))) => analysed,
+            Ok(Ok(None)) => return self.let_go(case),
+            // An ending process loses its executable.
+            Ok(Err(error)) if process.exe_file.read_link().is_ok() => {
+                return self.refuse(case, Refusal::Unreadable, &error.to_string(), true);
+            }
+            Ok(Err(_)) => return self.let_go(case),
+            Err(overdue) => {
+                self.own.refusals.add(Refusal::Hung, 1);
+                (Target::unread(process, &format!("its executable does not answer: {overdue}")), Vec::new())
+            }
+        };
+        if let Some((refusal, reason)) = self.lacks_room(&target) {
+            return self.refuse(case, refusal, &reason, refusal != Refusal::UserShare);
+        }
+        if target.binary.too_costly().is_some() {
+            self.own.refusals.add(Refusal::TooCostly, 1);
+        }
+        let steps = self.plan(&target);
+        let ready = Ready { target, ports, steps, begun: false };
+        self.pending.insert(case.key.pid, Pending { case, stage: Stage::Attaching(Box::new(ready)) });
+    }
+
+    /// Begins to attach what waits for its turn: one process of a file at a time.
+    fn next_in_line(&mut self) {
+        loop {
+            let mut waiting: Vec<(u64, u32)> = Vec::new();
+            for (pid, pending) in &self.pending {
+                if let Stage::Attaching(ready) = &pending.stage
+                    && !ready.begun
+                    && ready.target.file().is_none_or(|file| !self.attaching.contains_key(&file))
+                {
+                    waiting.push((pending.case.ticket, *pid));
+                }
+            }
+            let Some((_, pid)) = waiting.into_iter().min() else { return };
+            self.begin_attaching(pid);
+        }
+    }
+
+    fn begin_attaching(&mut self, pid: u32) {
+        let Some(Pending { case, stage: Stage::Attaching(mut ready) }) = self.pending.remove(&pid) else { return };
+        let (Some(uprobes), Some(executable), false) =
+            (self.uprobes.clone(), ready.target.executable.clone(), ready.steps.is_empty())
+        else {
+            return self.conclude(*ready);
+        };
+        let file = executable.identity();
+        let Wanted { steps, scope, widens } = self.files.wanted(file, &ready.steps, uprobes.reaches_processes());
+        let (key, scanner, name) =
+            (case.key, Arc::clone(&self.scanner), ready.target.process.exe.display().to_string());
+        let work = move || {
+            let path = executable.attach_path();
+            let process = (scope == Scope::Process).then_some(key.pid);
+            let attach = |step: Step| {
+                let links = uprobes.attach(step.program, (&path, &name), &step.places, process);
+                (step, links)
+            };
+            let results = steps.into_iter().map(attach).collect();
+            // What was read may have been another content, or another program of the process: then nothing stays.
+            let same = executable.is_unchanged() && scanner.is_alive(key);
+            same.then_some(Attachments { scope, widens, results })
+        };
+        self.attaching.insert(file, case.ticket);
+        ready.begun = true;
+        self.pending.insert(pid, Pending { case, stage: Stage::Attaching(ready) });
+        step(self, case, ATTACH, work, Answer::Attached);
+    }
+
+    fn on_attached(&mut self, case: Case, ready: Ready, result: Result<Option<Attachments>, Overdue>) {
+        let Ready { target, ports, steps, .. } = ready;
+        let sockets_only = |target: Target, reason: &str| Ready {
+            target: target.without_uprobes(reason),
+            ports: ports.clone(),
+            steps: Vec::new(),
+            begun: true,
+        };
+        let Attachments { scope, widens, results } = match result {
+            Ok(Some(attachments)) => attachments,
+            Ok(None) if !self.scanner.is_alive(case.key) => return self.let_go(case),
+            Ok(None) if case.tries < TRIES => {
+                return self.begin_looking(Case { tries: case.tries + 1, ..case });
+            }
+            Ok(None) => {
+                self.own.refusals.add(Refusal::FileChanges, 1);
+                return self.conclude(sockets_only(target, "its executable keeps changing while probes are attached"));
+            }
+            Err(overdue) => {
+                self.own.refusals.add(Refusal::Hung, 1);
+                let reason = format!("the kernel does not attach probes to its executable: {overdue}");
+                return self.conclude(sockets_only(target, &reason));
+            }
+        };
+        let Some(file) = target.file() else { return };
+        let name = target.process.exe.display().to_string();
+        let (mut links, mut failed) = (Vec::new(), None);
+        for (step, result) in results {
+            match result {
+                Ok(attached) => links.push((step, attached)),
+                Err(error) => {
+                    tracing::warn!("{error}");
+                    self.probes.set(step.program, &name, State::Failed, error.to_string());
+                    failed = Some(error);
+                }
+            }
+        }
+        if let Some(error) = failed.filter(|_| widens) {
+            // The probes of the other processes stay as they are.
+            self.files.detach(links.into_iter().map(|(_, links)| links).collect());
+            return self.conclude(sockets_only(target, &error.to_string()));
+        }
+        let attached: Vec<Step> = steps
+            .into_iter()
+            .filter(|step| {
+                links.iter().any(|(done, _)| done.program == step.program) || self.files.has(file, step.program)
+            })
+            .collect();
+        let (others, old) = self.files.attached(file, case.key.pid, scope, links, &attached);
+        for other in others {
+            self.refollow(other);
+        }
+        self.files.detach(old);
+        for step in &attached {
+            self.probes.set(step.program, &name, State::Attached, "");
+        }
+        self.conclude(Ready { target, ports, steps: attached, begun: true });
+    }
+
+    /// Whether there is room for one more target, and which bound it would pass.
+    fn lacks_room(&self, target: &Target) -> Option<(Refusal, String)> {
+        let file = target.file();
+        let of_file = self.live.values().filter(|live| live.target.file() == file).count();
+        let most = if of_file == 0 { MOST_TARGETS } else { MOST_TARGETS - RESERVE };
+        if self.live.len() >= most {
+            return Some((
+                Refusal::Room,
+                format!("{} processes are observed already, and at most {most} can be", self.live.len()),
+            ));
+        }
+        if of_file >= PER_FILE {
+            return Some((Refusal::FileShare, format!("{PER_FILE} processes of its executable are observed already")));
+        }
+        target.sockets_only.as_ref()?;
+        let user = target.process.user;
+        let strangers =
+            self.live.values().filter(|live| live.target.process.user == user && live.target.sockets_only.is_some());
+        (strangers.count() >= PER_STRANGER).then(|| {
+            let reason = format!(
+                "{PER_STRANGER} processes of user {user}, whose executables are not trusted, are observed already"
+            );
+            (Refusal::UserShare, reason)
+        })
+    }
+
+    /// The process is not observed, though it should be; every scan tries again.
+    fn refuse(&mut self, case: Case, refusal: Refusal, reason: &str, matters: bool) {
+        let pid = case.key.pid;
+        let refused = Refused { key: case.key, reason: reason.to_owned(), matters };
+        if self.refused.get(&pid).is_none_or(|known| known.key != case.key) {
+            self.own.refusals.add(refusal, 1);
+            // The first one says what there is to say; /status has them all.
+            if self.refused.is_empty() {
+                tracing::warn!("process {pid} is not observed: {reason}");
+            } else {
+                tracing::debug!("process {pid} is not observed: {reason}");
+            }
+        }
+        if self.refused.len() < MOST_TARGETS || self.refused.contains_key(&pid) {
+            self.refused.insert(pid, refused);
+        }
+        if case.forked {
+            self.disown(pid);
+        }
+        self.publish();
+    }
+
+    /// The process is no target, or has ended. What a child served counts for its parent.
+    fn let_go(&mut self, case: Case) {
+        self.refused.remove(&case.key.pid);
+        if case.forked {
+            self.disown(case.key.pid);
+        }
+    }
+
+    /// Samples what a thread holds near its thread pointer, aside: the memory of the process may not answer.
+    pub(super) fn sample(&mut self, probe: TaskProbe) {
+        self.next_ticket += 1;
+        let ticket = self.next_ticket;
+        let Some(live) = self.live.get_mut(&probe.tgid) else { return };
+        // One sample at a time; those that come meanwhile are not needed.
+        let Calibration::Waits(_) = live.calibration else { return };
+        let Calibration::Waits(mut calibrator) = std::mem::replace(&mut live.calibration, Calibration::Samples(ticket))
+        else {
+            return;
+        };
+        let (user, key) = (live.target.process.user, live.target.process.key);
+        let work = move || {
+            let progress = calibrator.sample(&ProcessMemory::new(probe.tgid), probe.thread_pointer, probe.task);
+            (*calibrator, progress)
+        };
+        let case = Case { ticket, key, user, forked: false, tries: 0 };
+        step(self, case, SAMPLE, work, |result| Answer::Calibrated(Box::new(result)));
+    }
+}
