@@ -17,7 +17,7 @@ use crate::{
     database::{System, tracker::Drivers},
     exposition::{Format, to_text},
     route::{Patterns, RouteNamer},
-    target::ProcessKey,
+    target::{InProcess, ProcessKey, Reader},
     trace::Resources,
 };
 
@@ -62,6 +62,10 @@ struct Scene {
 
 impl Scene {
     fn new(drivers: Drivers) -> Self {
+        Self::reading(drivers, Reader::new(InProcess))
+    }
+
+    fn reading(drivers: Drivers, reader: Reader) -> Self {
         let (commands, obeyed) = mpsc::channel();
         let (noticed, notices) = mpsc::channel();
         let (recorder, _) = HttpRecorder::new(Limits::default());
@@ -79,6 +83,7 @@ impl Scene {
             own: Arc::clone(&own),
             verdicts: None,
             counts: None,
+            reader,
         };
         let pipeline = Pipeline::new(parts, obeyed, noticed);
         let mut scene = Self {

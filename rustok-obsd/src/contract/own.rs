@@ -460,6 +460,8 @@ pub struct SelfMetrics {
     pub problems: Counters<Problem>,
     /// [`super::database::PROBLEMS`].
     pub database_problems: Counters<DatabaseProblem>,
+    /// Families of [`super::routing`].
+    pub routing: super::routing::Routing,
     /// [`LOST_BYTES`].
     pub lost_bytes: AtomicU64,
     /// [`SPANS`], where spans are exported.
@@ -478,6 +480,7 @@ impl SelfMetrics {
             skipped: Counters::default(),
             problems: Counters::default(),
             database_problems: Counters::default(),
+            routing: super::routing::Routing::default(),
             lost_bytes: AtomicU64::new(0),
             spans: OnceLock::new(),
         }
@@ -493,6 +496,7 @@ impl Collect for SelfMetrics {
         self.skipped.collect(&TRANSFERS_SKIPPED, out);
         self.problems.collect(&EXCHANGE_PROBLEMS, out);
         self.database_problems.collect(&super::database::PROBLEMS, out);
+        self.routing.collect(out);
         out.family(&LOST_BYTES).put([], self.lost_bytes.load(Ordering::Relaxed));
         let spans = self.spans.get().map(|counters| counters.read()).unwrap_or_default();
         let mut samples = out.family(&SPANS);

@@ -36,7 +36,7 @@ use crate::{
     exposition::{self, BindError, Exposition, Part, server},
     probe::{Kernel, LoadError, ProbeBoard, Programs, Settings, State, kernel::Need, loader, stats::ProbeCollector},
     process,
-    target::{RuleError, ScanError},
+    target::{Helpers, Reader, RuleError, ScanError},
     trace::{Resources, TraceError, Tracing},
 };
 
@@ -166,6 +166,7 @@ impl Daemon {
             own: Arc::clone(&own),
             verdicts,
             counts: counts.clone(),
+            reader: Reader::new(Helpers::new("/proc/self/exe")),
         };
         let pipeline = Pipeline::new(parts, obeyed, noticed);
         let sample_limit = config.web.sample_limit as u64;

@@ -15,7 +15,9 @@ use rustok_obsd::{
     capture::{pipeline, record::Record},
     exchange::{Exchange, HttpConnection, Io, Outcome, Shared, Side},
     probe::{Kernel, ProbeBoard, Programs, Settings, State, loader, uprobe::Uprobes},
-    target::{BinaryCache, ProbePoint, ProcessKey, RouteCache, Rule, Scanner, Selector, Target, TaskSlot},
+    target::{
+        BinaryCache, ProbePoint, ProcessKey, ProcessMemory, RouteTable, Rule, Scanner, Selector, Target, TaskSlot,
+    },
 };
 use rustok_obsd_ebpf::{Counter, SocketOpen};
 use test_support::Skip;
@@ -89,14 +91,16 @@ impl Observer {
         // What was sent is in the ring when the system call returned; what the target does after its end is not.
         thread::sleep(std::time::Duration::from_millis(200));
         let process: ProcessKey = self.target.process.key;
-        let mut cache = RouteCache::default();
-        let mut probe = |entries: &[Vec<u8>]| {
-            let mut routes = HashMap::new();
+        let memory = ProcessMemory::new(process.pid);
+        let probe = |entries: &[Vec<u8>]| {
+            let (mut routes, mut tables) = (HashMap::new(), HashMap::new());
             for entry in entries {
                 if let Ok(Record::Route(hit)) = Record::parse(entry) {
-                    routes.entry((hit.map, hit.route)).or_insert_with(|| {
-                        cache.lookup(process, hit.map, hit.route, Instant::now()).expect("the matched route's path")
-                    });
+                    let table = tables
+                        .entry(hit.map)
+                        .or_insert_with(|| RouteTable::read(&memory, hit.map).expect("the router's table"));
+                    let path = table.routes.get(&hit.route).expect("the matched route's path");
+                    routes.entry((hit.map, hit.route)).or_insert_with(|| Arc::clone(path));
                 }
             }
             routes
