@@ -11,7 +11,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 
 /// Every family of this file.
 pub const FAMILIES: &[Family<'static>] =
-    &[MEMORY_READS, MEMORY_READS_HANGING, ROUTE_TABLES, ROUTE_TABLE_EVENTS, PARKED, PARKED_NOW, LEARNER];
+    &[MEMORY_READS, MEMORY_READS_HANGING, ROUTE_TABLES, ROUTE_TABLE_EVENTS, PARKED, WAITING, LEARNER];
 
 /// Reads of targets' memory.
 pub const MEMORY_READS: Family<'static> = own(
@@ -54,8 +54,8 @@ pub const PARKED: Family<'static> = own(
 );
 
 /// Exchanges that wait.
-pub const PARKED_NOW: Family<'static> = own(
-    "rustok_obsd_exchanges_parked",
+pub const WAITING: Family<'static> = own(
+    "rustok_obsd_exchanges_waiting",
     Kind::Gauge,
     "",
     &[],
@@ -159,7 +159,7 @@ impl Routing {
         out.family(&ROUTE_TABLES).put([], count(&self.known));
         self.tables.collect(&ROUTE_TABLE_EVENTS, out);
         self.parked.collect(&PARKED, out);
-        out.family(&PARKED_NOW).put([], count(&self.waiting));
+        out.family(&WAITING).put([], count(&self.waiting));
         self.learner.collect(&LEARNER, out);
     }
 }

@@ -162,7 +162,7 @@ impl Learner {
         let oldest = self.templates.iter().min_by_key(|(_, template)| template.used);
         let Some((name, used)) = oldest.map(|(name, template)| (Arc::clone(name), template.used)) else { return false };
         if now.saturating_sub(used) < idle {
-            self.next_reclaim = used + idle;
+            self.next_reclaim = used.saturating_add(idle);
             return false;
         }
         self.templates.remove(&name);
@@ -224,7 +224,8 @@ impl Learner {
         let value = match parent {
             Parent::Value => before,
             Parent::Namespace if is_plural(word) => next.filter(|next| {
-                matches!(classify(next, false), Some(Kind::Id | Kind::Uuid | Kind::Hash | Kind::Date))
+                let kind = classify(next, false);
+                !is_word(next, Parent::Bearing) && matches!(kind, Some(Kind::Id | Kind::Uuid | Kind::Hash | Kind::Date))
             })?,
             _ => return None,
         };
@@ -291,7 +292,7 @@ impl Learner {
             let oldest = oldest.map(|(name, place)| (name.clone(), place.used));
             match oldest {
                 Some((name, used)) if now.saturating_sub(used) >= IDLE_PLACE => self.forget_place(&name),
-                Some((_, used)) => self.next_place = used + IDLE_PLACE,
+                Some((_, used)) => self.next_place = used.saturating_add(IDLE_PLACE),
                 None => {}
             }
         }
@@ -312,7 +313,7 @@ impl Learner {
     /// Forgets what was not seen for a day.
     #[cold]
     fn age(&mut self, now: u64) {
-        self.next_aging = now + AGING;
+        self.next_aging = now.saturating_add(AGING);
         let Self { templates, places, share, counts, .. } = self;
         let old = |used: u64| now.saturating_sub(used) >= AGE;
         templates.retain(|name, template| {

@@ -71,7 +71,8 @@ fn words_are_learned_from_left_to_right_and_two_at_most() {
         names.push(answer(&mut learner, &format!("/frobs/{id}/blurb/{id}/blorp")));
     }
     names.dedup();
-    let wanted = ["/{param}/{id}/{param}/{id}/{param}", "/frobs/{id}/{param}/{id}/{param}", "/frobs/{id}/blurb/{id}/{param}"];
+    let wanted =
+        ["/{param}/{id}/{param}/{id}/{param}", "/frobs/{id}/{param}/{id}/{param}", "/frobs/{id}/blurb/{id}/{param}"];
     assert_eq!(names, wanted);
 }
 

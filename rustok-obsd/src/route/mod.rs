@@ -192,8 +192,7 @@ impl RouteNamer {
 
 /// Whether the target has a route for the path: it answered, and not that the path, the method, or who asks is wrong.
 const fn makes_route(exchange: &Exchange<'_>) -> bool {
-    matches!(exchange.outcome, Outcome::Complete | Outcome::Upgraded)
-        && !matches!(exchange.status, 0 | 400..=499 | 501)
+    matches!(exchange.outcome, Outcome::Complete | Outcome::Upgraded) && !matches!(exchange.status, 0 | 400..=499 | 501)
 }
 
 /// Whether the target did what was asked for, so that its path may teach a word.

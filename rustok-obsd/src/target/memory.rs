@@ -119,8 +119,7 @@ pub(super) fn read_ranges(
             .collect();
         // SAFETY: `local` is the one live, exclusive borrow of `piece` with its length; the remote addresses are
         // only read by the kernel, which checks them.
-        let read =
-            unsafe { libc::process_vm_readv(pid, &raw const local, 1, remote.as_ptr(), remote.len() as u64, 0) };
+        let read = unsafe { libc::process_vm_readv(pid, &raw const local, 1, remote.as_ptr(), remote.len() as u64, 0) };
         let Ok(mut read) = usize::try_from(read) else {
             return Err((io::Error::last_os_error().raw_os_error().unwrap_or(libc::EIO), batch[0]));
         };
