@@ -119,6 +119,8 @@ fn silence(file: &Path) -> Result<(u64, u32, mpsc::Receiver<()>), Skip> {
     let (asked, asks) = mpsc::channel();
     std::thread::spawn(move || serve(device, &asked));
     let file = File::open(file).expect("open the file");
+    // The kernel knows its size when it was asked for.
+    assert_eq!(file.metadata().expect("its size").len(), 4096);
     // SAFETY: a new mapping that nobody in this process touches.
     let at = unsafe { libc::mmap(std::ptr::null_mut(), 4096, libc::PROT_READ, libc::MAP_PRIVATE, file.as_raw_fd(), 0) };
     if at == libc::MAP_FAILED { Err(os("mmap")) } else { Ok((at as u64, minor, asks)) }
@@ -146,7 +148,7 @@ fn memory_that_never_comes_costs_a_helper_and_its_own_process() {
         let (reader, own) = (reader(), std::process::id());
         let start = Instant::now();
         let stuck = reader.ask(own, move |memory| memory.read(address, &mut [0; 48])).expect("it is taken");
-        asks.recv().expect("the page is asked for");
+        asks.recv_timeout(10 * DEADLINE).expect("the page is asked for");
         // Meanwhile others are read.
         let mut other = Command::new("sleep").arg("600").stdin(Stdio::null()).spawn().expect("start sleep");
         let maps = || fs::read_to_string(format!("/proc/{}/maps", other.id())).unwrap_or_default();

@@ -140,7 +140,7 @@ impl Learner {
         Some(template.route.clone())
     }
 
-    /// Takes up the template that was last looked for; `None` where there is no room.
+    /// Takes up the template that was looked for last and not found; `None` where there is no room.
     pub(super) fn take_up(&mut self, now: u64) -> Option<Route> {
         let bytes = self.template.len() + ENTRY;
         while !self.share.take(bytes) {

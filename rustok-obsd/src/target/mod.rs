@@ -2,7 +2,8 @@
 //!
 //! Reads: `/proc` and executables. Yields: [`Target`]s with the file offsets for uprobes and the place of Tokio's task
 //! id; axum's routes out of a running process. Costs: one analysis per executable ([`BinaryCache`]), nothing per event
-//! but a look-up. Nothing here needs eBPF, and nothing writes to a process.
+//! but a look-up. Nothing here needs eBPF, and nothing writes to a process. What may hang
+//! because a process wants it to goes through [`Reader`].
 
 pub mod axum_routes;
 pub mod binary;

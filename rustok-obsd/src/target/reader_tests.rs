@@ -45,7 +45,7 @@ fn until(holds: impl Fn() -> bool) {
     }
 }
 
-fn ask(reader: &Reader, pid: u32) -> Result<mpsc::Receiver<u32>, Refused> {
+fn ask(reader: &Reader, pid: u32) -> Result<Receiver<u32>, Refused> {
     reader.ask(pid, move |memory| {
         let _ = memory.read(0, &mut [0]);
         pid
