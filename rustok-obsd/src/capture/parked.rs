@@ -26,6 +26,9 @@ const MOST: usize = 16 * 1024;
 const BYTES_OF_TARGET: usize = 2 << 20;
 const BYTES: usize = 16 << 20;
 
+/// The statement that ran most often, and how often.
+type Repeated = Option<(Arc<Statement>, u32)>;
+
 /// An exchange that waits.
 pub(super) struct Parked {
     /// Its target, by process and number.
@@ -37,7 +40,7 @@ pub(super) struct Parked {
     /// Path, host, tenant and headers, one behind the other.
     text: Box<[u8]>,
     lengths: [usize; 3],
-    spent: Option<(Spent<'static>, Option<(Arc<Statement>, u32)>)>,
+    spent: Option<(Spent<'static>, Repeated)>,
     until: Instant,
 }
 

@@ -172,7 +172,8 @@ impl Reader {
         let Shared { access, done, late, refused, .. } = &*self.shared;
         let now = Instant::now();
         let overdue = lock(&self.shared.state).running.iter().filter(|(_, _, until)| *until < now).count();
-        let hanging = (access.hanging() + overdue) as u64;
+        // One that was given up holds a thread, too, but for a moment.
+        let hanging = access.hanging().max(overdue) as u64;
         ReaderStats { done: count(done), late: count(late), refused: count(refused), hanging }
     }
 

@@ -8,9 +8,11 @@ use crate::target::memory::MemoryError;
 
 /// Memory of processes that do not exist; a read of one waits for a word on its channel.
 #[derive(Clone, Default)]
-struct Gates(Arc<Mutex<HashMap<u32, Arc<Mutex<Receiver<()>>>>>>);
+struct Gates(Arc<Mutex<HashMap<u32, Gate>>>);
 
-struct Gated(Option<Arc<Mutex<Receiver<()>>>>);
+type Gate = Arc<Mutex<Receiver<()>>>;
+
+struct Gated(Option<Gate>);
 
 impl Gates {
     fn close(&self, pid: u32) -> Sender<()> {
