@@ -149,6 +149,26 @@ fn an_answer_that_refuses_makes_no_route() {
 }
 
 #[test]
+fn an_answer_that_refuses_or_fails_teaches_no_word() {
+    for (status, template) in [
+        (200, "/frobs/{id}"),
+        (304, "/frobs/{id}"),
+        (401, "/{param}/{id}"),
+        (403, "/{param}/{id}"),
+        (404, "/{param}/{id}"),
+        (302, "/{param}/{id}"),
+        (500, "/{param}/{id}"),
+    ] {
+        let mut namer = namer(&[], 1000);
+        assert_eq!(name(&mut namer, "/frobs/1"), "/{param}/{id}");
+        for id in 0..500 {
+            namer.name(&exchange(format!("/frobs/{id}").as_bytes(), status));
+        }
+        assert_eq!(&*namer.name(&exchange(b"/frobs/1", status)).template, template, "{status}");
+    }
+}
+
+#[test]
 fn the_cap_holds_for_every_source_and_routes_in_use_stay() {
     let mut namer = namer(&["/p/{id}"], 3);
     let axum: Vec<_> = (0..3).map(|i| Route { template: format!("/x{i}").into(), source: Source::Axum }).collect();

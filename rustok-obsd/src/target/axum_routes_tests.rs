@@ -247,3 +247,21 @@ fn twelve_thousand_damaged_images_give_an_error_or_well_formed_routes() {
     }
     assert!((100..11_000).contains(&read_all), "damage that is none, and damage that is: {read_all} were read");
 }
+
+#[test]
+fn a_map_that_changes_while_it_is_read_is_an_error() {
+    /// Its hasher's keys are others at the second look.
+    struct Changing(Image, std::cell::Cell<bool>);
+    impl Memory for Changing {
+        fn read_many(&self, ranges: &[(u64, usize)], buf: &mut [u8]) -> Result<(), MemoryError> {
+            self.0.read_many(ranges, buf)?;
+            if ranges == [(BASE, HEAD)] && self.1.replace(true) {
+                buf[HEAD - 1] ^= 1;
+            }
+            Ok(())
+        }
+    }
+    let memory = Changing(Image(image(8, &["/a"])), false.into());
+    let error = RouteTable::read(&memory, BASE).unwrap_err();
+    assert!(error.to_string().contains("changed while it was read"), "{error}");
+}
