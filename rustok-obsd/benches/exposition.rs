@@ -37,6 +37,7 @@ fn exchange(side: Side, i: u64) -> Exchange<'static> {
         response_body: i * 100 % 2_000_000,
         traceparent: None,
         route: None,
+        awaited: None,
         routes_exact: true,
         told: false,
         id: 1,

@@ -44,6 +44,9 @@ pub enum Action {
     CheckConfig(ConfigArgs),
     /// Print the version
     Version,
+    /// Read other processes' memory for the daemon, which starts this by itself
+    #[command(hide = true)]
+    ReadMemory,
 }
 
 /// Arguments of `doctor`.

@@ -4,6 +4,7 @@
 
 use std::{
     io::{self, Write as _},
+    os::fd::AsFd as _,
     process::ExitCode,
 };
 
@@ -13,7 +14,7 @@ use rustok_obsd::{
     cli::{Action, Cli, exit},
     config::{ConfigError, Loaded},
     daemon::{self, doctor, logging},
-    target::BinaryReport,
+    target::{BinaryReport, memory_helper},
 };
 
 fn main() -> ExitCode {
@@ -65,6 +66,10 @@ fn run(cli: Cli) -> anyhow::Result<u8> {
             print(&format!("configuration is valid, {} targets\n", config.targets.len()))?;
         }
         Action::Version => print(&daemon::version())?,
+        Action::ReadMemory => {
+            let socket = io::stdin().as_fd().try_clone_to_owned().context("standard input")?;
+            memory_helper::serve(socket).context("reading memory for the daemon")?;
+        }
     }
     Ok(exit::OK)
 }

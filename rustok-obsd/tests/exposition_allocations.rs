@@ -40,6 +40,7 @@ fn exchange(side: Side, status: u16, i: u64) -> Exchange<'static> {
         response_body: i * 100,
         traceparent: None,
         route: None,
+        awaited: None,
         routes_exact: true,
         told: false,
         id: 1,

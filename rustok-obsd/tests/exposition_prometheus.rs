@@ -54,6 +54,7 @@ fn exposition() -> Arc<Exposition> {
         response_body: 1,
         traceparent: None,
         route: None,
+        awaited: None,
         routes_exact: true,
         told: false,
         id: 1,

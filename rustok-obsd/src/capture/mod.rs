@@ -9,6 +9,7 @@ mod databases;
 pub mod doubts;
 mod losses;
 mod outputs;
+mod parked;
 pub mod pipeline;
 pub mod record;
 pub mod ring;

@@ -7,28 +7,53 @@ use std::{net::SocketAddr, sync::Arc};
 
 use rustc_hash::FxHashMap;
 
+use super::parked::{Parked, Parking};
 use crate::{
     contract::{
         database::{ConnectionState, DatabaseRecorder, Pool},
+        own::Counters,
         recorder::{Exemplar, HttpRecorder, TargetKey, TargetLabels},
+        routing::LearnerEvent,
     },
-    database::{Operation, Tracker, sockets::Change, task_key},
-    exchange::{Exchange, Side},
-    route::{Route, RouteNamer, Source, UNMATCHED},
-    trace::{Addresses, TargetResource, Tracer},
+    database::{Operation, Spent, Tracker, sockets::Change, task_key},
+    exchange::{Exchange, Routed, Side},
+    route::{Learned, Route, RouteNamer, Source, UNMATCHED},
+    trace::{Addresses, Decision, TargetResource, Tracer},
 };
 
 /// A target and the names of its routes.
 pub(super) struct Named {
     pub(super) key: TargetKey,
+    /// Its process.
+    tgid: u32,
     namer: RouteNamer,
     /// What client exchanges have for a route.
     none: Route,
+    /// What its learner had done at the last look.
+    told: Learned,
 }
 
 impl Named {
-    pub(super) fn new(key: TargetKey, namer: RouteNamer) -> Self {
-        Self { key, namer, none: Route { template: UNMATCHED.into(), source: Source::Unmatched } }
+    pub(super) fn new(key: TargetKey, tgid: u32, namer: RouteNamer) -> Self {
+        let none = Route { template: UNMATCHED.into(), source: Source::Unmatched };
+        Self { key, tgid, namer, none, told: Learned::default() }
+    }
+
+    /// Adds what its learner did since the last look to the daemon's own metrics.
+    pub(super) fn publish(&mut self, own: &Counters<LearnerEvent>) {
+        let now = self.namer.counts().learner;
+        let told = std::mem::replace(&mut self.told, now);
+        own.add(LearnerEvent::WordLearned, now.words - told.words);
+        own.add(LearnerEvent::WordAged, now.aged_words - told.aged_words);
+        own.add(LearnerEvent::PlaceOpened, now.opened_places - told.opened_places);
+        own.add(LearnerEvent::PlaceRefused, now.refused_places - told.refused_places);
+        own.add(LearnerEvent::RouteReclaimed, now.reclaimed_routes - told.reclaimed_routes);
+        own.add(LearnerEvent::RouteRefused, now.refused_routes - told.refused_routes);
+    }
+
+    /// The route of an exchange that waited for it.
+    pub(super) fn name(&mut self, exchange: &Exchange<'_>) -> Route {
+        self.namer.name(exchange)
     }
 }
 
@@ -39,6 +64,8 @@ pub(super) struct Outputs {
     pub(super) tracer: Option<Tracer>,
     /// The pool of each connection to a database.
     pub(super) pools: FxHashMap<u64, Pool>,
+    /// Exchanges that wait for their route.
+    pub(super) parking: Parking,
 }
 
 impl Outputs {
@@ -93,7 +120,7 @@ impl Outputs {
         }
     }
 
-    /// A request ended: names its route, adds what it spent in the database, samples the trace, records.
+    /// A request ended: names its route, or lets it wait for that, adds what it spent in the database, samples the trace, records.
     pub(super) fn exchange(
         &mut self,
         named: &mut Named,
@@ -108,11 +135,8 @@ impl Outputs {
             let none = named.none.clone();
             return self.record(named.key, exchange, &none, addresses);
         }
-        let route = if lossy {
-            named.namer.name(&Exchange { routes_exact: false, ..*exchange })
-        } else {
-            named.namer.name(exchange)
-        };
+        let exchange = &Exchange { routes_exact: exchange.routes_exact && !lossy, ..*exchange };
+        let route = if exchange.awaited.is_none() { Some(named.namer.name(exchange)) } else { None };
         let key = named.key;
         databases.settle(task_key(tgid, exchange.task, exchange.tid), exchange.end_ns, &mut |_, operation| {
             self.operation(Some(key), operation);
@@ -120,18 +144,44 @@ impl Outputs {
         if lossy {
             databases.requests.doubt(exchange.id);
         }
-        databases.requests.end(exchange.id, exchange.end_ns, |account| match account {
-            Some((spent, ids)) => {
-                self.record(key, &Exchange { spent: Some(spent), ids, ..*exchange }, &route, addresses);
+        databases.requests.end(exchange.id, exchange.end_ns, |account| {
+            if let (None, Some(routed)) = (&route, exchange.awaited) {
+                return self.park(named, addresses, exchange, routed, account);
             }
-            None => self.record(key, exchange, &route, addresses),
+            let route = route.unwrap_or_else(|| named.none.clone());
+            match account {
+                Some((spent, ids)) => {
+                    self.record(key, &Exchange { spent: Some(spent), ids, ..*exchange }, &route, addresses);
+                }
+                None => self.record(key, exchange, &route, addresses),
+            }
         });
         if exchange.told {
             self.recorder.request_ended(key, exchange.method);
         }
     }
 
-    fn record(&mut self, key: TargetKey, exchange: &Exchange<'_>, route: &Route, addresses: Addresses) {
+    /// Its route is not known yet. Without room it is named as if it could not be told.
+    #[cold]
+    fn park(
+        &mut self,
+        named: &mut Named,
+        addresses: Addresses,
+        exchange: &Exchange<'_>,
+        routed: &Routed,
+        account: Option<(&Spent<'_>, Decision)>,
+    ) {
+        let parked = Parked::new((named.tgid, named.key), addresses, exchange, routed, account);
+        if !self.parking.park(parked) {
+            let ids = account.map_or(exchange.ids, |(_, ids)| ids);
+            let spent = account.map(|(spent, _)| spent);
+            let exchange = Exchange { awaited: None, routes_exact: false, spent, ids, ..*exchange };
+            let route = named.namer.name(&exchange);
+            self.record(named.key, &exchange, &route, addresses);
+        }
+    }
+
+    pub(super) fn record(&mut self, key: TargetKey, exchange: &Exchange<'_>, route: &Route, addresses: Addresses) {
         let told = matches!(route.source, Source::Axum | Source::Pattern | Source::Learned).then_some(route);
         let ids = self.tracer.as_mut().and_then(|tracer| tracer.offer(key, exchange, told, addresses));
         let exemplar = ids.map(|ids| Exemplar { trace_id: ids.trace_id, span_id: ids.span_id });

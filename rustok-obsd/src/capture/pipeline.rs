@@ -20,6 +20,7 @@ use super::{
     databases::{target_key, tell_verdict},
     doubts::Doubts,
     outputs::{Named, Outputs},
+    parked::Parking,
     record::{self, Record},
 };
 use crate::{
@@ -31,8 +32,8 @@ use crate::{
     database::{Ignorance, Origin, Tracker, tracker::Drivers},
     exchange::{self, Exchange, Io, Side, Stats, Verdict},
     probe::loader::{CaptureMaps, Counts},
-    route::RouteNamer,
-    target::{ProcessKey, RouteCache},
+    route::{Budget, RouteNamer},
+    target::{ProcessKey, Reader, RouteCache},
     trace::{Addresses, TargetResource, Tracer},
 };
 
@@ -150,6 +151,8 @@ pub struct Pipeline {
     pub(super) observes_databases: bool,
     pub(super) ports: Vec<u16>,
     pub(super) wire: exchange::postgres::Shared,
+    /// Bytes that all targets' learned routes share.
+    learned: Budget,
     pub(super) outputs: Outputs,
     pub(super) own: Arc<SelfMetrics>,
     pub(super) verdicts: Option<Verdicts>,
@@ -192,6 +195,8 @@ pub struct Parts {
     pub databases: bool,
     /// Ports that are a database's where nothing else tells.
     pub ports: Vec<u16>,
+    /// Reads targets' route tables.
+    pub reader: Reader,
 }
 
 /// Where verdicts on connections go.
@@ -219,6 +224,7 @@ impl Pipeline {
             statement_bytes,
             databases,
             ports,
+            reader,
         } = parts;
         Self {
             targets: FxHashMap::default(),
@@ -227,14 +233,15 @@ impl Pipeline {
             most_connections,
             shared: exchange::Shared::wanting(wanted),
             told: Stats::default(),
-            routes: RouteCache::default(),
+            routes: RouteCache::new(reader),
             databases: Tracker::default(),
             told_databases: crate::database::tracker::Stats::default(),
             told_wire: exchange::postgres::Stats::default(),
             observes_databases: databases,
             ports,
             wire: exchange::postgres::Shared::new(statement_bytes),
-            outputs: Outputs { recorder, database, tracer, pools: FxHashMap::default() },
+            learned: Budget::default(),
+            outputs: Outputs { recorder, database, tracer, pools: FxHashMap::default(), parking: Parking::default() },
             own,
             verdicts,
             counts,
@@ -281,6 +288,7 @@ impl Pipeline {
                 }
             }
         }
+        self.name_parked();
         self.publish();
         self.look_for_losses();
         if self.swept.elapsed() >= SWEEP {
@@ -295,7 +303,7 @@ impl Pipeline {
         self.children.remove(&process.pid);
         self.outputs.add_target(key, labels, resource);
         self.databases.add_process(process.pid, drivers);
-        let named = Named::new(key, namer);
+        let named = Named::new(key, process.pid, namer.sharing(&self.learned));
         self.targets
             .insert(process.pid, Observed { process, named, routes_exact, doubts: Doubts::default(), ended: None });
     }
@@ -321,6 +329,8 @@ impl Pipeline {
         databases.remove_process(tgid, monotonic_ns(), &mut |tgid, operation| {
             outputs.operation(target_key(targets, children, tgid), operation);
         });
+        self.release_parked(Some(tgid));
+        self.publish_routing();
         if let Some(target) = self.targets.remove(&tgid) {
             self.outputs.remove_target(target.named.key);
             self.routes.forget(target.process.pid);
@@ -331,6 +341,7 @@ impl Pipeline {
     #[cold]
     fn sweep(&mut self) {
         self.swept = Instant::now();
+        self.publish_routing();
         let over = |target: &Observed| target.ended.is_some_and(|ended| ended.elapsed() >= AFTERLIFE);
         let ended: Vec<u32> = self.targets.iter().filter(|(_, target)| over(target)).map(|(tgid, _)| *tgid).collect();
         for tgid in ended {
@@ -566,6 +577,7 @@ impl Pipeline {
                 }
             }
         }
+        self.release_parked(None);
         for tgid in self.targets.keys().chain(self.children.keys()).copied().collect::<Vec<_>>() {
             let Self { targets, children, databases, outputs, .. } = self;
             databases.remove_process(tgid, monotonic_ns(), &mut |tgid, operation| {
@@ -573,6 +585,7 @@ impl Pipeline {
             });
         }
         self.publish();
+        self.publish_routing();
     }
 }
 

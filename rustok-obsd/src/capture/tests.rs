@@ -1,5 +1,7 @@
 //! Whose work the pipeline takes an operation for, and the gauges of connections; fed with the ring's entries.
 
+mod routes;
+
 use std::sync::{Arc, mpsc};
 
 use rustok_obsd_ebpf::{
@@ -10,6 +12,7 @@ use super::pipeline::{Added, Command, Notice, Parts, Pipeline, monotonic_ns};
 use crate::{
     config::{Config, Target as Configured},
     contract::{
+        HttpMetrics,
         database::{DatabaseMetrics, DatabaseRecorder, Settings},
         own::{Build, SelfMetrics},
         recorder::{HttpRecorder, Limits, TargetKey, TargetLabels},
@@ -17,7 +20,7 @@ use crate::{
     database::{System, tracker::Drivers},
     exposition::{Format, to_text},
     route::{Patterns, RouteNamer},
-    target::ProcessKey,
+    target::{InProcess, ProcessKey, Reader},
     trace::Resources,
 };
 
@@ -51,6 +54,7 @@ const BARE: Drivers = Drivers {
 struct Scene {
     pipeline: Pipeline,
     metrics: Arc<DatabaseMetrics>,
+    http: Arc<HttpMetrics>,
     own: Arc<SelfMetrics>,
     commands: mpsc::Sender<Command>,
     _notices: mpsc::Receiver<Notice>,
@@ -62,9 +66,13 @@ struct Scene {
 
 impl Scene {
     fn new(drivers: Drivers) -> Self {
+        Self::reading(drivers, Reader::new(InProcess))
+    }
+
+    fn reading(drivers: Drivers, reader: Reader) -> Self {
         let (commands, obeyed) = mpsc::channel();
         let (noticed, notices) = mpsc::channel();
-        let (recorder, _) = HttpRecorder::new(Limits::default());
+        let (recorder, http) = HttpRecorder::new(Limits::default());
         let (database, metrics) = DatabaseRecorder::new(Settings::default());
         let own = Arc::new(SelfMetrics::new(Build { version: "0", revision: "0", rustc: "0" }));
         let parts = Parts {
@@ -79,11 +87,13 @@ impl Scene {
             own: Arc::clone(&own),
             verdicts: None,
             counts: None,
+            reader,
         };
         let pipeline = Pipeline::new(parts, obeyed, noticed);
         let mut scene = Self {
             pipeline,
             metrics,
+            http,
             own,
             commands,
             _notices: notices,
@@ -97,12 +107,16 @@ impl Scene {
     }
 
     fn add(&mut self, drivers: Drivers) {
-        let process = ProcessKey { pid: PID, start_time: 0 };
+        self.add_as(PID, TargetKey(1), drivers);
+    }
+
+    fn add_as(&mut self, pid: u32, key: TargetKey, drivers: Drivers) {
+        let process = ProcessKey { pid, start_time: 0 };
         let added = Added {
             process,
-            key: TargetKey(1),
+            key,
             labels: TargetLabels { service_name: "shop".into(), ..TargetLabels::default() },
-            resource: Arc::new(Resources::new(&Config::default()).describe(&Configured::default(), PID)),
+            resource: Arc::new(Resources::new(&Config::default()).describe(&Configured::default(), pid)),
             namer: RouteNamer::new(Patterns::default(), RouteNamer::DEFAULT_CAP),
             routes_exact: false,
             drivers,

@@ -225,7 +225,7 @@ static GENERAL: &[Key] = &[
         "routes.learner",
         &[],
         |c| Slot::Bool(&mut c.routes.learner),
-        "Learn templates from paths where neither axum nor a configured pattern names the route; else such requests are `~other`.",
+        "Learn templates from paths where neither axum nor a configured pattern names the route; else such requests are `~other`. A segment that is no common word of APIs is a parameter until many answered requests show that it is a part of the route.",
     ),
     key(
         "database.enabled",

@@ -494,6 +494,8 @@ pub struct SelfMetrics {
     pub problems: Counters<Problem>,
     /// [`super::database::PROBLEMS`].
     pub database_problems: Counters<DatabaseProblem>,
+    /// Families of [`super::routing`].
+    pub routing: super::routing::Routing,
     /// [`LOST_BYTES`].
     pub lost_bytes: AtomicU64,
     /// [`SPANS`], where spans are exported.
@@ -513,6 +515,7 @@ impl SelfMetrics {
             refusals: Counters::default(),
             problems: Counters::default(),
             database_problems: Counters::default(),
+            routing: super::routing::Routing::default(),
             lost_bytes: AtomicU64::new(0),
             spans: OnceLock::new(),
         }
@@ -529,6 +532,7 @@ impl Collect for SelfMetrics {
         self.refusals.collect(&TARGETS_REFUSED, out);
         self.problems.collect(&EXCHANGE_PROBLEMS, out);
         self.database_problems.collect(&super::database::PROBLEMS, out);
+        self.routing.collect(out);
         out.family(&LOST_BYTES).put([], self.lost_bytes.load(Ordering::Relaxed));
         let spans = self.spans.get().map(|counters| counters.read()).unwrap_or_default();
         let mut samples = out.family(&SPANS);

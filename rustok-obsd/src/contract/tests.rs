@@ -34,6 +34,7 @@ fn exchange(side: Side, method: Method, status: u16, outcome: Outcome, duration_
         response_body: 700,
         traceparent: None,
         route: None,
+        awaited: None,
         routes_exact: true,
         told: false,
         id: 1,

@@ -20,7 +20,7 @@ use crate::{
         State,
         uprobe::{Links, UprobeError},
     },
-    target::{BinaryError, Calibrator, Process, ProcessKey, ProcessMemory, Progress, Suspect, Target},
+    target::{BinaryError, Calibrator, Memory, Process, ProcessKey, Progress, Suspect, Target},
 };
 
 /// Reading what `/proc` has of a process.
@@ -30,7 +30,7 @@ const ANALYSE: Duration = Duration::from_secs(8);
 /// Attaching to one binary.
 const ATTACH: Duration = Duration::from_secs(10);
 /// One sample of a calibration.
-const SAMPLE: Duration = Duration::from_secs(1);
+const SAMPLE: Duration = Duration::from_secs(2);
 /// Ports of one process that are looked at.
 const PORTS: usize = 64;
 /// An executable that changes while it is analysed is analysed again, so many times.
@@ -53,8 +53,8 @@ pub(super) enum Answer {
     Analysed(Box<Result<Analysed, Overdue>>),
     /// Probes were attached, or what prevents each of them; `None`: the executable has changed, or the process has ended.
     Attached(Result<Option<Attachments>, Overdue>),
-    /// A sample of the calibration was taken.
-    Calibrated(Box<Result<(Calibrator, Progress), Overdue>>),
+    /// A sample of the calibration was taken; `None`: the memory of the process did not answer.
+    Calibrated(Box<Result<Option<(Calibrator, Progress)>, Overdue>>),
 }
 
 /// The target and the ports on which it listens; `None`: the process has ended.
@@ -186,9 +186,10 @@ impl Manager {
         };
         let key = process.key;
         let (scanner, cache, trust) = (Arc::clone(&self.scanner), Arc::clone(&self.cache), Arc::clone(&self.trust));
+        let reader = self.reader.clone();
         let analysed = process.clone();
         let work = move || {
-            let target = Target::new(analysed, &cache, &trust, scanner.procfs())?;
+            let target = Target::new(analysed, &cache, &trust, scanner.procfs(), &reader)?;
             // An ending process loses its executable before it is a zombie; nothing can be read of it any more.
             if !scanner.is_alive(key) {
                 return Ok(None);
@@ -400,9 +401,13 @@ impl Manager {
             return;
         };
         let (user, key) = (live.target.process.user, live.target.process.key);
+        let reader = self.reader.clone();
         let work = move || {
-            let progress = calibrator.sample(&ProcessMemory::new(probe.tgid), probe.thread_pointer, probe.task);
-            (*calibrator, progress)
+            let sample = move |memory: &dyn Memory| {
+                let progress = calibrator.sample(memory, probe.thread_pointer, probe.task);
+                (*calibrator, progress)
+            };
+            reader.ask(probe.tgid, sample).ok()?.recv().ok()
         };
         let case = Case { ticket, key, user, forked: false, tries: 0 };
         step(self, case, SAMPLE, work, |result| Answer::Calibrated(Box::new(result)));

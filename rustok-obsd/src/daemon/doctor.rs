@@ -11,7 +11,7 @@ use super::{DaemonError, drivers::functions, rules::scanner, settings};
 use crate::{
     config::Config,
     probe::{HostPrograms, HostSettings, Kernel, ProbeBoard, ProbeStatus, Programs, State, host, kernel::Need, loader},
-    target::{BinaryCache, CustomPoint, ProbePoint, Target, TaskSlot, Trust},
+    target::{BinaryCache, CustomPoint, InProcess, ProbePoint, Reader, Target, TaskSlot, Trust},
 };
 
 /// One line of the diagnosis.
@@ -65,6 +65,8 @@ impl Diagnosis {
 pub fn diagnose(config: &Config) -> Result<Diagnosis, DaemonError> {
     let scanner = scanner(config)?;
     let trust = Trust::of_daemon();
+    // A person waits, and can end it.
+    let reader = Reader::new(InProcess);
     let kernel = Kernel::inspect_below(&config.path.sysfs);
     let mut host = host_checks(&kernel);
     host.extend(load_checks(config, &kernel));
@@ -74,7 +76,7 @@ pub fn diagnose(config: &Config) -> Result<Diagnosis, DaemonError> {
     let mut targets = Vec::new();
     for process in scan.targets {
         let (pid, exe, service_name) = (process.key.pid, process.exe.display().to_string(), process.service_name());
-        let checks = match Target::new(process, &cache, &trust, scanner.procfs()) {
+        let checks = match Target::new(process, &cache, &trust, scanner.procfs(), &reader) {
             Ok(target) => target_checks(&target, cache.functions()),
             Err(error) => vec![required("executable", Err(error.to_string()))],
         };

@@ -35,7 +35,7 @@ use crate::{
     database::tracker::Drivers,
     probe::{ProbeBoard, State, TargetMaps, loader::Counts, uprobe::UprobePrograms},
     route::{Patterns, RouteNamer},
-    target::{BinaryCache, Calibrator, FileIdentity, Progress, Scanner, Target, TargetInfo, TaskSlot, Trust},
+    target::{BinaryCache, Calibrator, FileIdentity, Progress, Reader, Scanner, Target, TargetInfo, TaskSlot, Trust},
     trace::Resources,
 };
 
@@ -85,6 +85,7 @@ pub(super) struct Parts {
     pub(super) maps: Option<TargetMaps>,
     pub(super) uprobes: Option<Arc<UprobePrograms>>,
     pub(super) counts: Option<Arc<Counts>>,
+    pub(super) reader: Reader,
     pub(super) probes: ProbeBoard,
     pub(super) own: Arc<SelfMetrics>,
     pub(super) resources: Resources,
@@ -98,6 +99,8 @@ pub(super) struct Manager {
     pub(super) scanner: Arc<Scanner>,
     pub(super) cache: Arc<BinaryCache>,
     pub(super) trust: Arc<Trust>,
+    /// Reads the memory of targets.
+    pub(super) reader: Reader,
     pub(super) uprobes: Option<Arc<UprobePrograms>>,
     counts: Option<Arc<Counts>>,
     /// Lost records at the last scan.
@@ -131,7 +134,7 @@ pub(super) struct Manager {
 
 impl Manager {
     pub(super) fn new(config: Arc<Config>, parts: Parts) -> Result<Self, DaemonError> {
-        let Parts { maps, uprobes, counts, probes, own, resources, commands, notices } = parts;
+        let Parts { maps, uprobes, counts, reader, probes, own, resources, commands, notices } = parts;
         let scanner = scanner(&config)?;
         // A process table that cannot be read is an error of the configuration: say so before anything runs.
         scanner.suspects()?;
@@ -141,6 +144,7 @@ impl Manager {
             config,
             scanner: Arc::new(scanner),
             trust: Arc::new(Trust::of_daemon()),
+            reader,
             uprobes,
             counts,
             lost: 0,
@@ -410,14 +414,19 @@ impl Manager {
     }
 
     /// A sample of the calibration was taken.
-    pub(super) fn on_calibrated(&mut self, pid: u32, ticket: u64, result: Result<(Calibrator, Progress), Overdue>) {
+    pub(super) fn on_calibrated(
+        &mut self,
+        pid: u32,
+        ticket: u64,
+        result: Result<Option<(Calibrator, Progress)>, Overdue>,
+    ) {
         let Some(live) = self.live.get_mut(&pid) else { return };
         if !matches!(live.calibration, Calibration::Samples(own) if own == ticket) {
             return;
         }
         match result {
-            Ok((calibrator, Progress::Searching)) => live.calibration = Calibration::Waits(Box::new(calibrator)),
-            Ok((_, Progress::Found(offset))) => {
+            Ok(Some((calibrator, Progress::Searching))) => live.calibration = Calibration::Waits(Box::new(calibrator)),
+            Ok(Some((_, Progress::Found(offset)))) => {
                 (live.calibration, live.slot) = (Calibration::Ends, offset);
                 let target = live.target.clone();
                 let name = target.process.exe.display().to_string();
@@ -431,7 +440,8 @@ impl Manager {
                     let _ = self.commands.send(Command::RoutesExact { tgid: pid });
                 }
             }
-            Ok((_, Progress::GaveUp { reason })) => self.give_up_slot(pid, &reason),
+            Ok(Some((_, Progress::GaveUp { reason }))) => self.give_up_slot(pid, &reason),
+            Ok(None) => self.give_up_slot(pid, "its memory does not answer"),
             Err(overdue) => self.give_up_slot(pid, &format!("its memory does not answer: {overdue}")),
         }
     }

@@ -41,7 +41,7 @@ use crate::{
         Kernel, LoadError, Loaded, ProbeBoard, Programs, Settings, State, kernel::Need, loader, stats::ProbeCollector,
     },
     process,
-    target::{RuleError, ScanError, UnknownUser},
+    target::{Helpers, Reader, RuleError, ScanError, UnknownUser},
     trace::{Resources, TraceError, Tracing},
 };
 
@@ -160,6 +160,7 @@ impl Daemon {
         }
 
         let stop = Arc::new(AtomicBool::new(false));
+        let reader = Reader::new(Helpers::new("/proc/self/exe"));
         let (commands, obeyed) = mpsc::channel();
         let (noticed, notices) = mpsc::channel();
         let (ring, verdicts) = capture.map_or((None, None), |(ring, verdicts)| (Some(ring), Some(verdicts)));
@@ -175,6 +176,7 @@ impl Daemon {
             own: Arc::clone(&own),
             verdicts,
             counts: counts.clone(),
+            reader: reader.clone(),
         };
         let pipeline = Pipeline::new(parts, obeyed, noticed);
         let sample_limit = config.web.sample_limit as u64;
@@ -183,6 +185,7 @@ impl Daemon {
             maps: targets,
             uprobes: programs.as_ref().map(|programs| Arc::clone(&programs.uprobes)),
             counts,
+            reader,
             probes: board.clone(),
             own,
             resources: Resources::new(&config),

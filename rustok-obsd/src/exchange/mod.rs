@@ -7,11 +7,13 @@ mod http;
 mod nested;
 mod pending;
 pub mod postgres;
+mod routed;
 mod wanted;
 
 pub use http::{HttpConnection, Sink, Verdict};
 pub use nested::NEST_TAIL;
 pub use pending::{Shared, Stats};
+pub use routed::{Hit, Routed};
 pub use wanted::{Headers, Wanted};
 
 use crate::protocol::Piece;
@@ -158,6 +160,8 @@ pub struct Exchange<'a> {
     pub traceparent: Option<TraceParent>,
     /// What axum matched, where the uprobe told.
     pub route: Option<&'a Route>,
+    /// What axum matched, where its path is still being read: then there is no [`Self::route`] yet.
+    pub awaited: Option<&'a Routed>,
     /// axum's uprobe watches this target, so that no route means that none matched.
     pub routes_exact: bool,
     /// [`HttpConnection::take_started`] told when it began, so that its end is to be told too.
@@ -171,6 +175,41 @@ pub struct Exchange<'a> {
 /// What a request's time went into, one after the other: the four parts add up to its duration. `None` where an end of
 /// a part is not known.
 impl Exchange<'_> {
+    /// A copy without what is borrowed: path, host, tenant, headers, routes, and what it spent.
+    #[must_use]
+    pub const fn detached(&self) -> Exchange<'static> {
+        Exchange {
+            id: self.id,
+            side: self.side,
+            task: self.task,
+            tid: self.tid,
+            start_ns: self.start_ns,
+            first_io_ns: self.first_io_ns,
+            request_end_ns: self.request_end_ns,
+            response_start_ns: self.response_start_ns,
+            end_ns: self.end_ns,
+            method: self.method,
+            path: b"",
+            host: b"",
+            tenant: b"",
+            headers: Headers::of(b""),
+            version: self.version,
+            status: self.status,
+            outcome: self.outcome,
+            request_bytes: self.request_bytes,
+            response_bytes: self.response_bytes,
+            request_body: self.request_body,
+            response_body: self.response_body,
+            traceparent: self.traceparent,
+            route: None,
+            awaited: None,
+            routes_exact: self.routes_exact,
+            told: self.told,
+            spent: None,
+            ids: self.ids,
+        }
+    }
+
     /// The bytes lay in the socket until the target read them, because it was busy; 0 where the arrival was not seen.
     #[must_use]
     pub const fn socket_wait_ns(&self) -> u64 {

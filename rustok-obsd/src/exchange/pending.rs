@@ -1,12 +1,12 @@
 //! A request that was not answered whole yet.
 //!
-//! Reads: what the connection tells it. Yields: an [`Exchange`]. Costs: about 300 bytes while the request is in
+//! Reads: what the connection tells it. Yields: an [`Exchange`]. Costs: about 320 bytes while the request is in
 //! flight, from a shared pool; a connection that waits for its next request holds none.
 
-use super::nested::{Joins, nest_prefix};
-use super::{Exchange, Headers, Io, Method, Outcome, Side, TraceParent, Wanted};
+use super::nested::Joins;
+use super::{Exchange, Headers, Hit, Io, Method, Outcome, Routed, Side, TraceParent, Wanted};
 use crate::protocol::http1::{Buffers, RequestHead};
-use crate::route::{Route, Source};
+use crate::route::Route;
 use crate::trace::Decision;
 use std::sync::Arc;
 
@@ -31,10 +31,7 @@ pub(super) struct Pending {
     pub(super) request_body: u64,
     pub(super) response_body: u64,
     traceparent: Option<TraceParent>,
-    /// The path that the outermost router told.
-    first_path: Option<Arc<str>>,
-    /// All paths told, joined.
-    route: Option<Arc<str>>,
+    routed: Routed,
     pub(super) method: Method,
     version: u8,
     pub(super) status: u16,
@@ -55,11 +52,13 @@ pub(super) struct Pending {
 impl Pending {
     /// `at_start`: the request's first byte is the record's first.
     fn begin(&mut self, io: &Io<'_>, side: Side, at_start: bool, routes_exact: bool) {
-        let mut text = std::mem::take(&mut self.text);
+        let (mut text, mut routed) = (std::mem::take(&mut self.text), std::mem::take(&mut self.routed));
         text.clear();
+        routed.clear();
         let arrived = side == Side::Server && at_start && io.ready_ns != 0 && io.ready_ns <= io.time_ns;
         *self = Self {
             text,
+            routed,
             task: io.task,
             tid: io.tid,
             start_ns: if arrived { io.ready_ns } else { io.time_ns },
@@ -94,20 +93,11 @@ impl Pending {
         self.head_seen = true;
     }
 
-    /// A router told its path. The first path coming again is the request being routed anew (a retry). A second path
-    /// belongs to a nested router where the first leads to one: it ends with axum's tail, or is the bare prefix, below
-    /// which the nested router sees `/`. Else a handler calls a router of its own, which is another request's business.
-    pub(super) fn routed(&mut self, path: &Arc<str>, joins: &mut Joins) {
-        let again = self.first_path.as_ref().is_some_and(|first| Arc::ptr_eq(first, path));
-        match &self.route {
-            Some(outer) if !again => {
-                if nest_prefix(outer).is_some() || &**path == "/" {
-                    self.route = Some(joins.join(outer, path));
-                }
-            }
-            _ => self.route = Some(Arc::clone(path)),
+    /// A router matched; its path is known or awaited.
+    pub(super) fn routed(&mut self, hit: Hit, path: Option<&Arc<str>>, joins: &mut Joins) {
+        if !self.routed.hit(hit, path, joins) {
+            self.routes_exact = false;
         }
-        self.first_path.get_or_insert_with(|| Arc::clone(path));
     }
 
     /// A router matched a path that cannot be read.
@@ -208,10 +198,20 @@ impl Shared {
         pending
     }
 
+    /// The route of an exchange that waited for it, and whether all of it is known now.
+    pub(crate) fn resolve(
+        &mut self,
+        routed: &mut Routed,
+        path: impl FnMut(Hit) -> Option<Arc<str>>,
+    ) -> (Option<Route>, bool) {
+        let all = routed.resolve(&mut self.joins, path);
+        (routed.route(&mut self.joins), all)
+    }
+
     /// Yields the exchange and takes its memory back.
     pub(super) fn finish(
         &mut self,
-        mut pending: Box<Pending>,
+        pending: Box<Pending>,
         side: Side,
         outcome: Outcome,
         end_ns: u64,
@@ -222,8 +222,8 @@ impl Shared {
             return self.discard(pending);
         }
         self.stats.exchanges += 1;
-        let route =
-            pending.route.take().map(|path| Route { template: self.joins.template(path), source: Source::Axum });
+        let awaited = Some(&pending.routed).filter(|routed| !routed.awaited().is_empty());
+        let route = if awaited.is_none() { pending.routed.route(&mut self.joins) } else { None };
         let (path, rest) = pending.text.split_at(pending.path_length);
         let (host, rest) = rest.split_at(pending.host_length);
         let (tenant, headers) = rest.split_at(pending.tenant_length);
@@ -251,6 +251,7 @@ impl Shared {
             response_body: pending.response_body,
             traceparent: pending.traceparent,
             route: route.as_ref(),
+            awaited,
             routes_exact: pending.routes_exact,
             told: pending.told,
             spent: None,
@@ -264,8 +265,7 @@ impl Shared {
             if pending.text.capacity() > Self::TEXT {
                 pending.text = Vec::new();
             }
-            pending.first_path = None;
-            pending.route = None;
+            pending.routed.clear();
             self.spare.push(pending);
         }
     }

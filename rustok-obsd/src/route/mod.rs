@@ -3,13 +3,18 @@
 //! Reads: what the uprobe told, or the request's path. Yields: a [`Route`], never the raw path. Costs: a map look-up
 //! for a route of axum's, a walk over the path's segments for others; a name that is known allocates nothing.
 
+mod budget;
 mod learner;
 mod pattern;
 mod segment;
+mod words;
 
+pub use budget::Budget;
+pub use learner::Learned;
 pub use pattern::{PatternError, Patterns};
 
 use crate::exchange::{Exchange, Outcome};
+use budget::Share;
 use learner::Learner;
 use rustc_hash::FxHashSet;
 use std::sync::Arc;
@@ -65,8 +70,10 @@ pub struct Counts {
     pub axum: u64,
     /// Routes named by patterns.
     pub pattern: u64,
-    /// Routes learned.
+    /// Learned routes that are known now.
     pub learned: u64,
+    /// What the learner took up and gave up.
+    pub learner: Learned,
     /// Requests named `~unmatched`.
     pub unmatched_requests: u64,
     /// Requests named `~other`, because the cap was reached.
@@ -92,6 +99,15 @@ impl RouteNamer {
         }
     }
 
+    /// With the learners of other namers, one budget.
+    #[must_use]
+    pub fn sharing(mut self, budget: &Budget) -> Self {
+        if self.learner.is_some() {
+            self.learner = Some(Learner::sharing(Share::of(budget.clone())));
+        }
+        self
+    }
+
     /// Without the learner: what neither axum nor a pattern names is `~other`.
     #[must_use]
     pub fn without_learner(mut self) -> Self {
@@ -102,11 +118,13 @@ impl RouteNamer {
     /// The route of an exchange.
     ///
     /// In this order: what axum told; `~unmatched`, where axum is watched and told nothing; the first of the
-    /// configured patterns by axum's own rules; what was learned. An answer of "not found" teaches nothing, so that a
-    /// scanner cannot fill the cap.
+    /// configured patterns by axum's own rules; what was learned. An answer that says that the path, or who asked, is
+    /// none of the target's (4xx) makes no route, and an error teaches no word, so that a scanner learns its paths to
+    /// nobody. At the cap a learned route that is not used makes room, for any other one's sake if need be.
     pub fn name(&mut self, exchange: &Exchange<'_>) -> Route {
+        let now = exchange.end_ns;
         if let Some(route) = exchange.route {
-            return self.admit(route.clone());
+            return self.admit(route.clone(), now);
         }
         // `*`, CONNECT's authority, and a request that could not be read have no route.
         if exchange.routes_exact || !exchange.path.starts_with(b"/") {
@@ -114,39 +132,48 @@ impl RouteNamer {
         }
         if let Some(route) = self.patterns.find(exchange.path) {
             let route = route.clone();
-            return self.admit(route);
+            return self.admit(route, now);
         }
-        if let Some(route) = self.learner.as_ref().and_then(|learner| learner.find(exchange.path)) {
-            return route.clone();
+        let Some(learner) = &mut self.learner else {
+            return if makes_route(exchange) { self.full() } else { self.none() };
+        };
+        if let Some(route) = learner.find(exchange.path, teaches(exchange), now) {
+            return route;
         }
-        if !teaches(exchange) {
+        if !makes_route(exchange) {
             return self.none();
         }
-        let Some(learner) = self.learner.as_mut().filter(|_| self.named.len() < self.cap) else {
-            return self.full();
-        };
-        let route = learner.learn(exchange.path);
-        self.admit(route)
+        let room = self.named.len() + learner.len() < self.cap || learner.reclaim_idle(now);
+        if let Some(route) = room.then(|| learner.take_up(now)).flatten() {
+            return route;
+        }
+        learner.counts.refused_routes += 1;
+        self.full()
     }
 
     /// Counts so far.
     #[must_use]
-    pub const fn counts(&self) -> Counts {
-        self.counts
+    pub fn counts(&self) -> Counts {
+        let learner = self.learner.as_ref();
+        let learned = learner.map_or(0, |learner| learner.len() as u64);
+        Counts { learned, learner: learner.map(|learner| learner.counts).unwrap_or_default(), ..self.counts }
     }
 
-    fn admit(&mut self, route: Route) -> Route {
+    /// A route that is exact, or configured: learned ones make room for it.
+    fn admit(&mut self, route: Route, now: u64) -> Route {
         if self.named.contains(&route) {
             return route;
         }
-        if self.named.len() >= self.cap {
+        let learned = self.learner.as_ref().map_or(0, Learner::len);
+        let room = self.named.len() + learned < self.cap
+            || self.learner.as_mut().is_some_and(|learner| learner.reclaim(now, 0));
+        if !room {
             return self.full();
         }
         match route.source {
             Source::Axum => self.counts.axum += 1,
             Source::Pattern => self.counts.pattern += 1,
-            Source::Learned => self.counts.learned += 1,
-            Source::Unmatched | Source::Overflow => {}
+            Source::Learned | Source::Unmatched | Source::Overflow => {}
         }
         self.named.insert(route.clone());
         route
@@ -163,10 +190,15 @@ impl RouteNamer {
     }
 }
 
-/// Whether the target knew the path: its answer is none of those that a path without a route gets.
+/// Whether the target has a route for the path: it answered, and not that the path, the method, or who asks is wrong.
+const fn makes_route(exchange: &Exchange<'_>) -> bool {
+    matches!(exchange.outcome, Outcome::Complete | Outcome::Upgraded) && !matches!(exchange.status, 0 | 400..=499 | 501)
+}
+
+/// Whether the target did what was asked for, so that its path may teach a word.
 const fn teaches(exchange: &Exchange<'_>) -> bool {
     matches!(exchange.outcome, Outcome::Complete | Outcome::Upgraded)
-        && !matches!(exchange.status, 0 | 400 | 404 | 405 | 410 | 414 | 421 | 431 | 501)
+        && matches!(exchange.status, 101 | 200..=299 | 304)
 }
 
 #[cfg(test)]

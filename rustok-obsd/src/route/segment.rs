@@ -1,7 +1,7 @@
-//! What a segment of a path is.
+//! What a segment of a path is by its form.
 //!
-//! Reads: one segment. Yields: a word that belongs to the route, or the kind of value that it is. Costs: one or two
-//! passes over the segment.
+//! Reads: one segment that is no word of APIs. Yields: the kind of value that it is, or that its form does not say. Costs:
+//! one or two passes over the segment.
 
 /// Kind of value.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -14,7 +14,7 @@ pub(super) enum Kind {
     Email,
     File,
     Slug,
-    /// Of which nothing is known but that there are many.
+    /// Of which nothing is known.
     Param,
 }
 
@@ -42,7 +42,7 @@ const LONGEST_WORD: usize = 40;
 const LANGUAGES: &[u8] = b"af ar az be bg bn bs ca cs cy da de el en eo es et eu fa fi fo fr ga gl he hi hr hu hy it \
 ja ka kk kn ko ky lt lv mk ml mn mr ms mt nb ne nl nn pa pl pt ro ru sk sl sq sr sv sw ta te th tk tr tt uk ur uz vi zh ";
 
-/// The kind of value that a segment is, `None` for a word. `first`: it is the path's first segment.
+/// The kind of value that a segment is, `None` where it has the form of a word: it may be a name all the same. `first`: it is the path's first segment.
 pub(super) fn classify(segment: &[u8], first: bool) -> Option<Kind> {
     let length = segment.len();
     if segment.iter().all(u8::is_ascii_digit) {
@@ -62,7 +62,7 @@ pub(super) fn classify(segment: &[u8], first: bool) -> Option<Kind> {
         return Some(if at.is_some() { Kind::Email } else { Kind::Param });
     }
     if let Some(dot) = segment.iter().rposition(|&byte| byte == b'.').filter(|&dot| dot > 0) {
-        return classify_file(&segment[..dot], &segment[dot + 1..]);
+        return Some(classify_file(&segment[dot + 1..]));
     }
     let digits = segment.iter().filter(|byte| byte.is_ascii_digit()).count();
     if length >= 16 && digits > 0 && segment.iter().all(u8::is_ascii_hexdigit) {
@@ -74,7 +74,7 @@ pub(super) fn classify(segment: &[u8], first: bool) -> Option<Kind> {
     if length >= 20 && digits > 0 && upper && lower {
         return Some(Kind::Hash);
     }
-    if digits > 0 && !is_numbered_word(segment, digits) {
+    if digits > 0 {
         // ULIDs, order numbers, short hashes; with several separators more likely a title.
         return Some(if separators >= 2 { Kind::Slug } else { Kind::Id });
     }
@@ -84,27 +84,10 @@ pub(super) fn classify(segment: &[u8], first: bool) -> Option<Kind> {
     (length > LONGEST_WORD).then_some(Kind::Param)
 }
 
-/// Files of a build have a hash in their names or an extension of the front end's; `robots.txt` and
-/// `openapi.json` are routes.
-fn classify_file(stem: &[u8], extension: &[u8]) -> Option<Kind> {
-    const STATIC: [&[u8]; 20] = [
-        b"js", b"mjs", b"css", b"map", b"wasm", b"png", b"jpg", b"jpeg", b"gif", b"svg", b"webp", b"avif", b"ico",
-        b"woff", b"woff2", b"ttf", b"pdf", b"mp4", b"webm", b"zip",
-    ];
+/// Well-known files (`robots.txt`) are words; any other file's name is its owner's business.
+fn classify_file(extension: &[u8]) -> Kind {
     let extends = (1..=8).contains(&extension.len()) && extension.iter().all(u8::is_ascii_alphanumeric);
-    if !extends {
-        return Some(Kind::Param);
-    }
-    if STATIC.iter().any(|known| extension.eq_ignore_ascii_case(known)) || classify(stem, false).is_some() {
-        return Some(Kind::File);
-    }
-    None
-}
-
-/// A word with at most two digits behind it: `v1`, `oauth2`, `utf16`.
-fn is_numbered_word(segment: &[u8], digits: usize) -> bool {
-    let letters = segment.len() - digits;
-    digits <= 2 && letters >= 1 && segment[letters..].iter().all(u8::is_ascii_digit)
+    if extends { Kind::File } else { Kind::Param }
 }
 
 fn is_uuid(segment: &[u8]) -> bool {
@@ -146,11 +129,10 @@ mod tests {
             ("api", None),
             ("change-password", None),
             ("logout_all", None),
-            ("v1", None),
-            ("oauth2", None),
-            ("robots.txt", None),
-            ("openapi.json", None),
-            ("schema.graphql", None),
+            ("alice7", Some(Kind::Id)),
+            ("alice-7", Some(Kind::Id)),
+            ("alice.json", Some(Kind::File)),
+            ("a.b.c-d", Some(Kind::Param)),
             (".well-known", None),
             ("_health", None),
             ("me", None),

@@ -1,7 +1,7 @@
 //! Reads axum's `HashMap<RouteId, Arc<str>>` out of a process.
 //!
-//! Reads: the map at the address that `set_matched_path_for_request` is given. Yields: [`RouteTable`]. Costs: three
-//! reads (head, table, strings), once per router. Layout: hashbrown's `RawTableInner` (`ctrl`, `bucket_mask`,
+//! Reads: the map at the address that `set_matched_path_for_request` is given. Yields: [`RouteTable`]. Costs: four
+//! reads (head, table, strings, head again), once per router. Layout: hashbrown's `RawTableInner` (`ctrl`, `bucket_mask`,
 //! `growth_left`, `items`) beside `RandomState`'s two keys; control bytes from `ctrl` up, a full one has its top bit
 //! clear; buckets of 24 bytes from `ctrl` down. rustc orders fields as it likes, so that they are told apart by
 //! what they hold. Everything is checked, and a table that fails any check is an error: no route is ever guessed.
@@ -90,7 +90,12 @@ impl RouteTable {
                 Err(_) => {}
             }
         }
-        Ok(Self { routes: outcome?, fingerprint })
+        let routes = outcome?;
+        // Its memory may be given to another map at any time.
+        if read_fingerprint(memory, address)? != fingerprint {
+            return Err(shape_error("it changed while it was read"));
+        }
+        Ok(Self { routes, fingerprint })
     }
 
     /// Bytes of memory that the table takes, about.

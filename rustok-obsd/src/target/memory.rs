@@ -33,6 +33,15 @@ pub enum MemoryError {
         /// Its length.
         len: usize,
     },
+    /// The read did not end in time: the mapping waits for a file system or a handler that does not answer.
+    #[error(
+        "the memory of process {pid} did not answer in time: what is mapped there waits for a file system or a page fault \
+         handler; its routes come from patterns and learned templates until it answers"
+    )]
+    TimedOut {
+        /// The process.
+        pid: u32,
+    },
     /// Another error.
     #[error("reading the memory of process {pid}: {error}")]
     Other {
@@ -41,6 +50,18 @@ pub enum MemoryError {
         /// What the kernel said.
         error: String,
     },
+}
+
+impl MemoryError {
+    /// What an errno of `process_vm_readv(2)` at a range means.
+    pub(super) fn of(pid: u32, errno: i32, (address, len): (u64, usize)) -> Self {
+        match errno {
+            libc::ESRCH => Self::Gone { pid },
+            libc::EPERM => Self::Denied { pid },
+            libc::EFAULT => Self::Unmapped { address, len },
+            _ => Self::Other { pid, error: io::Error::from_raw_os_error(errno).to_string() },
+        }
+    }
 }
 
 /// Memory by address; a process, or a fake in tests.
@@ -72,53 +93,49 @@ impl ProcessMemory {
     pub const fn new(pid: u32) -> Self {
         Self { pid }
     }
-
-    fn error(self, range: (u64, usize)) -> MemoryError {
-        let error = io::Error::last_os_error();
-        let pid = self.pid;
-        match error.raw_os_error() {
-            Some(libc::ESRCH) => MemoryError::Gone { pid },
-            Some(libc::EPERM) => MemoryError::Denied { pid },
-            Some(libc::EFAULT) => MemoryError::Unmapped { address: range.0, len: range.1 },
-            _ => MemoryError::Other { pid, error: error.to_string() },
-        }
-    }
 }
 
 impl Memory for ProcessMemory {
-    fn read_many(&self, ranges: &[(u64, usize)], mut buf: &mut [u8]) -> Result<(), MemoryError> {
-        let pid = libc::pid_t::try_from(self.pid).map_err(|_| MemoryError::Gone { pid: self.pid })?;
-        for batch in ranges.chunks(BATCH) {
-            let wanted: usize = batch.iter().map(|range| range.1).sum();
-            let (piece, rest) = std::mem::take(&mut buf).split_at_mut(wanted);
-            buf = rest;
-            let local = libc::iovec { iov_base: piece.as_mut_ptr().cast(), iov_len: wanted };
-            let remote: Vec<libc::iovec> = batch
-                .iter()
-                .map(|&(address, len)| libc::iovec { iov_base: address as *mut libc::c_void, iov_len: len })
-                .collect();
-            // SAFETY: `local` is the one live, exclusive borrow of `piece` with its length; the remote addresses are
-            // only read by the kernel, which checks them.
-            let read =
-                unsafe { libc::process_vm_readv(pid, &raw const local, 1, remote.as_ptr(), remote.len() as u64, 0) };
-            let Ok(mut read) = usize::try_from(read) else {
-                return Err(self.error(batch[0]));
-            };
-            if read < wanted {
-                // The kernel stops at the first range that it cannot read.
-                let failed = batch.iter().find(|range| match read.checked_sub(range.1) {
-                    Some(left) => {
-                        read = left;
-                        false
-                    }
-                    None => true,
-                });
-                let &(address, len) = failed.unwrap_or(&batch[0]);
-                return Err(MemoryError::Unmapped { address, len });
-            }
-        }
-        Ok(())
+    fn read_many(&self, ranges: &[(u64, usize)], buf: &mut [u8]) -> Result<(), MemoryError> {
+        read_ranges(self.pid, ranges, buf).map_err(|(errno, range)| MemoryError::of(self.pid, errno, range))
     }
+}
+
+/// Fills `buf` with the ranges, or yields the errno and the range that failed. Blocks as long as the process' memory does.
+pub(super) fn read_ranges(
+    process: u32,
+    ranges: &[(u64, usize)],
+    mut buf: &mut [u8],
+) -> Result<(), (i32, (u64, usize))> {
+    let pid = libc::pid_t::try_from(process).map_err(|_| (libc::ESRCH, (0, 0)))?;
+    for batch in ranges.chunks(BATCH) {
+        let wanted: usize = batch.iter().map(|range| range.1).sum();
+        let (piece, rest) = std::mem::take(&mut buf).split_at_mut(wanted);
+        buf = rest;
+        let local = libc::iovec { iov_base: piece.as_mut_ptr().cast(), iov_len: wanted };
+        let remote: Vec<libc::iovec> = batch
+            .iter()
+            .map(|&(address, len)| libc::iovec { iov_base: address as *mut libc::c_void, iov_len: len })
+            .collect();
+        // SAFETY: `local` is the one live, exclusive borrow of `piece` with its length; the remote addresses are
+        // only read by the kernel, which checks them.
+        let read = unsafe { libc::process_vm_readv(pid, &raw const local, 1, remote.as_ptr(), remote.len() as u64, 0) };
+        let Ok(mut read) = usize::try_from(read) else {
+            return Err((io::Error::last_os_error().raw_os_error().unwrap_or(libc::EIO), batch[0]));
+        };
+        if read < wanted {
+            // The kernel stops at the first range that it cannot read.
+            let failed = batch.iter().find(|range| match read.checked_sub(range.1) {
+                Some(left) => {
+                    read = left;
+                    false
+                }
+                None => true,
+            });
+            return Err((libc::EFAULT, *failed.unwrap_or(&batch[0])));
+        }
+    }
+    Ok(())
 }
 
 #[cfg(test)]

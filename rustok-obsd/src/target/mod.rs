@@ -2,7 +2,8 @@
 //!
 //! Reads: `/proc` and executables. Yields: [`Target`]s with the file offsets for uprobes and the place of Tokio's task
 //! id; axum's routes out of a running process. Costs: one analysis per executable ([`BinaryCache`]), nothing per event
-//! but a look-up. Nothing here needs eBPF, and nothing writes to a process.
+//! but a look-up. Nothing here needs eBPF, and nothing writes to a process. What may hang
+//! because a process wants it to goes through [`Reader`].
 
 pub mod axum_routes;
 pub mod binary;
@@ -20,12 +21,14 @@ pub mod executable;
 pub mod inside;
 pub mod maps;
 pub mod memory;
+pub mod memory_helper;
 mod mounts;
 mod observed;
 mod places;
 pub mod points;
 pub mod presence;
 mod procfs;
+pub mod reader;
 pub mod report;
 pub mod route_cache;
 mod rust_strings;
@@ -48,11 +51,13 @@ pub use debug_file::Distrust;
 pub use discovery::{Process, ProcessKey, Scan, ScanError, Scanner, Suspect};
 pub use executable::{BinaryError, Executable, FileIdentity, Owner};
 pub use memory::{Memory, MemoryError, ProcessMemory};
+pub use memory_helper::Helpers;
 pub use observed::{Target, TargetInfo};
 pub use points::{CustomPoint, Library, ProbePoint, ProbeSet};
 pub use presence::{Absence, Doubt, Place, Presence, RefusedPlace};
+pub use reader::{InProcess, Reader};
 pub use report::BinaryReport;
-pub use route_cache::{RouteCache, RouteCacheStats};
+pub use route_cache::{Lookup, RouteCache, RouteCacheStats};
 pub use rust_strings::Libc;
 pub use selector::{Rule, RuleError, Selector};
 pub use tokio_slot::TaskSlot;

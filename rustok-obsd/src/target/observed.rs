@@ -15,10 +15,11 @@ use super::code::agrees_with_memory;
 use super::discovery::Process;
 use super::executable::{BinaryError, Executable, FileIdentity};
 use super::maps::{self, Mapping};
-use super::memory::{Memory, ProcessMemory};
+use super::memory::Memory;
 use super::mounts;
 use super::points::{Library, ProbePoint};
 use super::presence::Place;
+use super::reader::Reader;
 use super::tokio_slot::TaskSlot;
 use super::trust::Trust;
 
@@ -45,7 +46,13 @@ impl Target {
     ///
     /// # Errors
     /// [`BinaryError`] where the executable cannot be opened, mostly because the process has ended.
-    pub fn new(process: Process, cache: &BinaryCache, trust: &Trust, procfs: &Path) -> Result<Self, BinaryError> {
+    pub fn new(
+        process: Process,
+        cache: &BinaryCache,
+        trust: &Trust,
+        procfs: &Path,
+        reader: &Reader,
+    ) -> Result<Self, BinaryError> {
         if let Ok(Err(unasked)) = mounts::may_be_asked(procfs, process.key.pid) {
             return Ok(Self::unread(process, &unasked.to_string()));
         }
@@ -62,7 +69,14 @@ impl Target {
             altered: Arc::default(),
         };
         if target.sockets_only.is_none() {
-            target.altered = target.compare(&ProcessMemory::new(target.process.key.pid)).into();
+            let compared = target.clone();
+            let answer = reader.ask(target.process.key.pid, move |memory| compared.compare(memory));
+            // The reader has a bound of its own; without an answer no place is taken for good.
+            match answer.map(|answer| answer.recv()) {
+                Ok(Ok(altered)) => target.altered = altered.into(),
+                Ok(Err(_)) => target = target.without_uprobes("its memory does not answer"),
+                Err(refused) => target = target.without_uprobes(&refused.to_string()),
+            }
         }
         Ok(target)
     }
@@ -137,7 +151,7 @@ impl Target {
 
     /// File offsets whose bytes in memory are not those of the file: the process changed its own code, or maps another
     /// file there.
-    fn compare<M: Memory>(&self, memory: &M) -> Vec<u64> {
+    fn compare<M: Memory + ?Sized>(&self, memory: &M) -> Vec<u64> {
         let places: Vec<&Place> = self.binary.probes.iter().flat_map(|(point, _)| self.binary.places(*point)).collect();
         let same = |place: &Place| {
             let Some(address) = self.address(place.file_offset) else { return false };

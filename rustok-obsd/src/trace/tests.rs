@@ -32,6 +32,7 @@ pub(super) fn exchange() -> Exchange<'static> {
         response_body: 180,
         traceparent: None,
         route: None,
+        awaited: None,
         routes_exact: true,
         told: false,
         id: 1,

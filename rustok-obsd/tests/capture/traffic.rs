@@ -24,7 +24,7 @@ use rustok_obsd::{
         recorder::{HttpRecorder, Limits, TargetKey, TargetLabels},
     },
     route::{Patterns, RouteNamer},
-    target::ProcessKey,
+    target::{InProcess, ProcessKey, Reader},
     trace::Resources,
 };
 use rustok_obsd_ebpf::{
@@ -111,6 +111,7 @@ impl Traffic {
             own: Arc::clone(&own),
             verdicts: None,
             counts: None,
+            reader: Reader::new(InProcess),
         };
         let mut pipeline = Pipeline::new(parts, obeyed, noticed);
         let process = ProcessKey { pid: std::process::id(), start_time: 0 };
@@ -311,6 +312,10 @@ impl Traffic {
             self.pipeline.take(entry);
         }
         self.pipeline.obey();
+        while self.pipeline.parked() > 0 {
+            std::thread::yield_now();
+            self.pipeline.obey();
+        }
     }
 }
 

@@ -8,14 +8,16 @@ use std::{
         atomic::{AtomicBool, Ordering},
     },
     thread::{self, JoinHandle},
-    time::Instant,
 };
 
 use rustok_obsd::{
     capture::{pipeline, record::Record},
     exchange::{Exchange, HttpConnection, Io, Outcome, Shared, Side},
     probe::{Kernel, Loaded, ProbeBoard, Programs, Settings, State, loader, uprobe::Links},
-    target::{BinaryCache, ProbePoint, ProcessKey, RouteCache, Rule, Scanner, Selector, Target, TaskSlot, Trust},
+    target::{
+        BinaryCache, InProcess, ProbePoint, ProcessKey, ProcessMemory, Reader, RouteTable, Rule, Scanner, Selector,
+        Target, TaskSlot, Trust,
+    },
 };
 use rustok_obsd_ebpf::{Counter, Scope, SocketOpen};
 use test_support::Skip;
@@ -53,7 +55,8 @@ impl Observer {
         let selector = Selector::new(&[Rule { pid: Some(pid), ..Rule::default() }]).expect("a rule");
         let process = Scanner::new(Path::new("/proc"), selector).inspect(pid).expect("the process");
         let target =
-            Target::new(process, &BinaryCache::default(), &Trust::of([0]), Path::new("/proc")).expect("its binary");
+            Target::new(process, &BinaryCache::default(), &Trust::of([0]), Path::new("/proc"), &Reader::new(InProcess))
+                .expect("its binary");
         let TaskSlot::Known(slot) = target.task_slot() else {
             panic!("the shop's slot is not known: {}", target.task_slot())
         };
@@ -87,14 +90,16 @@ impl Observer {
         // What was sent is in the ring when the system call returned; what the target does after its end is not.
         thread::sleep(std::time::Duration::from_millis(200));
         let process: ProcessKey = self.target.process.key;
-        let mut cache = RouteCache::default();
-        let mut probe = |entries: &[Vec<u8>]| {
-            let mut routes = HashMap::new();
+        let memory = ProcessMemory::new(process.pid);
+        let probe = |entries: &[Vec<u8>]| {
+            let (mut routes, mut tables) = (HashMap::new(), HashMap::new());
             for entry in entries {
                 if let Ok(Record::Route(hit)) = Record::parse(entry) {
-                    routes.entry((hit.map, hit.route)).or_insert_with(|| {
-                        cache.lookup(process, hit.map, hit.route, Instant::now()).expect("the matched route's path")
-                    });
+                    let table = tables
+                        .entry(hit.map)
+                        .or_insert_with(|| RouteTable::read(&memory, hit.map).expect("the router's table"));
+                    let path = table.routes.get(&hit.route).expect("the matched route's path");
+                    routes.entry((hit.map, hit.route)).or_insert_with(|| Arc::clone(path));
                 }
             }
             routes

@@ -5,7 +5,7 @@ use std::{collections::HashMap, path::Path, thread, time::Duration};
 use rustok_obsd::{
     capture::{pipeline, record::Record},
     probe::{Kernel, Loaded, ProbeBoard, Programs, Settings, loader},
-    target::{BinaryCache, Rule, Scanner, Selector, Target, TaskSlot, Trust},
+    target::{BinaryCache, InProcess, Reader, Rule, Scanner, Selector, Target, TaskSlot, Trust},
 };
 use rustok_obsd_ebpf::{Counter, Scope, SocketIo};
 use test_support::{Skip, skip};
@@ -79,7 +79,8 @@ fn records_read_and_records_lost_are_all_the_kernel_made() {
     let selector = Selector::new(&[Rule { pid: Some(pid), ..Rule::default() }]).expect("a rule");
     let process = Scanner::new(Path::new("/proc"), selector).inspect(pid).expect("the process");
     let target =
-        Target::new(process, &BinaryCache::default(), &Trust::of([0]), Path::new("/proc")).expect("its binary");
+        Target::new(process, &BinaryCache::default(), &Trust::of([0]), Path::new("/proc"), &Reader::new(InProcess))
+            .expect("its binary");
     let slot = if let TaskSlot::Known(slot) = target.task_slot() { slot } else { 0 };
     targets.ports.insert(server.address.port(), 1, 0).expect("follow the port");
     let words = rustok_obsd_ebpf::Target::new(pid, slot, 0, Scope::File).words();

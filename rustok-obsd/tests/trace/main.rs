@@ -38,6 +38,7 @@ fn exchange() -> Exchange<'static> {
         response_body: 180,
         traceparent: None,
         route: None,
+        awaited: None,
         routes_exact: true,
         told: false,
         id: 1,

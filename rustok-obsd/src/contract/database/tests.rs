@@ -81,6 +81,7 @@ fn request<'s>(status: u16, spent: Option<&'s Spent<'s>>) -> Exchange<'s> {
         response_body: 0,
         traceparent: None,
         route: None,
+        awaited: None,
         routes_exact: true,
         told: false,
         id: 1,

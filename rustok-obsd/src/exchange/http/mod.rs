@@ -19,7 +19,7 @@ mod requests;
 mod responses;
 
 use super::pending::{Pending, Shared};
-use super::{Exchange, Io, Method, Outcome, Side, TraceParent, pieces};
+use super::{Exchange, Hit, Io, Method, Outcome, Side, TraceParent, pieces};
 use crate::protocol::http1::{Parser, Piece, Request, Response, Step};
 use crate::protocol::{Detected, Protocol, detect};
 use std::collections::VecDeque;
@@ -203,8 +203,13 @@ impl HttpConnection {
     /// oldest request whose head is whole and whose response has not begun: hyper answers one after the other. The
     /// same path has to come as the same `Arc` each time, so that joining nested ones allocates once.
     pub fn on_route(&mut self, path: &Arc<str>, shared: &mut Shared) {
+        self.on_hit(Hit { map: 0, route: 0 }, Some(path), shared);
+    }
+
+    /// The same for a route whose path may still be awaited (`None`): its exchange says so at its end.
+    pub fn on_hit(&mut self, hit: Hit, path: Option<&Arc<str>>, shared: &mut Shared) {
         match self.in_flight.iter_mut().find(|pending| !pending.answered) {
-            Some(pending) if pending.head_seen => pending.routed(path, &mut shared.joins),
+            Some(pending) if pending.head_seen => pending.routed(hit, path, &mut shared.joins),
             _ => shared.stats.unmatched_routes += 1,
         }
     }

@@ -1,0 +1,193 @@
+//! The process that reads targets' memory, and memory that never comes.
+//!
+//! Reads: a file of a FUSE file system of the test's own, mapped into the test, whose server answers no read. Yields: what
+//! that costs. Where FUSE cannot be mounted the test is skipped with the reason.
+
+use std::collections::HashMap;
+use std::ffi::CString;
+use std::fs::{self, File};
+use std::io::{Read as _, Write as _};
+use std::os::fd::AsRawFd as _;
+use std::path::Path;
+use std::process::{Child, Command, Stdio};
+use std::sync::{Arc, mpsc};
+use std::time::Instant;
+
+use rustok_obsd::target::reader::{DEADLINE, Refused};
+use rustok_obsd::target::{Helpers, MemoryError, Reader, RouteTable};
+use test_support::{Skip, skip};
+
+fn reader() -> Reader {
+    Reader::new(Helpers::new(env!("CARGO_BIN_EXE_rustok-obsd")))
+}
+
+fn read(reader: &Reader, pid: u32, address: u64, len: usize) -> Result<Vec<u8>, MemoryError> {
+    let answer = reader.ask(pid, move |memory| {
+        let mut bytes = vec![0; len];
+        memory.read(address, &mut bytes).map(|()| bytes)
+    });
+    answer.expect("it is taken").recv().expect("it answers")
+}
+
+#[test]
+fn a_helper_reads_what_a_direct_read_gives() {
+    let reader = reader();
+    let own = std::process::id();
+    let map: HashMap<u32, Arc<str>> = (0..3000).map(|id| (id, format!("/api/{id}/{{id}}").into())).collect();
+    let address = std::ptr::from_ref(&map) as u64;
+    let table = reader.ask(own, move |memory| RouteTable::read(memory, address)).expect("it is taken");
+    let table = table.recv().expect("it answers").expect("a map");
+    assert!(table.routes.len() == 3000 && map.iter().all(|(id, path)| table.routes[id] == *path));
+    assert_eq!(read(&reader, own, 0x10, 8), Err(MemoryError::Unmapped { address: 0x10, len: 8 }));
+    let mut child = Command::new("true").spawn().expect("start true");
+    child.wait().expect("its end");
+    assert_eq!(read(&reader, child.id(), 0x1000, 8), Err(MemoryError::Gone { pid: child.id() }));
+    let stats = reader.stats();
+    assert_eq!((stats.late, stats.refused, stats.hanging), (0, 0, 0));
+}
+
+#[test]
+fn a_program_that_is_no_helper_gives_an_error() {
+    let reader = Reader::new(Helpers::new("/bin/true"));
+    let error = read(&reader, std::process::id(), 0x1_0000, 8).expect_err("it answers nothing");
+    assert!(error.to_string().contains("its helper process ended"), "{error}");
+    let reader = Reader::new(Helpers::new("/no/such/program"));
+    let error = read(&reader, std::process::id(), 0x1_0000, 8).expect_err("there is none");
+    assert!(error.to_string().contains("does not start"), "{error}");
+}
+
+/// Answers what opens and maps the one file (include/uapi/linux/fuse.h), and none of its reads; tells when one came.
+fn serve(mut device: File, asked: &mpsc::Sender<()>) {
+    const GETATTR: u32 = 3;
+    const OPEN: u32 = 14;
+    const READ: u32 = 15;
+    const INIT: u32 = 26;
+    let mut request = vec![0; 256 * 1024];
+    while let Ok(length) = device.read(&mut request) {
+        let word = |at: usize| u32::from_ne_bytes(request[at..at + 4].try_into().expect("four bytes"));
+        let body: Vec<u32> = match word(4) {
+            INIT if length >= 16 => vec![7, 31, 0, 0, 0, 4096, 1, 0, 0, 0, 0, 0, 0, 0, 0, 0],
+            GETATTR => {
+                let mut attributes = vec![0; 26];
+                // Valid for long; inode 1, 4096 bytes; a regular file of root's, one link.
+                (attributes[0], attributes[4], attributes[6]) = (3600, 1, 4096);
+                (attributes[19], attributes[20], attributes[24]) = (0o100_644, 1, 4096);
+                attributes
+            }
+            OPEN => vec![0; 4],
+            READ => {
+                let _ = asked.send(());
+                continue;
+            }
+            _ => vec![],
+        };
+        // Whatever else the kernel wants is not implemented.
+        let error = if body.is_empty() { -libc::ENOSYS } else { 0 };
+        let mut answer = (16 + 4 * body.len() as u32).to_ne_bytes().to_vec();
+        answer.extend_from_slice(&error.to_ne_bytes());
+        answer.extend_from_slice(&request[8..16]);
+        body.iter().for_each(|word| answer.extend_from_slice(&word.to_ne_bytes()));
+        let _ = device.write_all(&answer);
+    }
+}
+
+/// Maps the file of such a file system, in a mount namespace of this thread's own.
+fn silence(file: &Path) -> Result<(u64, u32, mpsc::Receiver<()>), Skip> {
+    let os = |what: &str| Skip::new(format!("{what}: {}", std::io::Error::last_os_error()));
+    let text = |text: &str| CString::new(text).expect("no NUL");
+    // SAFETY: changes this thread alone.
+    if unsafe { libc::unshare(libc::CLONE_NEWNS | libc::CLONE_FS) } != 0 {
+        return Err(os("unshare"));
+    }
+    let mount = |device: &str, point: &str, kind: &str, flags, data: &str| {
+        let [device, point, kind, data] = [device, point, kind, data].map(text);
+        // SAFETY: all texts end in NUL.
+        unsafe { libc::mount(device.as_ptr(), point.as_ptr(), kind.as_ptr(), flags, data.as_ptr().cast()) }
+    };
+    if mount("none", "/", "", libc::MS_REC | libc::MS_PRIVATE, "") != 0 {
+        return Err(os("making mounts private"));
+    }
+    let device = File::options().read(true).write(true).open("/dev/fuse");
+    let device = device.map_err(|error| Skip::new(format!("/dev/fuse: {error}")))?;
+    let data = format!("fd={},rootmode=100000,user_id=0,group_id=0", device.as_raw_fd());
+    if mount("silence", file.to_str().expect("UTF-8"), "fuse", 0, &data) != 0 {
+        return Err(os("mount of fuse"));
+    }
+    let mounts = fs::read_to_string("/proc/thread-self/mountinfo").expect("mounts");
+    let connection = mounts.lines().find(|line| line.contains("- fuse silence")).expect("it is mounted");
+    let minor = connection.split([' ', ':']).nth(3).and_then(|minor| minor.parse().ok()).expect("its number");
+    let (asked, asks) = mpsc::channel();
+    std::thread::spawn(move || serve(device, &asked));
+    let file = File::open(file).expect("open the file");
+    // The kernel knows its size when it was asked for.
+    assert_eq!(file.metadata().expect("its size").len(), 4096);
+    // SAFETY: a new mapping that nobody in this process touches.
+    let at = unsafe { libc::mmap(std::ptr::null_mut(), 4096, libc::PROT_READ, libc::MAP_PRIVATE, file.as_raw_fd(), 0) };
+    if at == libc::MAP_FAILED { Err(os("mmap")) } else { Ok((at as u64, minor, asks)) }
+}
+
+/// A process that ends with the test.
+struct Other(Child);
+
+impl Drop for Other {
+    fn drop(&mut self) {
+        let _ = self.0.kill();
+        let _ = self.0.wait();
+    }
+}
+
+/// Ends the connection: all that waits for it goes on with an error.
+fn abort(minor: u32) -> Result<(), Skip> {
+    let file = format!("/sys/fs/fuse/connections/{minor}/abort");
+    if fs::write(&file, "1").is_err() {
+        let mounted = Command::new("mount").args(["-t", "fusectl", "none", "/sys/fs/fuse/connections"]).status();
+        mounted.map_err(|error| Skip::new(format!("mount: {error}")))?;
+        fs::write(&file, "1").map_err(|error| Skip::new(format!("{file}: {error}")))?;
+    }
+    Ok(())
+}
+
+#[test]
+fn memory_that_never_comes_costs_a_helper_and_its_own_process() {
+    let name = "memory_that_never_comes_costs_a_helper_and_its_own_process";
+    let body = || -> Result<(), Skip> {
+        let folder = tempfile::tempdir().expect("a folder");
+        let file = folder.path().join("file");
+        fs::write(&file, "").expect("a file");
+        let (address, minor, asks) = silence(&file)?;
+        let (reader, own) = (reader(), std::process::id());
+        let start = Instant::now();
+        let stuck = reader.ask(own, move |memory| memory.read(address, &mut [0; 48])).expect("it is taken");
+        asks.recv_timeout(10 * DEADLINE).expect("the page is asked for");
+        // Meanwhile others are read.
+        let other = Other(Command::new("sleep").arg("600").stdout(Stdio::null()).spawn().expect("start sleep"));
+        let maps = || fs::read_to_string(format!("/proc/{}/maps", other.0.id())).unwrap_or_default();
+        let first = loop {
+            let maps = maps();
+            // Its own program, once it runs.
+            if let Some(line) = maps.lines().find(|line| line.contains("r--p 00000000") && line.ends_with("sleep")) {
+                break u64::from_str_radix(line.split('-').next().expect("an address"), 16).expect("hexadecimal");
+            }
+            std::thread::yield_now();
+        };
+        assert_eq!(read(&reader, other.0.id(), first, 4).as_deref(), Ok(&b"\x7fELF"[..]));
+        assert_eq!(stuck.recv().expect("it answers"), Err(MemoryError::TimedOut { pid: own }));
+        assert!(start.elapsed() >= DEADLINE);
+        // The helper was killed, and the kernel does not let it go.
+        assert_eq!(reader.stats().hanging, 1);
+        assert_eq!(reader.ask(own, |_| ()).expect_err("not again"), Refused::Hangs(own));
+        assert_eq!(read(&reader, other.0.id(), first, 4).as_deref(), Ok(&b"\x7fELF"[..]));
+        drop(other);
+        abort(minor)?;
+        while reader.stats().hanging > 0 {
+            std::thread::yield_now();
+        }
+        let word = 7_u64;
+        let place = std::ptr::from_ref(&word) as u64;
+        assert_eq!(read(&reader, own, place, 8), Ok(word.to_ne_bytes().to_vec()), "it is read again");
+        Ok(())
+    };
+    if let Err(reason) = std::thread::scope(|scope| scope.spawn(body).join().expect("the test's thread")) {
+        skip(name, reason);
+    }
+}
