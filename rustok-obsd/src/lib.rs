@@ -8,6 +8,7 @@
 pub mod capture;
 pub mod cli;
 pub mod config;
+pub mod confine;
 pub mod container;
 pub mod contract;
 pub mod daemon;
@@ -16,6 +17,7 @@ pub mod events;
 pub mod exchange;
 pub mod exposition;
 pub mod host;
+pub mod liveness;
 pub mod probe;
 pub mod process;
 pub mod protocol;

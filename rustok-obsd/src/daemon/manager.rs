@@ -8,7 +8,7 @@ use std::{
     sync::{
         Arc, Mutex, MutexGuard, PoisonError,
         atomic::{AtomicBool, Ordering},
-        mpsc::{Receiver, RecvTimeoutError, Sender},
+        mpsc::{RecvTimeoutError, SyncSender},
     },
     time::{Duration, Instant},
 };
@@ -26,6 +26,7 @@ use crate::{
     config::Config,
     contract::recorder::{TargetKey, TargetLabels},
     database::tracker::Drivers,
+    liveness::{Beat, queue::Receiver},
     probe::{ProbeBoard, Programs, State, loader::Counts, uprobe::Uprobes},
     route::{Patterns, RouteNamer},
     target::{
@@ -77,7 +78,7 @@ pub(super) struct Manager {
     pub(super) probes: ProbeBoard,
     board: TargetBoard,
     resources: Resources,
-    pub(super) commands: Sender<Command>,
+    pub(super) commands: SyncSender<Command>,
     notices: Receiver<Notice>,
     pub(super) live: BTreeMap<u32, Live>,
     pub(super) seekers: Seekers,
@@ -93,7 +94,7 @@ impl Manager {
         counts: Option<Arc<Counts>>,
         probes: ProbeBoard,
         resources: Resources,
-        commands: Sender<Command>,
+        commands: SyncSender<Command>,
         notices: Receiver<Notice>,
     ) -> Result<Self, DaemonError> {
         let scanner = Scanner::new(&config.path.procfs, Selector::new(&rules(&config.targets))?);
@@ -125,8 +126,8 @@ impl Manager {
         self.board.clone()
     }
 
-    pub(super) fn run(mut self, stop: &AtomicBool) -> Self {
-        self.scan();
+    pub(super) fn run(mut self, stop: &AtomicBool, beat: &Beat) -> Self {
+        self.scan(beat);
         give_back_memory();
         if self.live.is_empty() {
             let denied = match self.denied {
@@ -136,14 +137,16 @@ impl Manager {
             tracing::info!("no process matches the targets yet{denied}; new ones are seen when they start");
         }
         while !stop.load(Ordering::Relaxed) {
+            beat.alive();
             match self.notices.recv_timeout(TICK) {
                 Ok(notice) => self.on_notice(notice),
                 Err(RecvTimeoutError::Timeout) => {}
                 Err(RecvTimeoutError::Disconnected) => break,
             }
             self.bury();
-            if self.scanned.elapsed() >= RESCAN && self.must_rescan() {
-                self.scan();
+            // What the refused notices would have said is found out at once.
+            if self.notices.overflowed() || self.scanned.elapsed() >= RESCAN && self.must_rescan() {
+                self.scan(beat);
             }
         }
         self
@@ -169,13 +172,14 @@ impl Manager {
         self.counts.as_ref().map_or(0, |counts| counts.get(Counter::RingFull))
     }
 
-    fn scan(&mut self) {
+    fn scan(&mut self, beat: &Beat) {
         self.scanned = Instant::now();
         self.lost = self.lost_records();
         match self.scanner.scan() {
             Ok(scan) => {
                 self.denied = scan.denied;
                 for process in scan.targets {
+                    beat.alive();
                     let known = self.live.get(&process.key.pid);
                     if known.is_none_or(|live| live.target.process.key != process.key) {
                         self.start(process);

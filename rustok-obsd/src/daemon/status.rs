@@ -6,6 +6,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 
 use serde_json::{Value, json};
 
+use super::vitals::Vitals;
 use crate::{
     config::Config,
     contract::own::BUILD,
@@ -40,11 +41,18 @@ pub(super) struct DaemonStatus {
     probes: ProbeBoard,
     targets: TargetBoard,
     config: Arc<Config>,
+    vitals: Vitals,
 }
 
 impl DaemonStatus {
-    pub(super) const fn new(kernel: Kernel, probes: ProbeBoard, targets: TargetBoard, config: Arc<Config>) -> Self {
-        Self { kernel, probes, targets, config }
+    pub(super) const fn new(
+        kernel: Kernel,
+        probes: ProbeBoard,
+        targets: TargetBoard,
+        config: Arc<Config>,
+        vitals: Vitals,
+    ) -> Self {
+        Self { kernel, probes, targets, config, vitals }
     }
 }
 
@@ -52,6 +60,7 @@ impl Status for DaemonStatus {
     /// Ready once the kernel's own hooks run. A target that is not there yet is no reason to wait: it is found when it
     /// starts. What fails on one target's binary is told with that target, and takes nothing from the others.
     fn ready(&self) -> Result<(), String> {
+        self.vitals.ready()?;
         let failed = |probe: &ProbeStatus| probe.target.is_empty() && probe.state == State::Failed;
         let failed = self.probes.all().into_iter().find(failed);
         failed.map_or(Ok(()), |probe| Err(format!("probe {} is not attached: {}", probe.probe, probe.reason)))
@@ -71,6 +80,8 @@ impl Status for DaemonStatus {
             "targets_configured": self.config.targets.len(),
             "targets": self.targets.all(),
             "probes": self.probes.all(),
+            "threads": self.vitals.threads(),
+            "confinement": self.vitals.confinement(),
         })
     }
 }

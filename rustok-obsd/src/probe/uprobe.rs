@@ -144,7 +144,7 @@ impl Uprobes {
 
 /// Closing a perf-event uprobe waits for an RCU grace period: a thread each lets them wait together.
 fn close_in_background(links: Vec<UProbeLink>) -> mpsc::Receiver<()> {
-    let (sender, receiver) = mpsc::channel();
+    let (sender, receiver) = mpsc::sync_channel(links.len().max(1));
     for link in links {
         let sender = sender.clone();
         let closing = thread::Builder::new().name("detach".into()).spawn(move || {
