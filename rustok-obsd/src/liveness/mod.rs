@@ -12,6 +12,8 @@ mod keep;
 mod last_words;
 mod notify;
 mod panic;
+#[cfg(test)]
+mod process_tests;
 pub mod queue;
 #[cfg(test)]
 mod tests;
