@@ -10,7 +10,7 @@ use std::{
     thread,
 };
 
-use landlock::{ABI, Access as _, AccessFs, CompatLevel, Compatible as _, Ruleset, RulesetAttr as _};
+use landlock::{ABI, AccessFs, CompatLevel, Compatible as _, Ruleset, RulesetAttr as _};
 use test_support::{Skip, skip};
 
 /// What the daemon reads of a target.

@@ -67,7 +67,7 @@ impl Vitals {
 
     /// The daemon ends, at the latest after `within`.
     pub(super) fn stopping(&self, within: Duration) {
-        self.watchdog.stopping(&self.beats, within);
+        self.watchdog.stopping(within);
     }
 
     pub(super) fn ready(&self) -> Result<(), String> {

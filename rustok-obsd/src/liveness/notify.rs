@@ -23,27 +23,27 @@ impl Notify {
 
     /// The daemon serves.
     pub fn ready(self, status: &str) {
-        send(&[NotifyState::Ready, NotifyState::Status(status)]);
+        log(sd_notify::notify(&[NotifyState::Ready, NotifyState::Status(status)]));
     }
 
     /// The daemon ends.
     pub fn stopping(self) {
-        send(&[NotifyState::Stopping, NotifyState::Status("detaching")]);
+        log(sd_notify::notify(&[NotifyState::Stopping, NotifyState::Status("detaching")]));
     }
 
-    /// The threads live, or `status` says which does not.
+    /// The threads live, or `status` says which does not. An error is not logged: the watchdog must not wait for the log.
     pub fn alive(self, status: Option<&str>) {
         if self.watchdog.is_some() {
-            send(&[NotifyState::Watchdog]);
+            let _ = sd_notify::notify(&[NotifyState::Watchdog]);
         }
         if let Some(status) = status {
-            send(&[NotifyState::Status(status)]);
+            let _ = sd_notify::notify(&[NotifyState::Status(status)]);
         }
     }
 }
 
-fn send(state: &[NotifyState<'_>]) {
-    if let Err(error) = sd_notify::notify(state) {
-        tracing::debug!("the service manager's socket (NOTIFY_SOCKET): {error}");
+fn log(sent: std::io::Result<()>) {
+    if let Err(error) = sent {
+        tracing::warn!("the service manager's socket (NOTIFY_SOCKET): {error}");
     }
 }

@@ -1,4 +1,5 @@
-//! The thread that watches the others. It depends on none of them: no runtime, and no lock that is held while work is done.
+//! The thread that watches the others. It depends on none of them: no runtime, no lock that is held while work is done, and
+//! it does not log, since the log may be what hangs.
 //!
 //! Reads: the heartbeats. Yields: `WATCHDOG=1` while all threads are within their bounds; the end of the process where one
 //! is not, and where the end takes too long. Costs: a wake-up every two seconds.
@@ -17,8 +18,9 @@ use crate::cli::exit;
 pub const TICK: Duration = Duration::from_secs(2);
 
 /// The running watchdog; it ends with the process.
-#[derive(Clone, Debug)]
+#[derive(Clone)]
 pub struct Watchdog {
+    beats: Heartbeats,
     end: SyncSender<Duration>,
     notify: Notify,
 }
@@ -33,7 +35,7 @@ impl Watchdog {
         let (end, ending) = sync_channel(1);
         let watch = Watch::new(beats.clone(), notify);
         thread::Builder::new().name("watchdog".into()).spawn(move || watch.run(&ending))?;
-        Ok(Self { end, notify })
+        Ok(Self { beats: beats.clone(), end, notify })
     }
 
     /// The daemon serves.
@@ -42,8 +44,8 @@ impl Watchdog {
     }
 
     /// The daemon was asked to end: after `within` it does, whatever hangs.
-    pub fn stopping(&self, beats: &Heartbeats, within: Duration) {
-        beats.stopping();
+    pub fn stopping(&self, within: Duration) {
+        self.beats.stopping();
         self.notify.stopping();
         // Asked twice, the first time counts.
         let _ = self.end.try_send(within);
@@ -90,9 +92,6 @@ impl Watch {
         if fault.is_none() {
             let late = self.beats.ready().err();
             let news = self.late != late;
-            if let (None, Some(late)) = (&self.late, &late) {
-                tracing::warn!("{late}");
-            }
             self.notify.alive(news.then(|| late.as_deref().unwrap_or("all threads report")));
             self.late = late;
         }
