@@ -25,7 +25,7 @@ use crate::{
 };
 
 pub use capabilities::{NEEDED, Needed};
-pub use system_calls::{ALLOWED, COMPARED, filters};
+pub use system_calls::names as system_call_names;
 
 /// Why there is no Landlock domain around the daemon: a process in a domain may not look into one outside of it
 /// (`hook_ptrace_access_check` of security/landlock, for reading as well, whatever its capabilities), and that is what

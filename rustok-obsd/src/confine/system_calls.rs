@@ -26,7 +26,7 @@ macro_rules! calls {
 }
 
 /// Calls that are allowed whatever their arguments.
-pub const ALLOWED: &[(c_long, &str)] = calls![
+const ALLOWED: &[(c_long, &str)] = calls![
     // Memory and threads.
     SYS_brk SYS_munmap SYS_mremap SYS_madvise SYS_membarrier SYS_rseq SYS_futex SYS_futex_waitv SYS_set_robust_list
     SYS_get_robust_list SYS_set_tid_address SYS_gettid SYS_getpid SYS_getppid SYS_exit SYS_exit_group SYS_clone3
@@ -67,7 +67,7 @@ const OLDER: &[(c_long, &str)] = calls![
 const OLDER: &[(c_long, &str)] = &[];
 
 /// Calls of which the arguments are compared.
-pub const COMPARED: &[(c_long, &str)] = calls![
+const COMPARED: &[(c_long, &str)] = calls![
     SYS_mmap SYS_mprotect SYS_clone SYS_tgkill SYS_prctl SYS_prlimit64 SYS_openat SYS_ioctl SYS_socket SYS_socketpair
     SYS_bpf #[cfg(target_arch = "x86_64")] SYS_open
 ];
@@ -162,11 +162,16 @@ fn compared(call: c_long) -> Vec<Rule> {
     }
 }
 
+/// Names of the calls that the filter lets through, some of them by their arguments.
+pub fn names() -> impl Iterator<Item = &'static str> {
+    ALLOWED.iter().chain(OLDER).chain(COMPARED).map(|(_, name)| name.strip_prefix("SYS_").unwrap_or(name))
+}
+
 /// The programs, in the order in which they are installed.
 ///
 /// # Errors
 /// There is no filter for this architecture.
-pub fn filters() -> Result<[BpfProgram; 2], seccompiler::BackendError> {
+fn filters() -> Result<[BpfProgram; 2], seccompiler::BackendError> {
     let arch = || std::env::consts::ARCH.try_into();
     // clone3(2) has its flags in memory. "Not there" makes the C library take clone(2), whose flags are compared.
     let absent = BTreeMap::from([(libc::SYS_clone3, Vec::new())]);

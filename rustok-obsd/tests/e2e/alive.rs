@@ -4,7 +4,7 @@
 
 use std::{fs, os::unix::net::UnixDatagram, process::Command, time::Duration};
 
-use rustok_obsd::confine::{ALLOWED, COMPARED, NEEDED};
+use rustok_obsd::confine::NEEDED;
 use test_support::{Skip, skip};
 
 use super::{
@@ -151,10 +151,4 @@ fn with_the_key_off_the_daemon_keeps_its_rights_and_says_so() {
         told.as_object().is_some_and(|all| all.len() == 4 && all.values().all(|one| one["state"] == "off")),
         "{told}"
     );
-}
-
-/// The system calls that the daemon's own filter lets through, by name.
-pub(super) fn filtered() -> std::collections::BTreeSet<String> {
-    let name = |(_, name): &(_, &str)| name.strip_prefix("SYS_").unwrap_or(name).to_owned();
-    ALLOWED.iter().chain(COMPARED).map(name).collect()
 }
