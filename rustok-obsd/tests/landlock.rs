@@ -10,7 +10,7 @@ use std::{
     thread,
 };
 
-use landlock::{ABI, AccessFs, CompatLevel, Compatible as _, Ruleset, RulesetAttr as _};
+use landlock::{ABI, AccessFs, CompatLevel, Compatible as _, Ruleset, RulesetAttr as _, RulesetCreated};
 use test_support::{Skip, skip};
 
 /// What the daemon reads of a target.
@@ -38,8 +38,8 @@ fn enter_domain() -> Result<(), Skip> {
     let domain = Ruleset::default()
         .set_compatibility(CompatLevel::HardRequirement)
         .handle_access(AccessFs::from_write(ABI::V1))
-        .and_then(|ruleset| ruleset.create())
-        .and_then(|ruleset| ruleset.restrict_self());
+        .and_then(Ruleset::create)
+        .and_then(RulesetCreated::restrict_self);
     domain.map(drop).map_err(|error| Skip::new(format!("this kernel has no Landlock: {error}")))
 }
 
