@@ -101,17 +101,33 @@ pub fn run(config: Config) -> Result<(), DaemonError> {
         .map_err(|source| DaemonError::Thread { what: "the runtime", source })?;
     // Before anything is attached: a taken port must leave no trace.
     let listener = runtime.block_on(exposition::bind(&config.web.listen_address.to_string()))?;
-    let address = listener.local_addr().unwrap_or(config.web.listen_address);
     let vitals = Vitals::start(&config)?;
-    // The thread that is the runtime's.
+    // This thread is the runtime's.
     let beat = vitals.register("exposition", vitals::EXPOSITION);
-    let config = Arc::new(config);
-    let daemon = Daemon::start(Arc::clone(&config), vitals)?;
-    daemon.vitals.system_calls(&config);
-    tracing::info!("serving http://{address}/metrics");
-    let shutdown = daemon.serve(&runtime, &beat, listener)?;
-    daemon.stop(shutdown);
+    let ran = serve(config, &vitals, &beat, &runtime, listener);
+    // Also where the daemon did not start: the error is the reason, and no thread that ends with it.
+    vitals.ended();
     beat.done();
+    ran
+}
+
+fn serve(
+    config: Config,
+    vitals: &Vitals,
+    beat: &Beat,
+    runtime: &tokio::runtime::Runtime,
+    listener: tokio::net::TcpListener,
+) -> Result<(), DaemonError> {
+    let address = listener.local_addr().unwrap_or(config.web.listen_address);
+    let config = Arc::new(config);
+    // Loading takes as long as the kernel's verifier does.
+    let starting = beat.idle();
+    let daemon = Daemon::start(Arc::clone(&config), vitals.clone())?;
+    vitals.system_calls(&config);
+    drop(starting);
+    tracing::info!("serving http://{address}/metrics");
+    let shutdown = daemon.serve(runtime, beat, listener)?;
+    daemon.stop(shutdown);
     Ok(())
 }
 
@@ -200,8 +216,9 @@ impl Daemon {
         let thread = |what, source| DaemonError::Thread { what, source };
         let manager = {
             let stop = Arc::clone(&stop);
-            let beat = vitals.register("targets", vitals::TARGETS);
+            let vitals = vitals.clone();
             let run = move || {
+                let beat = vitals.register("targets", vitals::TARGETS);
                 let manager = manager.run(&stop, &beat);
                 beat.done();
                 manager
@@ -213,8 +230,8 @@ impl Daemon {
         };
         let capture = {
             let stop = Arc::clone(&stop);
-            let beat = vitals.register("capture", vitals::CAPTURE);
-            let run = move || capture_thread::run(ring, pipeline, &stop, beat);
+            let vitals = vitals.clone();
+            let run = move || capture_thread::run(ring, pipeline, &stop, vitals.register("capture", vitals::CAPTURE));
             thread::Builder::new().name("capture".into()).spawn(run).map_err(|e| thread("the capture thread", e))?
         };
         Ok(Self { vitals, exposition, status, stop, programs, events, manager, capture, tracing: spans, sample_limit })

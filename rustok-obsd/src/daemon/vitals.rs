@@ -70,6 +70,11 @@ impl Vitals {
         self.watchdog.stopping(within);
     }
 
+    /// The daemon ended, or did not start: threads that end from now on do so for that reason.
+    pub(super) fn ended(&self) {
+        self.beats.stopping();
+    }
+
     pub(super) fn ready(&self) -> Result<(), String> {
         self.beats.ready()
     }

@@ -40,8 +40,8 @@ impl EventThread {
         // SAFETY: a descriptor that was just made, and that nobody else has.
         let kick = Arc::new(unsafe { OwnedFd::from_raw_fd(kick) });
         let end = Arc::clone(&kick);
-        let beat = liveness::process().register("events", BOUND);
         let run = move || {
+            let beat = liveness::process().register("events", BOUND);
             while !wait(&ring, &end) {
                 beat.alive();
                 source.drain();

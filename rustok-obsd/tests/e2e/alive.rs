@@ -9,7 +9,7 @@ use test_support::{Skip, skip};
 
 use super::{
     faults::{daemon_copy, is_root, or_skip},
-    running::{Binary, Daemon, PATIENCE, Shop, get},
+    running::{Binary, Daemon, PATIENCE, Shop, get, once},
     scene::program,
     serial,
 };
@@ -68,11 +68,11 @@ fn the_service_manager_hears_that_the_daemon_is_ready_alive_and_ends() {
     for _ in 0..5 {
         assert!(manager.hears("WATCHDOG=1").is_empty(), "nothing else is said");
     }
-    let threads = daemon.status()["threads"].clone();
-    let names: Vec<_> = threads.as_array().expect("a list").iter().map(|thread| &thread["name"]).collect();
-    for thread in ["capture", "targets", "exposition", "runtimes"] {
-        assert!(names.iter().any(|name| *name == thread), "{thread} is not watched: {threads}");
-    }
+    let threads = daemon.wait("its threads to be watched", |daemon| {
+        let threads = daemon.status()["threads"].clone();
+        let watched = |name: &&str| threads.as_array().is_some_and(|all| all.iter().any(|one| one["name"] == **name));
+        ["capture", "targets", "exposition", "runtimes"].iter().all(watched).then_some(threads)
+    });
     assert!(threads.as_array().is_some_and(|all| all.iter().all(|thread| thread["state"] != "late")), "{threads}");
     let metrics = daemon.metrics();
     assert!(
@@ -151,4 +151,15 @@ fn with_the_key_off_the_daemon_keeps_its_rights_and_says_so() {
         told.as_object().is_some_and(|all| all.len() == 4 && all.values().all(|one| one["state"] == "off")),
         "{told}"
     );
+}
+
+#[test]
+fn a_daemon_that_cannot_start_says_why_and_not_that_a_thread_ended() {
+    let name = "a_daemon_that_cannot_start_says_why_and_not_that_a_thread_ended";
+    let _alone = serial();
+    let mut command = Command::new(or_skip!(name, program("RUSTOK_OBSD_BIN")));
+    command.args(["run", "--web.listen-address", "127.0.0.1:0", "--exe", "no-such-program"]);
+    let folder = tempfile::tempdir().expect("a folder");
+    let (code, text) = once(command, &["--path.procfs", &folder.path().join("none").to_string_lossy()]);
+    assert!(code == Some(1) && text.contains("none") && !text.contains("thread"), "{code:?} {text}");
 }

@@ -214,8 +214,8 @@ fn spawn(
             () = sweep => {}
         }
     };
-    let beat = liveness::process().register("runtimes", BOUND);
     let body = move || {
+        let beat = liveness::process().register("runtimes", BOUND);
         runtime.block_on(beat.beside(run));
         beat.done();
     };
