@@ -18,13 +18,15 @@ pub mod exit {
     pub const FAILURE: u8 = 1;
     /// The command line or the configuration is wrong; nothing was done.
     pub const USAGE: u8 = 2;
+    /// `run`: a thread of the daemon panicked or hung (EX_SOFTWARE of sysexits.h); a supervisor should start it again.
+    pub const BROKEN: u8 = 70;
 }
 
 /// Exact HTTP and database latency of unmodified async Rust servers, from eBPF to Prometheus and Jaeger.
 #[derive(Debug, Parser)]
 #[command(name = "rustok-obsd", version, subcommand_required = true, arg_required_else_help = true)]
 #[command(after_help = "Exit codes: 0 done, 1 failed (doctor: something would not work), 2 wrong command line or \
-                        configuration.\nKeys of the configuration file: docs/CONFIG.md.")]
+                        configuration, 70 a thread panicked or hung: start it again.\nKeys of the configuration file: docs/CONFIG.md.")]
 pub struct Cli {
     /// What to do.
     #[command(subcommand)]

@@ -94,7 +94,7 @@ impl Running {
         let health = Arc::new(Health(AtomicBool::new(false)));
         let server = Server::new(exposition, health.clone(), limits);
         let (stop, stopped) = oneshot::channel::<()>();
-        let (ready, address) = std::sync::mpsc::channel();
+        let (ready, address) = std::sync::mpsc::sync_channel(1);
         let thread = std::thread::spawn(move || {
             let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
             runtime.block_on(async {

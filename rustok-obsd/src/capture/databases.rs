@@ -67,7 +67,7 @@ impl Pipeline {
         self.tell_changes();
     }
 
-    fn tell_sample(&self, hit: &CallHit, text: &[u8]) {
+    fn tell_sample(&mut self, hit: &CallHit, text: &[u8]) {
         let mut sample = Sample { hit: *hit, words: [0; SOUGHT_WORDS], prefixes: [[0; PREFIX]; SOUGHT_WORDS] };
         let (words, prefixes) = text.split_at(text.len().min(8 * SOUGHT_WORDS));
         for (word, bytes) in sample.words.iter_mut().zip(words.chunks_exact(8)) {
@@ -76,7 +76,7 @@ impl Pipeline {
         for (prefix, bytes) in sample.prefixes.iter_mut().zip(prefixes.chunks_exact(PREFIX)) {
             prefix.copy_from_slice(bytes);
         }
-        // The receiver goes only when the daemon ends.
+        // The queue counts what it refuses.
         let _ = self.notices.send(Notice::Sought(Box::new(sample)));
     }
 

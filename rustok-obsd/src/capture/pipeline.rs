@@ -5,10 +5,7 @@
 //! allocation in steady state.
 
 use std::{
-    sync::{
-        Arc,
-        mpsc::{Receiver, Sender},
-    },
+    sync::{Arc, mpsc::Receiver},
     time::{Duration, Instant},
 };
 
@@ -31,6 +28,7 @@ use crate::{
     },
     database::{Ignorance, Origin, Tracker, tracker::Drivers},
     exchange::{self, Exchange, Io, Side, Stats, Verdict},
+    liveness::queue::{Class, Classed, Sender},
     probe::loader::{CaptureMaps, Counts},
     route::{Budget, RouteNamer},
     target::{ProcessKey, Reader, RouteCache},
@@ -102,6 +100,16 @@ pub enum Notice {
     TaskEnter(TaskProbe),
     /// A function whose place of the statement is sought was called.
     Sought(Box<Sample>),
+}
+
+impl Classed for Notice {
+    fn class(&self) -> Class {
+        match self {
+            Self::TaskEnter(probe) => Class::Sample(probe.tgid),
+            Self::Sought(sample) => Class::Sample(sample.hit.tgid),
+            _ => Class::Event,
+        }
+    }
 }
 
 /// What a call looked like whose statement is sought.
@@ -434,7 +442,7 @@ impl Pipeline {
 
     fn notify(&mut self, kind: RecordKind, notice: Notice) {
         self.own.records.add(kind, 1);
-        // The receiver goes only when the daemon ends.
+        // The queue counts what it refuses.
         let _ = self.notices.send(notice);
     }
 

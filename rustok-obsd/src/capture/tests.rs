@@ -9,6 +9,7 @@ use rustok_obsd_ebpf::{
 };
 
 use super::pipeline::{Added, Command, Notice, Parts, Pipeline, monotonic_ns};
+use crate::liveness::queue;
 use crate::{
     config::{Config, Target as Configured},
     contract::{
@@ -56,8 +57,8 @@ struct Scene {
     metrics: Arc<DatabaseMetrics>,
     http: Arc<HttpMetrics>,
     own: Arc<SelfMetrics>,
-    commands: mpsc::Sender<Command>,
-    _notices: mpsc::Receiver<Notice>,
+    commands: mpsc::SyncSender<Command>,
+    _notices: queue::Receiver<Notice>,
     now: u64,
     tgid: u32,
     tid: u32,
@@ -70,8 +71,8 @@ impl Scene {
     }
 
     fn reading(drivers: Drivers, reader: Reader) -> Self {
-        let (commands, obeyed) = mpsc::channel();
-        let (noticed, notices) = mpsc::channel();
+        let (commands, obeyed) = mpsc::sync_channel(16);
+        let (noticed, notices) = queue::queue(queue::Bounds { events: 16, samples: 16, samples_of_one: 16 });
         let (recorder, http) = HttpRecorder::new(Limits::default());
         let (database, metrics) = DatabaseRecorder::new(Settings::default());
         let own = Arc::new(SelfMetrics::new(Build { version: "0", revision: "0", rustc: "0" }));

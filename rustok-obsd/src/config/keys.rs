@@ -309,6 +309,13 @@ static GENERAL: &[Key] = &[
     ),
     key("log.level", "log.level", &[], |c| Slot::Choice(&mut c.log.level), "Least severity that is logged."),
     key("log.format", "log.format", &[], |c| Slot::Choice(&mut c.log.format), "Form of a log line, on standard error."),
+    key(
+        "security.confine",
+        "security.confine",
+        &[],
+        |c| Slot::Bool(&mut c.security.confine),
+        "Give up, once at start, what an observer never needs: capabilities beyond those of the systemd unit, new privileges, and system calls that change files, processes or the host. /status says what was applied. Root's own sockets stay within reach; a runtime's socket that only another user may write to does not.",
+    ),
     key("path.procfs", "path.procfs", &[], |c| Slot::Path(&mut c.path.procfs), "Where the host's procfs is mounted."),
     key("path.sysfs", "path.sysfs", &[], |c| Slot::Path(&mut c.path.sysfs), "Where the host's sysfs is mounted."),
     key("path.rootfs", "path.rootfs", &[], |c| Slot::Path(&mut c.path.rootfs), "Where the host's root is mounted."),

@@ -82,6 +82,8 @@ pub struct Config {
     pub ebpf: Ebpf,
     /// The daemon's own log.
     pub log: Log,
+    /// The daemon's own rights.
+    pub security: Security,
     /// Where the host's file systems are.
     pub path: Paths,
     /// Collectors of the host.
@@ -286,6 +288,19 @@ pub struct Log {
     pub level: LogLevel,
     /// Form of a line.
     pub format: LogFormat,
+}
+
+/// `[security]`: the daemon's own rights.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Security {
+    /// Give up what an observer never needs, see [`crate::confine`].
+    pub confine: bool,
+}
+
+impl Default for Security {
+    fn default() -> Self {
+        Self { confine: true }
+    }
 }
 
 /// `[path]`: mounts of the host, by node_exporter's names.

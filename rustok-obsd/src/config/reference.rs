@@ -25,7 +25,7 @@ is wrong and starts nothing; [`deploy/rustok-obsd.toml`](../deploy/rustok-obsd.t
   everywhere else they carry a unit (`500ms`, `5s`, `1m30s`). An empty variable is an unset one.
   `OTEL_SDK_DISABLED=true` is `traces.exporter = \"none\"`.
 - Exit codes of every command: 0 done, 1 failed (`doctor`: something asked for would not work), 2 wrong command line or
-  configuration.
+  configuration, 70 a thread of the daemon panicked or hung (`run`; a supervisor should start it again).
 
 [otel]: https://opentelemetry.io/docs/specs/otel/configuration/sdk-environment-variables/
 

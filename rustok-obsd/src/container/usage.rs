@@ -13,6 +13,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::thread;
 use std::time::{Duration, Instant};
 
+use crate::liveness::{self, Late};
 use crate::target::inside::Root;
 
 /// Between two walks of a layer at least.
@@ -23,6 +24,8 @@ const REST: u32 = 20;
 const MOST: u64 = 1_000_000;
 /// After so many entries others may go first.
 const BREATH: u64 = 512;
+/// A walk that takes longer is shown in `/status`: a file system may hold it up for ever.
+const SLOW: Duration = Duration::from_secs(600);
 /// How soon a new layer is walked, and the end is noticed.
 const TICK: Duration = Duration::from_millis(200);
 
@@ -95,7 +98,9 @@ impl Drop for Usage {
 }
 
 fn walk(shared: &Shared) {
+    let beat = liveness::process().register_as("layers", SLOW, Late::Shown);
     while !shared.stop.load(Ordering::Relaxed) {
+        beat.alive();
         let due = |layers: &FxHashMap<Box<str>, Layer>| {
             let first = layers.iter().min_by_key(|(_, layer)| layer.next)?;
             (first.1.next <= Instant::now()).then(|| (first.0.clone(), first.1.path.clone()))

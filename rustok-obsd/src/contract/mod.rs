@@ -13,6 +13,7 @@ pub mod host_events;
 pub mod http;
 mod http_collect;
 mod list;
+pub mod liveness;
 pub mod own;
 pub mod recorder;
 pub mod routing;
@@ -159,6 +160,7 @@ pub const CATALOGUE: &[Area] = &[
     Area { title: "The daemon itself: databases", families: database::OWN },
     Area { title: "Collectors of the host", families: crate::host::FAMILIES },
     Area { title: "The daemon itself: events of the host's kernel", families: host_events::FAMILIES },
+    Area { title: "The daemon itself: its health", families: liveness::FAMILIES },
     Area { title: "Containers, cAdvisor's names", families: container::families::FAMILIES },
     Area { title: "The daemon itself: container runtimes", families: runtimes::FAMILIES },
     Area { title: "The daemon itself: containers", families: container::families::OWN },

@@ -5,7 +5,10 @@
 //! ([`Answer::Attached`]). Costs: nothing of the manager's time; each step has a bound, and one that is late costs its own
 //! process alone.
 
-use std::{sync::Arc, time::Duration};
+use std::{
+    sync::{Arc, Mutex, PoisonError},
+    time::Duration,
+};
 
 use rustok_obsd_ebpf::{Scope, TaskProbe};
 
@@ -74,6 +77,20 @@ pub(super) struct Told {
     pub(super) answer: Answer,
 }
 
+/// Answers that wait for the manager. As many as there are jobs under way; whoever puts one in does not wait.
+#[derive(Clone, Default)]
+pub(super) struct Answers(Arc<Mutex<Vec<Told>>>);
+
+impl Answers {
+    fn put(&self, told: Told) {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner).push(told);
+    }
+
+    pub(super) fn take(&self) -> Vec<Told> {
+        std::mem::take(&mut *self.0.lock().unwrap_or_else(PoisonError::into_inner))
+    }
+}
+
 /// A process on its way.
 pub(super) struct Pending {
     pub(super) case: Case,
@@ -129,8 +146,7 @@ fn step<T: Send + 'static>(
     wrap: impl FnOnce(Result<T, Overdue>) -> Answer + Send + 'static,
 ) {
     let answers = manager.answers.clone();
-    // The manager goes only when the daemon ends.
-    let done = move |result| drop(answers.send(Told { pid, ticket, answer: wrap(result) }));
+    let done = move |result| answers.put(Told { pid, ticket, answer: wrap(result) });
     manager.aside.submit(user, bound, work, done);
 }
 

@@ -7,7 +7,10 @@ use std::{
     time::{Duration, Instant},
 };
 
-use crate::capture::{Pipeline, ring::Ring};
+use crate::{
+    capture::{Pipeline, ring::Ring},
+    liveness::Beat,
+};
 
 /// At the end, the ring is drained for at most this long: a busy target never lets it run empty.
 const LAST_LOOK: Duration = Duration::from_millis(300);
@@ -15,15 +18,17 @@ const LAST_LOOK: Duration = Duration::from_millis(300);
 const WITHOUT_RING: Duration = Duration::from_millis(200);
 
 /// Runs until `stop`.
-pub(super) fn run(ring: Option<Ring>, mut pipeline: Pipeline, stop: &AtomicBool) {
+pub(super) fn run(ring: Option<Ring>, mut pipeline: Pipeline, stop: &AtomicBool, beat: Beat) {
     let Some(mut ring) = ring else {
         while !stop.load(Ordering::Relaxed) {
+            beat.alive();
             pipeline.obey();
             std::thread::sleep(WITHOUT_RING);
         }
-        return;
+        return beat.done();
     };
     while !stop.load(Ordering::Relaxed) {
+        beat.alive();
         pipeline.obey();
         if ring.drain_part(|entry| pipeline.take(entry)) {
             pipeline.caught_up();
@@ -36,4 +41,5 @@ pub(super) fn run(ring: Option<Ring>, mut pipeline: Pipeline, stop: &AtomicBool)
         pipeline.obey();
     }
     pipeline.finish();
+    beat.done();
 }

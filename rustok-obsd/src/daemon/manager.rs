@@ -8,7 +8,7 @@ use std::{
     sync::{
         Arc,
         atomic::{AtomicBool, Ordering},
-        mpsc::{self, Receiver, RecvTimeoutError, Sender},
+        mpsc::{RecvTimeoutError, SyncSender},
     },
     time::{Duration, Instant},
 };
@@ -17,7 +17,7 @@ use rustok_obsd_ebpf::{Counter, Scope};
 
 use super::{
     DaemonError,
-    admission::{Pending, Ready, Refused, Told},
+    admission::{Answers, Pending, Ready, Refused},
     drivers::{Seekers, functions},
     file_probes::FileProbes,
     followed::Followed,
@@ -33,6 +33,7 @@ use crate::{
         recorder::{TargetKey, TargetLabels},
     },
     database::tracker::Drivers,
+    liveness::{Beat, queue::Receiver},
     probe::{ProbeBoard, State, TargetMaps, loader::Counts, uprobe::UprobePrograms},
     route::{Patterns, RouteNamer},
     target::{BinaryCache, Calibrator, FileIdentity, Progress, Reader, Scanner, Target, TargetInfo, TaskSlot, Trust},
@@ -89,7 +90,7 @@ pub(super) struct Parts {
     pub(super) probes: ProbeBoard,
     pub(super) own: Arc<SelfMetrics>,
     pub(super) resources: Resources,
-    pub(super) commands: Sender<Command>,
+    pub(super) commands: SyncSender<Command>,
     pub(super) notices: Receiver<Notice>,
 }
 
@@ -110,8 +111,7 @@ pub(super) struct Manager {
     pub(super) followed: Followed,
     pub(super) files: FileProbes,
     pub(super) aside: Aside,
-    pub(super) answers: Sender<Told>,
-    told: Receiver<Told>,
+    pub(super) answers: Answers,
     pub(super) next_ticket: u64,
     /// Processes that are being looked at, analysed and attached to.
     pub(super) pending: BTreeMap<u32, Pending>,
@@ -123,7 +123,7 @@ pub(super) struct Manager {
     pub(super) own: Arc<SelfMetrics>,
     board: TargetBoard,
     resources: Resources,
-    pub(super) commands: Sender<Command>,
+    pub(super) commands: SyncSender<Command>,
     notices: Receiver<Notice>,
     pub(super) live: BTreeMap<u32, Live>,
     pub(super) seekers: Seekers,
@@ -138,7 +138,6 @@ impl Manager {
         let scanner = scanner(&config)?;
         // A process table that cannot be read is an error of the configuration: say so before anything runs.
         scanner.suspects()?;
-        let (answers, told) = mpsc::channel();
         Ok(Self {
             cache: Arc::new(BinaryCache::with_functions(functions(&config))),
             config,
@@ -152,8 +151,7 @@ impl Manager {
             followed: Followed::new(maps),
             files: FileProbes::default(),
             aside: Aside::default(),
-            answers,
-            told,
+            answers: Answers::default(),
             next_ticket: 0,
             pending: BTreeMap::new(),
             attaching: HashMap::new(),
@@ -176,10 +174,11 @@ impl Manager {
         self.board.clone()
     }
 
-    pub(super) fn run(mut self, stop: &AtomicBool) -> Self {
-        self.scan();
+    pub(super) fn run(mut self, stop: &AtomicBool, beat: &Beat) -> Self {
+        self.scan(beat);
         let mut starting = true;
         while !stop.load(Ordering::Relaxed) {
+            beat.alive();
             let tick = if self.pending.is_empty() { TICK } else { SHORT_TICK };
             match self.notices.recv_timeout(tick) {
                 Ok(notice) => self.on_notice(notice),
@@ -187,7 +186,7 @@ impl Manager {
                 Err(RecvTimeoutError::Disconnected) => break,
             }
             self.aside.tick(Instant::now());
-            while let Ok(told) = self.told.try_recv() {
+            for told in self.answers.take() {
                 self.on_answer(told);
             }
             if starting && self.pending.is_empty() {
@@ -195,8 +194,9 @@ impl Manager {
                 self.has_started();
             }
             self.bury();
-            if self.scanned.elapsed() >= RESCAN && self.must_rescan() {
-                self.scan();
+            // What the refused notices would have said is found out at once.
+            if self.notices.overflowed() || self.scanned.elapsed() >= RESCAN && self.must_rescan() {
+                self.scan(beat);
             }
         }
         self
@@ -235,7 +235,7 @@ impl Manager {
         self.counts.as_ref().map_or(0, |counts| counts.get(Counter::RingFull))
     }
 
-    fn scan(&mut self) {
+    fn scan(&mut self, beat: &Beat) {
         self.scanned = Instant::now();
         self.lost = self.lost_records();
         let (suspects, denied) = match self.scanner.suspects() {
@@ -246,6 +246,7 @@ impl Manager {
         let before = self.refused.len();
         self.refused.retain(|_, refused| suspects.iter().any(|suspect| suspect.key == refused.key));
         for suspect in suspects {
+            beat.alive();
             let pid = suspect.key.pid;
             let live = self.live.get(&pid).is_some_and(|live| live.target.process.key == suspect.key);
             let pending = self.pending.get(&pid).is_some_and(|pending| pending.case.key == suspect.key);

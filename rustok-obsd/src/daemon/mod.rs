@@ -15,6 +15,7 @@ mod manager;
 mod rules;
 mod sources;
 mod status;
+mod vitals;
 
 use std::{
     sync::{
@@ -37,6 +38,7 @@ use crate::{
         recorder::HttpRecorder,
     },
     exposition::{self, BindError, Exposition, Part, server},
+    liveness::{Beat, queue},
     probe::{
         Kernel, LoadError, Loaded, ProbeBoard, Programs, Settings, State, kernel::Need, loader, stats::ProbeCollector,
     },
@@ -48,9 +50,14 @@ use crate::{
 use kernel_events::KernelEvents;
 pub use rules::rules;
 use sources::Drain;
+use vitals::Vitals;
 
 /// The daemon ends within this time of SIGTERM.
 const SHUTDOWN: Duration = Duration::from_secs(3);
+/// Commands that wait for the capture thread; who sends one more waits. That thread waits for nobody.
+const COMMANDS: usize = 1024;
+/// Notices that wait for the thread that finds targets. The capture thread does not wait: see [`queue`].
+const NOTICES: queue::Bounds = queue::Bounds { events: 4096, samples: 256, samples_of_one: 64 };
 
 /// Why the daemon does not start.
 #[derive(Debug, Error)]
@@ -102,15 +109,38 @@ pub fn run(config: Config) -> Result<(), DaemonError> {
         .map_err(|source| DaemonError::Thread { what: "the runtime", source })?;
     // Before anything is attached: a taken port must leave no trace.
     let listener = runtime.block_on(exposition::bind(&config.web.listen_address.to_string()))?;
+    let vitals = Vitals::start(&config)?;
+    // This thread is the runtime's.
+    let beat = vitals.register("exposition", vitals::EXPOSITION);
+    let ran = serve(config, &vitals, &beat, &runtime, listener);
+    // Also where the daemon did not start: the error is the reason, and no thread that ends with it.
+    vitals.ended();
+    beat.done();
+    ran
+}
+
+fn serve(
+    config: Config,
+    vitals: &Vitals,
+    beat: &Beat,
+    runtime: &tokio::runtime::Runtime,
+    listener: tokio::net::TcpListener,
+) -> Result<(), DaemonError> {
     let address = listener.local_addr().unwrap_or(config.web.listen_address);
-    let daemon = Daemon::start(config)?;
+    let config = Arc::new(config);
+    // Loading takes as long as the kernel's verifier does.
+    let starting = beat.idle();
+    let daemon = Daemon::start(Arc::clone(&config), vitals.clone())?;
+    vitals.system_calls(&config);
+    drop(starting);
     tracing::info!("serving http://{address}/metrics");
-    let shutdown = daemon.serve(&runtime, listener)?;
+    let shutdown = daemon.serve(runtime, beat, listener)?;
     daemon.stop(shutdown);
     Ok(())
 }
 
 struct Daemon {
+    vitals: Vitals,
     exposition: Arc<Exposition>,
     status: Arc<status::DaemonStatus>,
     stop: Arc<AtomicBool>,
@@ -123,7 +153,7 @@ struct Daemon {
 }
 
 impl Daemon {
-    fn start(config: Config) -> Result<Self, DaemonError> {
+    fn start(config: Arc<Config>, vitals: Vitals) -> Result<Self, DaemonError> {
         let kernel = Kernel::inspect_below(&config.path.sysfs);
         let board = ProbeBoard::default();
         let own = Arc::new(SelfMetrics::new(BUILD));
@@ -141,6 +171,7 @@ impl Daemon {
         let exposition = Arc::new(Exposition::new());
         // Containers come last: their samples are the first to be beyond a limit.
         exposition.register(Part::App, Arc::clone(&own) as _);
+        exposition.register(Part::App, Arc::new(vitals.clone()));
         exposition.register(Part::App, metrics);
         exposition.register(Part::App, database_metrics);
         let drain = Arc::new(Drain::default());
@@ -161,8 +192,9 @@ impl Daemon {
 
         let stop = Arc::new(AtomicBool::new(false));
         let reader = Reader::new(Helpers::new("/proc/self/exe"));
-        let (commands, obeyed) = mpsc::channel();
-        let (noticed, notices) = mpsc::channel();
+        let (commands, obeyed) = mpsc::sync_channel(COMMANDS);
+        let (noticed, notices) = queue::queue(NOTICES);
+        vitals.count_notices(noticed.counts());
         let (ring, verdicts) = capture.map_or((None, None), |(ring, verdicts)| (Some(ring), Some(verdicts)));
         let parts = Parts {
             most_connections: config.capture.sockets,
@@ -180,7 +212,6 @@ impl Daemon {
         };
         let pipeline = Pipeline::new(parts, obeyed, noticed);
         let sample_limit = config.web.sample_limit as u64;
-        let config = Arc::new(config);
         let parts = manager::Parts {
             maps: targets,
             uprobes: programs.as_ref().map(|programs| Arc::clone(&programs.uprobes)),
@@ -195,11 +226,17 @@ impl Daemon {
         let manager = manager::Manager::new(Arc::clone(&config), parts)?;
         let targets = manager.board();
         process::register_targets(&config, &exposition, Box::new(move || targets.processes()));
-        let status = Arc::new(status::DaemonStatus::new(kernel, board, manager.board(), Arc::clone(&config)));
+        let status = Arc::new(status::DaemonStatus::new(kernel, board, manager.board(), config, vitals.clone()));
         let thread = |what, source| DaemonError::Thread { what, source };
         let manager = {
             let stop = Arc::clone(&stop);
-            let run = move || manager.run(&stop);
+            let vitals = vitals.clone();
+            let run = move || {
+                let beat = vitals.register("targets", vitals::TARGETS);
+                let manager = manager.run(&stop, &beat);
+                beat.done();
+                manager
+            };
             thread::Builder::new()
                 .name("targets".into())
                 .spawn(run)
@@ -207,16 +244,18 @@ impl Daemon {
         };
         let capture = {
             let stop = Arc::clone(&stop);
-            let run = move || capture_thread::run(ring, pipeline, &stop);
+            let vitals = vitals.clone();
+            let run = move || capture_thread::run(ring, pipeline, &stop, vitals.register("capture", vitals::CAPTURE));
             thread::Builder::new().name("capture".into()).spawn(run).map_err(|e| thread("the capture thread", e))?
         };
-        Ok(Self { exposition, status, stop, programs, events, manager, capture, tracing: spans, sample_limit })
+        Ok(Self { vitals, exposition, status, stop, programs, events, manager, capture, tracing: spans, sample_limit })
     }
 
     /// Serves until a signal comes. Yields the deadline of the shutdown.
     fn serve(
         &self,
         runtime: &tokio::runtime::Runtime,
+        beat: &Beat,
         listener: tokio::net::TcpListener,
     ) -> Result<Instant, DaemonError> {
         use tokio::signal::unix::{SignalKind, signal};
@@ -229,21 +268,24 @@ impl Daemon {
                 ..server::Limits::default()
             },
         );
-        runtime.block_on(async {
+        runtime.block_on(beat.beside(async {
             let signals = |source| DaemonError::Thread { what: "signal handling", source };
             let mut terminate = signal(SignalKind::terminate()).map_err(signals)?;
             let mut interrupt = signal(SignalKind::interrupt()).map_err(signals)?;
+            self.vitals
+                .serving(&listener.local_addr().map_or_else(|_| String::new(), |at| format!("http://{at}/metrics")));
             server::serve(listener, server, async {
                 tokio::select! {
                     _ = terminate.recv() => tracing::info!("SIGTERM: detaching"),
                     _ = interrupt.recv() => tracing::info!("SIGINT: detaching"),
                 }
+                self.vitals.stopping(SHUTDOWN - Duration::from_millis(100));
                 // What is left of the time counts from the signal, not from the last answer.
                 self.stop.store(true, Ordering::Relaxed);
             })
             .await;
             Ok(Instant::now() + SHUTDOWN - Duration::from_millis(700))
-        })
+        }))
     }
 
     fn stop(self, deadline: Instant) {

@@ -7,6 +7,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 use serde_json::{Value, json};
 
 use super::admission::Refused;
+use super::vitals::Vitals;
 use crate::{
     config::Config,
     contract::own::BUILD,
@@ -41,11 +42,18 @@ pub(super) struct DaemonStatus {
     probes: ProbeBoard,
     targets: TargetBoard,
     config: Arc<Config>,
+    vitals: Vitals,
 }
 
 impl DaemonStatus {
-    pub(super) const fn new(kernel: Kernel, probes: ProbeBoard, targets: TargetBoard, config: Arc<Config>) -> Self {
-        Self { kernel, probes, targets, config }
+    pub(super) const fn new(
+        kernel: Kernel,
+        probes: ProbeBoard,
+        targets: TargetBoard,
+        config: Arc<Config>,
+        vitals: Vitals,
+    ) -> Self {
+        Self { kernel, probes, targets, config, vitals }
     }
 }
 
@@ -53,6 +61,7 @@ impl Status for DaemonStatus {
     /// Ready once the kernel's own hooks run and every process is observed that should be. A target that is not there yet
     /// is no reason to wait: it is found when it starts. What fails on one target's binary is told with that target, and takes nothing from the others.
     fn ready(&self) -> Result<(), String> {
+        self.vitals.ready()?;
         let failed = |probe: &ProbeStatus| probe.target.is_empty() && probe.state == State::Failed;
         let failed = self.probes.all().into_iter().find(failed);
         if let Some(probe) = failed {
@@ -88,6 +97,8 @@ impl Status for DaemonStatus {
             "targets": targets,
             "refused": refused,
             "probes": self.probes.all(),
+            "threads": self.vitals.threads(),
+            "confinement": self.vitals.confinement(),
         })
     }
 }

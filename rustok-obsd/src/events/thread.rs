@@ -12,9 +12,12 @@ use std::{
 };
 
 use super::EventSource;
+use crate::liveness;
 
 /// How long events wait that did not wake the thread; a scrape does not wait for it.
 const PAUSE: Duration = Duration::from_millis(500);
+/// How long a drain may take: it shares the ring with scrapes, and subscribers are quick.
+const BOUND: Duration = Duration::from_secs(60);
 
 /// The running thread. Dropping it ends it.
 pub struct EventThread {
@@ -38,10 +41,13 @@ impl EventThread {
         let kick = Arc::new(unsafe { OwnedFd::from_raw_fd(kick) });
         let end = Arc::clone(&kick);
         let run = move || {
+            let beat = liveness::process().register("events", BOUND);
             while !wait(&ring, &end) {
+                beat.alive();
                 source.drain();
             }
             source.drain();
+            beat.done();
         };
         let thread = Builder::new().name("events".into()).spawn(run)?;
         Ok(Self { kick, thread: Some(thread) })

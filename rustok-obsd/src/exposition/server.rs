@@ -23,12 +23,17 @@ use std::future::Future;
 use std::pin::pin;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
+
+use crate::liveness::{self, Late};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::{Semaphore, watch};
 use tokio::task::JoinSet;
 
 /// Where the daemon listens unless told otherwise: the port that OpenTelemetry's Prometheus exporters use, on loopback.
 pub const DEFAULT_ADDRESS: &str = "127.0.0.1:9464";
+
+/// A scrape that takes half as long makes `/readyz` say so: there are few at a time.
+const SLOW_SCRAPE: Duration = Duration::from_secs(120);
 
 /// What the daemon says about its health.
 pub trait Status: Send + Sync {
@@ -216,8 +221,9 @@ async fn metrics(
     let gzip = accepts_gzip(values(&headers, header::ACCEPT_ENCODING));
     let exposition = Arc::clone(&server.exposition);
     let rendered = tokio::task::spawn_blocking(move || {
+        let beat = liveness::process().register_as("scrape", SLOW_SCRAPE, Late::Unready);
         let rendered = exposition.render(&scrape, format, gzip);
-        drop(permit);
+        drop((permit, beat));
         rendered
     });
     match rendered.await {

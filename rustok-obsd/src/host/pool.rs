@@ -10,10 +10,14 @@ use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::thread;
 use std::time::{Duration, Instant};
 
+use crate::liveness::{self, Late};
+
 /// Without a result for so long, another thread goes on with the rest.
 const PATIENCE: Duration = Duration::from_millis(20);
 /// An idle thread ends after this time: longer than the usual time between two scrapes.
 const IDLE: Duration = Duration::from_secs(90);
+/// A job that takes longer is shown in `/status`; it may never return, which is what this room is for.
+const SLOW: Duration = Duration::from_secs(60);
 /// Jobs run shallow code; the kernel gives memory only to the pages that are touched.
 const STACK: usize = 256 * 1024;
 
@@ -75,7 +79,8 @@ impl Pool {
     {
         let queue: Arc<Mutex<VecDeque<T>>> = Arc::new(Mutex::new(items.into_iter().collect()));
         let open = lock(&queue).len();
-        let (results, arrived) = mpsc::channel();
+        // Each item has one result: nobody waits for a place.
+        let (results, arrived) = mpsc::sync_channel(open.max(1));
         let (queued, work) = (Arc::clone(&queue), Arc::new(work));
         let worker = move || -> Job {
             let (queue, work, results) = (Arc::clone(&queued), Arc::clone(&work), results.clone());
@@ -165,7 +170,9 @@ impl<R> Running<R> {
 }
 
 fn serve(shared: &Shared) {
+    let beat = liveness::process().register_as("collector", SLOW, Late::Shown);
     loop {
+        let waiting = beat.idle();
         let mut jobs = lock(&shared.jobs);
         let job = match jobs.pop_front() {
             Some(job) => job,
@@ -192,7 +199,7 @@ fn serve(shared: &Shared) {
                 }
             }
         };
-        drop(jobs);
+        drop((jobs, waiting));
         // A job that panics has said so through the panic hook; its result never comes, which its run notices.
         let _ = std::panic::catch_unwind(std::panic::AssertUnwindSafe(job));
     }
@@ -226,7 +233,7 @@ mod tests {
     #[test]
     fn stuck_items_cost_themselves_alone() {
         let pool = Pool::new(8);
-        let (release, stuck) = mpsc::channel::<()>();
+        let (release, stuck) = mpsc::sync_channel::<()>(1);
         let stuck = Mutex::new(stuck);
         let start = Instant::now();
         let mut results = pool.run(0..20, soon(1000), move |item| {
@@ -245,7 +252,7 @@ mod tests {
     #[test]
     fn a_pool_whose_threads_are_all_stuck_says_so_at_once_and_recovers() {
         let pool = Pool::new(2);
-        let (release, stuck) = mpsc::channel::<()>();
+        let (release, stuck) = mpsc::sync_channel::<()>(1);
         let stuck = Arc::new(Mutex::new(stuck));
         let wait = {
             let stuck = Arc::clone(&stuck);

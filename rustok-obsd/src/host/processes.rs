@@ -189,7 +189,7 @@ mod tests {
     #[test]
     fn our_own_threads_are_counted() {
         let tree = Tree::new("processes", |settings| settings.paths = crate::config::Paths::default());
-        let (stop, wait) = std::sync::mpsc::channel::<()>();
+        let (stop, wait) = std::sync::mpsc::sync_channel::<()>(1);
         let sleeper = std::thread::spawn(move || wait.recv());
         let number = |text: &str, name: &str| -> u64 {
             text.lines().find_map(|line| line.strip_prefix(name)?.strip_prefix(' ')?.parse().ok()).unwrap()

@@ -12,6 +12,7 @@ use super::record::Record;
 use super::span::Conventions;
 use super::{Clock, SpanCounters, TargetResource, TraceError};
 use crate::config::{Choice, Compression, Protocol, Traces};
+use crate::liveness;
 use opentelemetry_otlp::tonic_types::metadata::MetadataMap;
 use opentelemetry_otlp::{SpanExporter as OtlpExporter, WithExportConfig, WithHttpConfig, WithTonicConfig};
 use opentelemetry_sdk::trace::{SpanData, SpanExporter};
@@ -21,6 +22,9 @@ use std::sync::{Arc, Mutex};
 use std::time::Duration;
 use tokio::sync::{Notify, watch};
 use tokio::time::{Instant, sleep, sleep_until, timeout_at};
+
+/// How long the thread may be silent: nothing in its runtime blocks.
+const BOUND: Duration = Duration::from_secs(60);
 
 /// What tracers and exporter share besides the queue.
 #[derive(Debug)]
@@ -105,7 +109,8 @@ pub(super) fn start(settings: &Traces, queue: Receiver<Record>, shared: Arc<Shar
             Ok(runtime) => runtime,
             Err(error) => return drop(built.send(Err(TraceError::Thread(error)))),
         };
-        runtime.block_on(async {
+        let beat = liveness::process().register("span-export", BOUND);
+        runtime.block_on(beat.beside(async {
             // gRPC's channel starts a task when it is built.
             let exporter = match build(&settings) {
                 Ok(exporter) => exporter,
@@ -124,7 +129,8 @@ pub(super) fn start(settings: &Traces, queue: Receiver<Record>, shared: Arc<Shar
                 stopped,
             };
             worker.run().await;
-        });
+        }));
+        beat.done();
         // A name look-up that hangs must not hold the end up.
         runtime.shutdown_background();
         let _ = finished.send(());

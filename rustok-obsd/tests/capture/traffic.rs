@@ -3,12 +3,13 @@
 use rustok_obsd::{
     contract::database::{DatabaseMetrics, DatabaseRecorder},
     database::tracker::Drivers,
+    liveness::queue,
 };
 use std::{
     collections::HashMap,
     sync::{
         Arc,
-        mpsc::{self, Receiver, Sender},
+        mpsc::{self, SyncSender},
     },
 };
 
@@ -47,7 +48,7 @@ pub struct Traffic {
     texts: u64,
     now: u64,
     router: Box<Router>,
-    _ends: (Sender<Command>, Receiver<Notice>),
+    _ends: (SyncSender<Command>, queue::Receiver<Notice>),
 }
 
 const REQUEST: &[u8] = b"GET /api/blog/posts/42 HTTP/1.1\r\nhost: shop.example:3000\r\nuser-agent: bench\r\n\
@@ -93,8 +94,8 @@ impl Traffic {
     /// A server whose requests ask the database in this way.
     pub fn with(queries: Queries) -> Self {
         let router: Box<Router> = Box::new((0..20).map(|id| (id, Arc::from(format!("/api/{id}/{{id}}")))).collect());
-        let (commands, obeyed) = mpsc::channel();
-        let (noticed, notices) = mpsc::channel();
+        let (commands, obeyed) = mpsc::sync_channel(16);
+        let (noticed, notices) = queue::queue(queue::Bounds { events: 16, samples: 16, samples_of_one: 16 });
         let (recorder, metrics) = HttpRecorder::new(Limits::default());
         let (recorder_of_database, database) =
             DatabaseRecorder::new(rustok_obsd::contract::database::Settings::default());

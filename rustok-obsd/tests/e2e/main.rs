@@ -6,6 +6,7 @@
 
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
+mod alive;
 mod calls;
 mod custom;
 mod daemon;

@@ -5,7 +5,10 @@
 
 use std::{collections::BTreeSet, fs, path::Path, process::Command};
 
-use rustok_obsd::probe::kernel::CAPABILITIES;
+use rustok_obsd::{
+    confine::{NEEDED, system_call_names},
+    probe::kernel::CAPABILITIES,
+};
 use test_support::{Scraped, Skip, http_get, skip, wait_until};
 
 use super::{
@@ -48,6 +51,14 @@ fn with_the_capabilities_of_the_systemd_unit_other_users_processes_are_observed(
     daemon.counts(3.0, "rustok_http_requests_total", &[("path", "/api/slow/{ms}"), ("status", "200")]);
 }
 
+/// The command in a mount namespace whose procfs is as the unit has it.
+fn below_own_procfs(command: &Command) -> Command {
+    let mut outer = Command::new("unshare");
+    outer.args(["--mount", "sh", "-ec", "mount -t proc -o hidepid=ptraceable proc /proc; exec \"$0\" \"$@\""]);
+    outer.arg(command.get_program()).args(command.get_args()).current_dir("/");
+    outer
+}
+
 /// What one daemon tells of the host, its processes and its containers.
 struct Told {
     node: Scraped,
@@ -88,7 +99,10 @@ fn with_the_capabilities_of_the_systemd_unit_the_host_is_told_as_to_root() {
     let binary = or_skip!(name, daemon_copy());
     let root = Told::by(&or_skip!(name, Daemon::start_with(Command::new(&binary.path), &flags)));
     let bare = Told::by(&or_skip!(name, Daemon::start_with(as_nobody(&binary.path, ""), &flags)));
-    let unit = Told::by(&or_skip!(name, Daemon::start_with(as_nobody(&binary.path, &granted()), &flags)));
+    // ProtectProc=ptraceable: a procfs that shows what one may trace, which the unit's capabilities make everything.
+    assert_eq!(line("ProtectProc"), "ptraceable");
+    let unit = as_nobody(&binary.path, &granted());
+    let unit = Told::by(&or_skip!(name, Daemon::start_with(below_own_procfs(&unit), &flags)));
     let missing: Vec<_> = root.collectors().difference(&unit.collectors()).copied().collect();
     assert!(missing.is_empty(), "collectors that root alone has: {missing:?}");
     assert!(root.collectors().contains("timex") && !bare.collectors().contains("slabinfo"), "{:?}", bare.collectors());
@@ -143,9 +157,13 @@ fn allowed() -> Result<BTreeSet<String>, Skip> {
     Ok(calls)
 }
 
-/// The system calls in strace's account: `PID NAME(…`.
-fn made(account: &Path) -> BTreeSet<String> {
+/// The system calls in strace's account: `PID NAME(…`. Those after the filter's installation are `confined`.
+fn made(account: &Path, confined: bool) -> BTreeSet<String> {
     let text = fs::read_to_string(account).unwrap_or_default();
+    let text = match confined {
+        true => text.rsplit_once(" seccomp(").expect("a filter").1.split_once('\n').expect("more").1,
+        false => &text,
+    };
     let call = |line: &str| {
         let (name, _) = line.split_once(' ')?.1.trim_start().split_once('(')?;
         name.bytes().all(|byte| byte.is_ascii_alphanumeric() || byte == b'_').then(|| name.to_owned())
@@ -170,10 +188,54 @@ fn the_systemd_unit_allows_the_system_calls_that_the_daemon_makes() {
     }
     daemon.child.signal(libc::SIGTERM);
     assert!(daemon.child.wait(PATIENCE).is_some_and(|status| status.success()), "{}", daemon.child.log_tail());
-    let written = || made(&account).contains("exit_group").then_some(());
+    let written = || made(&account, false).contains("exit_group").then_some(());
     assert!(wait_until(PATIENCE, written).is_some(), "strace wrote no end");
-    let made = made(&account);
+    let confined = made(&account, true);
+    let made = made(&account, false);
     assert!(made.contains("clock_adjtime") || made.contains("adjtimex"), "{made:?}");
     let stopped: Vec<_> = made.difference(&allowed).collect();
     assert!(stopped.is_empty(), "the unit's SystemCallFilter stops {stopped:?}");
+    assert!(confined.contains("accept4") && confined.contains("exit_group"), "{confined:?}");
+    let filtered: BTreeSet<String> = system_call_names().map(str::to_owned).collect();
+    let stopped: Vec<_> = confined.difference(&filtered).collect();
+    assert!(stopped.is_empty(), "the daemon's own filter stops {stopped:?}");
+    let refused = fs::read_to_string(&account).unwrap_or_default();
+    let (_, refused) = refused.rsplit_once(" seccomp(").expect("a filter");
+    // Limits of other users' processes are CAP_SYS_RESOURCE's, which the unit does not grant.
+    let refused: Vec<_> =
+        refused.lines().filter(|line| line.contains("= -1 EPERM") && !line.contains("prlimit64(")).collect();
+    assert!(refused.is_empty(), "refused: {refused:#?}");
+}
+
+#[test]
+fn systemd_rates_the_units_exposure_at_two_and_a_half_at_most() {
+    let name = "systemd_rates_the_units_exposure_at_two_and_a_half_at_most";
+    let folder = tempfile::tempdir().expect("a folder");
+    let unit = folder.path().join("rustok-obsd.service");
+    fs::write(&unit, UNIT).expect("write");
+    let rate = |bound: &str| {
+        let mut command = Command::new("systemd-analyze");
+        command.args(["security", "--offline=true", "--no-pager", &format!("--threshold={bound}")]).arg(&unit);
+        command.output().map_err(|error| Skip::new(format!("systemd-analyze: {error}: install systemd")))
+    };
+    // In tenths.
+    let rated = or_skip!(name, rate("25"));
+    let text = [&rated.stdout, &rated.stderr].map(|text| String::from_utf8_lossy(text)).concat();
+    if text.contains("unrecognized option") || text.contains("Unknown") {
+        return skip(name, Skip::new(format!("systemd-analyze is older than 250: {text}")));
+    }
+    assert!(rated.status.success(), "{text}");
+    // It can fail.
+    assert!(!or_skip!(name, rate("5")).status.success());
+}
+
+#[test]
+fn the_unit_is_of_the_kind_that_the_daemon_speaks_to() {
+    assert_eq!((line("Type"), line("Restart")), ("notify", "on-failure"));
+    let seconds: u64 = line("WatchdogSec").trim_end_matches('s').parse().expect("seconds");
+    // Longer than any thread may be silent: the daemon's own message comes first.
+    assert!((30..=120).contains(&seconds), "{seconds}");
+    let granted: BTreeSet<_> = line("CapabilityBoundingSet").split_whitespace().map(str::to_owned).collect();
+    let kept: BTreeSet<_> = NEEDED.iter().map(|needed| needed.capability.to_string()).collect();
+    assert_eq!(granted, kept, "the unit grants what the daemon keeps");
 }

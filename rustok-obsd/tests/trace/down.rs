@@ -6,7 +6,7 @@ use rustok_obsd::config::{Endpoint, Protocol, Traces};
 use rustok_obsd::trace::{SpanCounts, TargetKey, Tracing};
 use std::io::Write;
 use std::net::TcpListener;
-use std::sync::mpsc::channel;
+use std::sync::mpsc::sync_channel;
 use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
@@ -128,7 +128,7 @@ fn the_log_tells_once_when_a_collector_goes_and_once_when_it_is_back() {
     };
     offer_until(&|counts| counts.exports_failed >= 3);
     let listener = TcpListener::bind(address).unwrap();
-    let (heads, received) = channel();
+    let (heads, received) = sync_channel(1);
     std::thread::spawn(move || while heads.send(accept_export(&listener)).is_ok() {});
     offer_until(&|counts| counts.exports >= 3);
     let head = received.recv().unwrap();

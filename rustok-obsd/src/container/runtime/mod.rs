@@ -21,10 +21,12 @@ use std::{
     path::{Path, PathBuf},
     sync::Arc,
     thread,
-    time::Instant,
+    time::{Duration, Instant},
 };
 
 use tokio::{sync::oneshot, task::JoinSet, time::sleep};
+
+use crate::liveness;
 
 use source::Api;
 pub use {
@@ -32,6 +34,9 @@ pub use {
     facts::{Facts, Health, Network, RuntimeKind},
     source::{Report, Source, State},
 };
+
+/// How long the thread may be silent: nothing in its runtime blocks.
+const BOUND: Duration = Duration::from_secs(60);
 
 /// Which sockets are asked.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -194,18 +199,27 @@ fn spawn(
     let run = async move {
         let mut tasks = JoinSet::new();
         for source in sources {
-            tasks.spawn(source.run());
+            // What a runtime answers is not ours: a panic over it costs that runtime's session.
+            tasks.spawn(liveness::keep(source::RELIST, move || Arc::clone(&source).run()));
         }
-        tasks.spawn(async move {
+        let sweep = async {
             loop {
                 sleep(source::RELIST).await;
                 store.sweep(Instant::now());
             }
-        });
-        // Its sender is dropped, never used.
-        let _ = stopped.await;
+        };
+        tokio::select! {
+            // Its sender is dropped, never used.
+            _ = stopped => {}
+            () = sweep => {}
+        }
     };
-    let thread = thread::Builder::new().name("runtimes".into()).spawn(move || runtime.block_on(run))?;
+    let body = move || {
+        let beat = liveness::process().register("runtimes", BOUND);
+        runtime.block_on(beat.beside(run));
+        beat.done();
+    };
+    let thread = thread::Builder::new().name("runtimes".into()).spawn(body)?;
     Ok((stop, thread))
 }
 

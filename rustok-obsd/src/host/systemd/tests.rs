@@ -78,7 +78,7 @@ impl Manager {
     /// On a bus, in a thread that ends with the bus.
     fn join(self: &Arc<Self>, root: &Path) {
         let (manager, socket) = (Arc::clone(self), root.join(BUS));
-        let (ready, joined) = std::sync::mpsc::channel();
+        let (ready, joined) = std::sync::mpsc::sync_channel(1);
         run(async move {
             let stream = UnixStream::connect(socket).unwrap();
             let builder = connection::Builder::unix_stream(stream).name("org.freedesktop.systemd1");

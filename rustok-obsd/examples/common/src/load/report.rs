@@ -66,6 +66,7 @@ impl Log {
     /// If that fails; the message names the file.
     pub fn create(path: &Path) -> anyhow::Result<Self> {
         let file = File::create(path).with_context(|| format!("cannot create the log {}", path.display()))?;
+        #[expect(clippy::disallowed_methods, reason = "a log that is behind must not slow the load down")]
         let (sender, receiver) = channel::<Logged>();
         let thread = std::thread::spawn(move || {
             let mut file = BufWriter::with_capacity(1 << 18, file);
