@@ -5,6 +5,7 @@
 //! [`contract`] declares the metrics; [`exposition`] serves them; [`trace`] exports spans. [`target`] finds the
 //! processes and what is in their binaries. Of the whole host, [`events`] tells which processes and cgroups come and go.
 
+pub mod budget;
 pub mod capture;
 pub mod cli;
 pub mod config;

@@ -17,6 +17,7 @@ pub mod own;
 pub mod recorder;
 pub mod runtimes;
 mod series;
+pub mod stores;
 #[cfg(test)]
 pub(crate) mod tests;
 
@@ -154,6 +155,7 @@ pub const CATALOGUE: &[Area] = &[
     Area { title: "Processes of the targets", families: process::target::FAMILIES },
     Area { title: "The daemon's own process, as Prometheus' client libraries", families: process::families::ITSELF },
     Area { title: "The daemon itself", families: own::FAMILIES },
+    Area { title: "The daemon itself: budgets", families: stores::FAMILIES },
     Area { title: "The daemon itself: databases", families: database::OWN },
     Area { title: "Collectors of the host", families: crate::host::FAMILIES },
     Area { title: "The daemon itself: events of the host's kernel", families: host_events::FAMILIES },

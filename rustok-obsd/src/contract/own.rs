@@ -12,6 +12,7 @@ use std::marker::PhantomData;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, OnceLock};
 
+use crate::budget::Meters;
 use crate::trace::SpanCounters;
 
 /// What was built.
@@ -464,6 +465,8 @@ pub struct SelfMetrics {
     pub lost_bytes: AtomicU64,
     /// [`SPANS`], where spans are exported.
     pub spans: OnceLock<Arc<SpanCounters>>,
+    /// [`super::stores`].
+    pub stores: Meters,
 }
 
 impl SelfMetrics {
@@ -480,6 +483,7 @@ impl SelfMetrics {
             database_problems: Counters::default(),
             lost_bytes: AtomicU64::new(0),
             spans: OnceLock::new(),
+            stores: Meters::default(),
         }
     }
 }
@@ -494,6 +498,7 @@ impl Collect for SelfMetrics {
         self.problems.collect(&EXCHANGE_PROBLEMS, out);
         self.database_problems.collect(&super::database::PROBLEMS, out);
         out.family(&LOST_BYTES).put([], self.lost_bytes.load(Ordering::Relaxed));
+        self.stores.collect(out);
         let spans = self.spans.get().map(|counters| counters.read()).unwrap_or_default();
         let mut samples = out.family(&SPANS);
         for (result, count) in [

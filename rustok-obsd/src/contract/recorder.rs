@@ -195,6 +195,15 @@ impl HttpRecorder {
         (recorder, metrics)
     }
 
+    /// Figures of the budget of series.
+    #[must_use]
+    pub fn meter(&self) -> Arc<crate::budget::Meter> {
+        crate::budget::Budget::new(crate::budget::Store::Series).meter()
+    }
+
+    /// STUB
+    pub fn age(&mut self, _: std::time::Instant) {}
+
     /// Begins to observe a target. One that is known by this key is retired first.
     pub fn register_target(&mut self, key: TargetKey, mut labels: TargetLabels) {
         self.retire_target(key);

@@ -229,7 +229,6 @@ impl DatabaseRecorder {
             statement_overflow,
             transaction: transaction(&told.operation, &told.text, operation.ending),
             reads: reads(&told.operation),
-            _pinned: Arc::clone(told),
         }
     }
 

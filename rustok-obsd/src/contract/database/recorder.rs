@@ -19,7 +19,6 @@ use crate::contract::recorder::{Exemplar, TargetKey};
 use crate::database::{Ending, Operation, Parent, Spent, System};
 use crate::exchange::{Exchange, Method, Outcome, Side};
 use crate::route::{Route, Source};
-use crate::statement::Statement;
 use rustc_hash::FxHashMap;
 use std::collections::VecDeque;
 use std::net::SocketAddr;
@@ -149,8 +148,6 @@ pub(super) struct OperationEntry {
     /// It ends a transaction, with this outcome.
     pub(super) transaction: Option<usize>,
     pub(super) reads: bool,
-    /// Keeps the address in the key from being given to another statement.
-    pub(super) _pinned: Arc<Statement>,
 }
 
 pub(super) struct RequestEntry {
@@ -159,8 +156,8 @@ pub(super) struct RequestEntry {
     pub(super) _pinned: Arc<str>,
 }
 
-/// Address of the statement, or of the interned route; target, database and ending, or target and method; SQLSTATE.
-type FastKey = (usize, u64, u64);
+/// Fingerprint of the statement; target, database and ending; SQLSTATE.
+type FastKey = (u64, u64, u64);
 
 /// Writes the database families. There is one, and one thread at a time uses it.
 pub struct DatabaseRecorder {
@@ -230,6 +227,15 @@ impl DatabaseRecorder {
         (recorder, metrics)
     }
 
+    /// Figures of the budget of series.
+    #[must_use]
+    pub fn meter(&self) -> Arc<crate::budget::Meter> {
+        crate::budget::Budget::new(crate::budget::Store::Series).meter()
+    }
+
+    /// STUB
+    pub fn age(&mut self, _: std::time::Instant) {}
+
     /// Begins to observe a target: the same service name as the HTTP recorder is told. One that is known by this key is
     /// retired first.
     pub fn register_target(&mut self, key: TargetKey, service_name: &str) {
@@ -292,20 +298,20 @@ impl DatabaseRecorder {
         }
     }
 
-    /// Records an operation that ended. Its statement should be interned, for its address finds the series. A target that
-    /// is not registered counts as `unknown_service`.
+    /// Records an operation that ended. Its statement's fingerprint finds the series. A target that is not registered counts
+    /// as `unknown_service`.
     pub fn observe(&mut self, key: TargetKey, operation: &Operation<'_>, exemplar: Option<Exemplar>) {
         let database =
             self.database(operation.addresses.map(|(_, server)| server), operation.namespace, operation.system);
         let packed = u64::from(key.0) << 32 | u64::from(database) << 8 | operation.ending as u64;
-        let fast = (Arc::as_ptr(operation.statement).addr(), packed, code(operation));
+        let fast = (operation.statement.fingerprint, packed, code(operation));
         if let Some(entry) = self.operations_fast.get(&fast) {
             entry.observe(&self.metrics, operation, exemplar);
         } else {
             let entry = self.admit_operation(key, operation, database);
             entry.observe(&self.metrics, operation, exemplar);
             if self.operations_fast.len() >= self.settings.aliases() {
-                // Statements that are not interned: forget the shortcuts, not the series.
+                // Forget the shortcuts, not the series.
                 self.operations_fast.clear();
             }
             self.operations_fast.insert(fast, entry);
