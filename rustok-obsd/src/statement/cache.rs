@@ -58,8 +58,8 @@ pub struct StatementCache {
     interned: FxHashMap<(u64, Knowledge), Arc<Statement>>,
     /// Of these.
     interned_bytes: usize,
-    /// Some of them were in use when their last entry went: nobody may hold them any more.
-    stale: bool,
+    /// Texts analysed since these were last looked through for some that nobody holds any more.
+    since_sweep: usize,
     analyst: Analyst,
     stats: CacheStats,
 }
@@ -92,7 +92,7 @@ impl StatementCache {
             most_bytes,
             interned: FxHashMap::default(),
             interned_bytes: 0,
-            stale: false,
+            since_sweep: 0,
             analyst: Analyst::default(),
             stats: CacheStats::default(),
         }
@@ -157,14 +157,13 @@ impl StatementCache {
 
     /// Forgets statements that nobody holds any more, and gives room back.
     pub fn sweep(&mut self) {
-        if std::mem::take(&mut self.stale) {
-            let bytes = &mut self.interned_bytes;
-            self.interned.retain(|_, known| {
-                let held = Arc::strong_count(known) > 1;
-                *bytes -= if held { 0 } else { known.size() };
-                held
-            });
-        }
+        let bytes = &mut self.interned_bytes;
+        self.interned.retain(|_, known| {
+            let held = Arc::strong_count(known) > 1;
+            *bytes -= if held { 0 } else { known.size() };
+            held
+        });
+        self.since_sweep = 0;
         crate::budget::shrink(&mut self.interned);
         crate::budget::shrink(&mut self.by_hash);
         if self.entries.capacity() > 4 * self.entries.len().max(64) {
@@ -177,7 +176,6 @@ impl StatementCache {
         let size = entry.size();
         let most_bytes = self.most_bytes - self.most_bytes / 2;
         if size > most_bytes {
-            self.stale = true;
             return;
         }
         while !self.entries.is_empty() && (self.entries.len() >= self.most || self.bytes + size > most_bytes) {
@@ -218,8 +216,6 @@ impl StatementCache {
         if Arc::strong_count(&statement) == 2 {
             self.interned_bytes -= statement.size();
             self.interned.remove(&key);
-        } else {
-            self.stale = true;
         }
     }
 
@@ -229,12 +225,14 @@ impl StatementCache {
         if let Some(known) = self.interned.get(&key(&statement)) {
             return Arc::clone(known);
         }
-        if !self.fits(&statement) {
+        self.since_sweep += 1;
+        if !self.fits(&statement) && self.since_sweep > self.interned.len() / 2 {
             self.sweep();
         }
-        // Where others hold what is there, eviction gains nothing.
+        // Where others hold what is there, eviction gains nothing, nor for one that is too long.
+        let possible = statement.size() <= self.most_bytes / 2;
         for _ in 0..EVICTED_AT_ONCE {
-            if self.fits(&statement) || self.entries.is_empty() {
+            if !possible || self.fits(&statement) || self.entries.is_empty() {
                 break;
             }
             self.evict();
