@@ -201,6 +201,12 @@ impl Budget {
         self.set_used(self.used - held + bytes);
     }
 
+    /// Nobody holds anything any more.
+    pub fn clear(&mut self) {
+        self.owners.clear();
+        self.set_used(0);
+    }
+
     /// The owner that holds most.
     #[must_use]
     pub fn greatest(&self) -> Option<u32> {

@@ -370,14 +370,14 @@ impl Tree {
             }
             let Ok(entries) = fs::read_dir(&folder) else { continue };
             for entry in entries.flatten().filter(|entry| entry.file_type().is_ok_and(|kind| kind.is_dir())) {
-                if let Some(name) = entry.file_name().to_str() {
-                    let path = join(&path, name);
-                    if owner(&path) == ROOT { &mut open } else { &mut later }.push(path);
-                }
-                if later.len() > self.options.limit.saturating_mul(KNOWN) {
-                    // More than are remembered: the rest of this directory is left.
+                let Some(path) = entry.file_name().to_str().map(|name| join(&path, name)) else { continue };
+                if owner(&path) == ROOT {
+                    open.push(path);
+                } else if later.len() <= self.options.limit.saturating_mul(KNOWN) {
+                    later.push(path);
+                } else {
+                    // More than are remembered.
                     self.beyond += 1;
-                    break;
                 }
             }
         }

@@ -15,6 +15,7 @@ mod http_collect;
 mod list;
 pub mod own;
 pub mod recorder;
+mod renew;
 pub mod runtimes;
 mod series;
 pub mod stores;
