@@ -92,6 +92,12 @@ impl Meter {
         self.used.load(Ordering::Relaxed)
     }
 
+    /// Bytes that may be in use.
+    #[must_use]
+    pub const fn limit(&self) -> u64 {
+        self.limit
+    }
+
     /// Charges that were refused.
     pub fn refused(&self) -> u64 {
         self.refused.load(Ordering::Relaxed)
@@ -382,7 +388,8 @@ mod tests {
     #[test]
     fn a_store_is_read_over_all_its_budgets() {
         let meters = Meters::default();
-        let mut budgets = [Budget::new(Store::Series), Budget::with_limit(Store::Series, 100), Budget::new(Store::Tasks)];
+        let mut budgets =
+            [Budget::new(Store::Series), Budget::with_limit(Store::Series, 100), Budget::new(Store::Tasks)];
         meters.add(budgets.iter().map(Budget::meter));
         assert!(budgets[0].charge(1, 10) && budgets[1].charge(1, 20) && !budgets[1].charge(1, 90));
         budgets[2].evicted(3);

@@ -112,9 +112,7 @@ impl HttpRecorder {
             let known = self.server.get(&key).map(|kept| Arc::clone(&kept.series));
             let fits = known.is_some()
                 || match detail {
-                    Detail::All => {
-                        key.route.len() <= LONGEST && self.room.charge(service as u32, ServerSeries::SIZE)
-                    }
+                    Detail::All => key.route.len() <= LONGEST && self.room.charge(service as u32, ServerSeries::SIZE),
                     Detail::Other => self.spare.charge(service as u32, 1),
                     Detail::LastResort => true,
                 };

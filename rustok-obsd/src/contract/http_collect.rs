@@ -147,7 +147,8 @@ impl HttpMetrics {
             samples.put([Method::Other.as_str(), LOST, "000"], lost);
         }
         let mut samples = out.family(&http::REQUEST_DURATION);
-        for (index, (labels, values)) in lists.paths.iter(usize::MAX).zip(scratch.paths.chunks_exact(SERVER)).enumerate()
+        for (index, (labels, values)) in
+            lists.paths.iter(usize::MAX).zip(scratch.paths.chunks_exact(SERVER)).enumerate()
         {
             let mut exemplars: Exemplars = [None; DURATION_BUCKETS];
             let newest = scratch.path_traces.get(index * DURATION_BUCKETS..).unwrap_or_default();
@@ -200,7 +201,8 @@ impl HttpMetrics {
     fn own(&self, lists: &Lists, scratch: &Scratch, out: &mut Encoder<'_>) {
         out.family(&own::TARGETS).put([], self.targets.load(Ordering::Relaxed));
         let mut samples = out.family(&own::EXCHANGES);
-        for (service, counts) in lists.services.iter(usize::MAX).zip(scratch.outcomes.chunks_exact(2 * OUTCOMES.len())) {
+        for (service, counts) in lists.services.iter(usize::MAX).zip(scratch.outcomes.chunks_exact(2 * OUTCOMES.len()))
+        {
             for (side, counts) in ["server", "client"].iter().zip(counts.chunks_exact(OUTCOMES.len())) {
                 for (outcome, count) in OUTCOMES.iter().zip(counts).filter(|(_, count)| **count > 0) {
                     samples.put([service.name.as_str(), side, outcome], *count);

@@ -85,8 +85,8 @@ impl Groups {
             return *index;
         }
         // One group is everybody's.
-        let fits = self.room.used() < self.limit
-            && (user == 0 || self.room.held(user) < self.room.allowance(user).max(1));
+        let fits =
+            self.room.used() < self.limit && (user == 0 || self.room.held(user) < self.room.allowance(user).max(1));
         if !fits {
             self.wanted = true;
             return self.other();

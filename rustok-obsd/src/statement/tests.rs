@@ -317,7 +317,8 @@ fn bytes_are_bounded_while_texts_are_in_use_and_come_back_afterwards() {
 #[test]
 fn names_are_short_enough_for_labels_and_the_fingerprint_is_that_of_the_whole() {
     let sql = format!("SELECT * FROM {}", "é".repeat(5000));
-    let (short, whole) = (StatementCache::default().get(sql.as_bytes(), false), Statement::analyse(sql.as_bytes(), false));
+    let (short, whole) =
+        (StatementCache::default().get(sql.as_bytes(), false), Statement::analyse(sql.as_bytes(), false));
     assert_eq!(short.fingerprint, whole.fingerprint);
     assert!(short.summary.len() <= 260 && short.collection.as_ref().is_none_or(|name| name.len() <= 132), "{short:?}");
 }

@@ -214,11 +214,11 @@ fn a_user_who_makes_cgroups_without_end_leaves_room_for_containers() {
     let scraped = scrape(&containers);
     assert_eq!(scraped.sum("container_memory_rss", &[("id", &container)]), Some(1.0));
     // Places come back when the user's cgroups are gone, also to those that were not even remembered.
-    (0..250).for_each(|number| remove(&host.path(&format!("sys/fs/cgroup/memory/{}", of_user(number)))));
+    (0..280).for_each(|number| remove(&host.path(&format!("sys/fs/cgroup/memory/{}", of_user(number)))));
     let _ = ids(&containers);
     let _ = ids(&containers);
     assert_eq!(containers.state.lock().unwrap().tree.beyond, 0);
-    (250..300).for_each(|number| remove(&host.path(&format!("sys/fs/cgroup/memory/{}", of_user(number)))));
+    (280..300).for_each(|number| remove(&host.path(&format!("sys/fs/cgroup/memory/{}", of_user(number)))));
     let told = ids(&containers);
     assert_eq!(told, ["/", "/docker", &container, "/user.slice", "/user.slice/user-1000.slice"]);
 }

@@ -3,9 +3,7 @@
 //! Reads: the first observation of a label set. Yields: its series, or that of `~other`. Costs: allocates; once per label set.
 
 use super::module::UNKNOWN;
-use super::recorder::{
-    DatabaseRecorder, OperationEntry, OperationKey, Pool, PoolSlot, RequestEntry, RequestKey, code,
-};
+use super::recorder::{DatabaseRecorder, OperationEntry, OperationKey, Pool, PoolSlot, RequestEntry, RequestKey, code};
 use super::series::{
     ENDINGS, ErrorSeries, Mishap, OperationSeries, PHASES, PoolSeries, RequestSeries, SIGHTS, Service, StatementSeries,
     TRANSACTION_OUTCOMES, query_type, reads, transaction,
@@ -309,7 +307,12 @@ impl DatabaseRecorder {
         }
     }
 
-    pub(super) fn new_operation(&mut self, key: OperationKey, state: &Service, sqlstate: Option<[u8; 5]>) -> Arc<OperationSeries> {
+    pub(super) fn new_operation(
+        &mut self,
+        key: OperationKey,
+        state: &Service,
+        sqlstate: Option<[u8; 5]>,
+    ) -> Arc<OperationSeries> {
         let database = self.database_labels[key.database as usize].clone();
         let status = sqlstate.map_or_else(String::new, |code| String::from_utf8_lossy(&code).into_owned());
         let error = match key.ending {
@@ -404,8 +407,8 @@ impl DatabaseRecorder {
         let _pinned = Arc::clone(&route.template);
         let matched = route.source != Source::Unmatched;
         let full = RequestKey { service, method, route: Arc::clone(&route.template), matched };
-        let fits = self.requests.contains_key(&full)
-            || full.route.len() <= LONGEST && self.charge_request(service, false);
+        let fits =
+            self.requests.contains_key(&full) || full.route.len() <= LONGEST && self.charge_request(service, false);
         let (key, overflow) = if fits {
             (full, false)
         } else {

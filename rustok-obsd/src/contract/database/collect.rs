@@ -5,8 +5,8 @@
 //! operations, kept from scrape to scrape.
 
 use super::series::{
-    DURATION_BUCKETS, DatabaseMetrics, ENDINGS, Lists, PARENT_TEXTS, PHASE_BUCKETS, PHASES, QUERIES_BUCKETS, ROWS_BUCKETS,
-    SIGHTS, TRANSACTION_OUTCOMES,
+    DURATION_BUCKETS, DatabaseMetrics, ENDINGS, Lists, PARENT_TEXTS, PHASE_BUCKETS, PHASES, QUERIES_BUCKETS,
+    ROWS_BUCKETS, SIGHTS, TRANSACTION_OUTCOMES,
 };
 use super::{
     CONNECTION_COUNT, CONNECTION_WAIT, CONNECTIONS, DURATION, ERRORS, OPERATION_DURATION, OPERATIONS, PARENTS, PHASE,
@@ -193,7 +193,6 @@ impl Lists {
             }
         }
     }
-
 }
 
 impl DatabaseMetrics {

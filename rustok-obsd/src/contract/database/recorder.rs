@@ -15,8 +15,8 @@ use super::series::{
     ROWS_BOUNDS, RequestSeries, Service, StatementSeries, parent_index,
 };
 use super::sqlstate::{UNKNOWN, class, severity};
-use crate::contract::histogram::{Histogram, bump};
 use crate::budget::{Budget, Meter, Store, cut};
+use crate::contract::histogram::{Histogram, bump};
 use crate::contract::recorder::{Exemplar, Kept, LONGEST, TargetKey};
 use crate::database::{Ending, Operation, Parent, Spent, System};
 use crate::exchange::{Exchange, Method, Outcome, Side};

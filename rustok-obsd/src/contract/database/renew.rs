@@ -37,7 +37,8 @@ impl DatabaseRecorder {
         let other = Arc::clone(&self.other);
         let own = self.operations.iter_mut().filter(|(key, _)| key.collection.as_ref() != Some(&other));
         let mut quiet = own.filter_map(|(_, kept)| kept.look(kept.series.count()).then_some(())).count();
-        quiet += self.statements.values_mut().filter_map(|kept| kept.look(load(&kept.series.calls)).then_some(())).count();
+        quiet +=
+            self.statements.values_mut().filter_map(|kept| kept.look(load(&kept.series.calls)).then_some(())).count();
         let own = self.requests.iter_mut().filter(|(key, _)| key.route != other);
         quiet += own.filter_map(|(_, kept)| kept.look(kept.series.count()).then_some(())).count();
         for kept in self.pools.values_mut() {
@@ -84,7 +85,8 @@ impl DatabaseRecorder {
             self.requests.insert(key, kept);
         }
         for ((service, database), kept) in pools {
-            let held = self.slots.iter().any(|slot| slot.series.as_ref().is_some_and(|held| Arc::ptr_eq(held, &kept.series)));
+            let held =
+                self.slots.iter().any(|slot| slot.series.as_ref().is_some_and(|held| Arc::ptr_eq(held, &kept.series)));
             if kept.is_quiet() && !held {
                 continue;
             }

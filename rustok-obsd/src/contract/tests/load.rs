@@ -126,7 +126,8 @@ fn series_that_stand_still_give_way_where_room_is_wanted_and_begin_at_0_again() 
         observe(&mut recorder, "/0");
         recorder.look();
     }
-    let of = |path: &str| scrape(&metrics).find("rustok_http_requests_total", &[("path", path)]).next().map(|s| s.value);
+    let of =
+        |path: &str| scrape(&metrics).find("rustok_http_requests_total", &[("path", path)]).next().map(|s| s.value);
     assert_eq!((of("/0"), of("/1"), of("/19"), of("~other")), (Some(4.0), None, None, Some(80.0)));
     let held = scrape(&metrics).sum("rustok_obsd_series", &[("family", "http_server_request_duration_seconds")]);
     assert_eq!((held, recorder.meters().map(|meter| meter.evicted()).sum::<u64>()), (2.0, 19));

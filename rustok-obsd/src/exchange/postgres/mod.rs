@@ -323,6 +323,7 @@ impl PostgresConnection {
         self.requests.end_of_record(&mut shared.buffers);
         self.answers.end_of_record(&mut shared.buffers);
         self.forget_names();
+        self.ops = Ops::default();
         self.settle(time_ns, shared, sink);
     }
 

@@ -92,7 +92,10 @@ impl Ops {
 
     /// Gives the room of a wave back.
     pub(super) fn shrink(&mut self) {
-        if self.expected.is_empty() && self.ops.is_empty() && self.expected.capacity() + self.ops.capacity() > Self::KEPT {
+        if self.expected.is_empty()
+            && self.ops.is_empty()
+            && self.expected.capacity() + self.ops.capacity() > Self::KEPT
+        {
             (self.expected, self.ops) = (VecDeque::new(), VecDeque::new());
         }
     }

@@ -172,7 +172,8 @@ fn one_service_cannot_take_the_series_of_another() {
     assert_eq!(own("db_client_operation_duration_seconds_count", &[("db_collection_name", "orders")]), 3.0);
     assert_eq!(own("rustok_obsd_statement_calls_total", &[("fingerprint", "0000000000001b58")]), 3.0);
     assert_eq!(own("rustok_obsd_http_request_queries_count", &[]), 0.0);
-    let handled = own("rustok_obsd_http_request_phase_seconds_count", &[("http_route", "/orders"), ("phase", "handler")]);
+    let handled =
+        own("rustok_obsd_http_request_phase_seconds_count", &[("http_route", "/orders"), ("phase", "handler")]);
     assert_eq!(handled, 3.0);
     let hogs = parsed.find("db_client_operation_duration_seconds_count", &[("service_name", "hog")]).count();
     assert!(hogs < 40, "{hogs}");
@@ -216,7 +217,8 @@ fn series_that_stand_still_give_way_where_room_is_wanted_and_the_rest_goes_on() 
     assert_eq!(after.sum("rustok_database_query_errors_total", &[]), 4.0);
     let phases = [("http_route", "/api/shop/x"), ("phase", "handler")];
     assert_eq!(after.sum("rustok_obsd_http_request_phase_seconds_count", &phases), 4.0);
-    let mishaps = |parsed: &Parsed| parsed.sum("rustok_errors_total", &[("module", "shop"), ("error_type", "http_500")]);
+    let mishaps =
+        |parsed: &Parsed| parsed.sum("rustok_errors_total", &[("module", "shop"), ("error_type", "http_500")]);
     assert_eq!((mishaps(&before), mishaps(&after)), (1.0, 4.0));
     assert_eq!(after.sum("rustok_database_connections", &[]), 1.0);
     recorder.connection_closed(pool, ConnectionState::Idle);
