@@ -96,7 +96,7 @@ impl Threads {
         if given_up.is_empty() && !wanted {
             return;
         }
-        self.names.retain(|name| !given_up.contains(&name.group) && !(wanted && name.count == 0));
+        self.names.retain(|name| !(given_up.contains(&name.group) || wanted && name.count == 0));
         self.room = Budget::with_limit(Store::Series, self.limit);
         self.by_name.clear();
         for (index, name) in (0u32..).zip(&self.names) {

@@ -204,16 +204,16 @@ impl StatementCache {
         if let Some(moved) = self.entries.get(self.hand) {
             self.by_hash.insert(hash(moved), self.hand);
         }
-        self.forget(gone.statement);
+        self.forget(&gone.statement);
     }
 
     /// An entry of the statement went; the last one takes it along.
-    fn forget(&mut self, statement: Arc<Statement>) {
-        let key = key(&statement);
-        if self.interned.get(&key).is_none_or(|known| !Arc::ptr_eq(known, &statement)) {
+    fn forget(&mut self, statement: &Arc<Statement>) {
+        let key = key(statement);
+        if self.interned.get(&key).is_none_or(|known| !Arc::ptr_eq(known, statement)) {
             return;
         }
-        if Arc::strong_count(&statement) == 2 {
+        if Arc::strong_count(statement) == 2 {
             self.interned_bytes -= statement.size();
             self.interned.remove(&key);
         }

@@ -144,6 +144,7 @@ impl Traffic {
     }
 
     /// A second target, of another process.
+    #[allow(dead_code, reason = "one of the tests has it")]
     pub fn add_target(&mut self, pid: u32, key: TargetKey, service_name: &str) {
         let process = ProcessKey { pid, start_time: 0 };
         let resource = Arc::new(Resources::new(&Config::default()).describe(&Configured::default(), pid));
@@ -156,6 +157,7 @@ impl Traffic {
     }
 
     /// Tells the pipeline something.
+    #[allow(dead_code, reason = "one of the tests does")]
     pub fn command(&self, command: Command) {
         self._ends.0.send(command).expect("the pipeline listens");
     }

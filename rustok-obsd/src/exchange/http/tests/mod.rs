@@ -3,6 +3,7 @@
 mod missing;
 
 use super::{HttpConnection, Shared, Verdict};
+use crate::budget::Meter;
 use crate::exchange::{Exchange, Io, Method, NEST_TAIL, Outcome, Side};
 use crate::protocol::Protocol;
 use std::sync::Arc;
@@ -479,7 +480,7 @@ fn requests_that_are_never_answered_leave_room_for_another_target() {
     let mut io = |connection: &mut HttpConnection, shared: &mut Shared, received: bool, text: &str| {
         let data = text.as_bytes();
         let io = Io { time_ns: 1, ready_ns: 0, task: 1, tid: 1, len: data.len(), data, tail: &[], lost: 0 };
-        let mut sink = |exchange: &Exchange<'_>| count += usize::from(exchange.outcome == Outcome::Complete);
+        let mut sink = |exchange: &Exchange<'_>| count += usize::from(exchange.outcome == Complete);
         if received {
             connection.on_receive(&io, shared, &mut sink);
         } else {
@@ -490,10 +491,12 @@ fn requests_that_are_never_answered_leave_room_for_another_target() {
     shared.set_owner(1);
     let long = get(&format!("/{}", "a".repeat(10_000)));
     let mut waiting: Vec<_> = (0..20_000).map(|_| HttpConnection::new(Some(Side::Server), false, false)).collect();
-    waiting.iter_mut().for_each(|connection| drop(io(connection, &mut shared, true, &long)));
+    for connection in &mut waiting {
+        io(connection, &mut shared, true, &long);
+    }
     let meters: Vec<_> = shared.meters().collect();
-    let sum = |of: fn(&crate::budget::Meter) -> u64| meters.iter().map(|meter| of(meter)).sum::<u64>();
-    assert!(sum(|meter| meter.used()) <= 8 << 20 && sum(|meter| meter.refused()) > 10_000, "{meters:?}");
+    let sum = |of: fn(&Meter) -> u64| meters.iter().map(|meter| of(meter)).sum::<u64>();
+    assert!(sum(Meter::used) <= 8 << 20 && sum(Meter::refused) > 10_000, "{meters:?}");
     assert!(shared.stats.pipeline_overflow > 0, "counted as not followed");
     shared.set_owner(2);
     let mut good = HttpConnection::new(Some(Side::Server), false, false);
@@ -506,5 +509,5 @@ fn requests_that_are_never_answered_leave_room_for_another_target() {
     for connection in &mut waiting {
         connection.on_close(2, &mut shared, &mut |_| {});
     }
-    assert_eq!(sum(|meter| meter.used()), 0);
+    assert_eq!(sum(Meter::used), 0);
 }

@@ -1,4 +1,5 @@
 use super::{OtherKind, PostgresConnection, Shared, WireEvent, WireSql};
+use crate::budget::Meter;
 use crate::database::Ending;
 use crate::exchange::Io;
 use crate::protocol::postgres::TransactionStatus;
@@ -510,8 +511,8 @@ fn names_of_one_target_leave_room_for_those_of_another() {
         }
     }
     let meters: Vec<_> = shared.meters().collect();
-    let sum = |of: fn(&crate::budget::Meter) -> u64| meters.iter().map(|meter| of(meter)).sum::<u64>();
-    assert!(sum(|meter| meter.used()) <= 4 << 20 && sum(|meter| meter.refused()) > 1000, "{meters:?}");
+    let sum = |of: fn(&Meter) -> u64| meters.iter().map(|meter| of(meter)).sum::<u64>();
+    assert!(sum(Meter::used) <= 4 << 20 && sum(Meter::refused) > 1000, "{meters:?}");
     // A name that found no room stands for nothing: not for another statement.
     let last = hogs.last_mut().expect("forty");
     assert_eq!(io(last, &mut shared, false, &execute("s99", b"")), [false]);
@@ -525,5 +526,5 @@ fn names_of_one_target_leave_room_for_those_of_another() {
     shared.set_owner(2);
     good.on_close(2, &mut shared, &mut |_| {});
     shared.sweep();
-    assert_eq!(sum(|meter| meter.used()), 0);
+    assert_eq!(sum(Meter::used), 0);
 }
