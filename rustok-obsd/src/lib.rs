@@ -6,6 +6,7 @@
 //! processes and what is in their binaries. Of the whole host, [`events`] tells which processes and cgroups come and go.
 
 pub mod aside;
+pub mod budget;
 pub mod capture;
 pub mod cli;
 pub mod config;

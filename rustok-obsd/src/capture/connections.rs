@@ -3,13 +3,17 @@
 //! Reads: announcements, closes, and the tasks that read. Yields: a connection by its id, and by the task that last read
 //! a request on it. Costs: about 400 bytes a connection; bounded, the longest idle ones go first.
 
-use std::net::SocketAddr;
+use std::{net::SocketAddr, sync::Arc};
 
 use rustc_hash::FxHashMap;
 use rustok_obsd_ebpf::{OPEN_MID_STREAM, Role, SocketIo, SocketOpen};
 
 use super::address;
-use crate::exchange::{HttpConnection, Side};
+use crate::{
+    budget::{Budget, Meter, Store, shrink},
+    database::sockets::Link,
+    exchange::{HttpConnection, Side},
+};
 
 /// A followed connection.
 pub struct Connection {
@@ -63,7 +67,6 @@ impl Connection {
 }
 
 /// All of them.
-#[derive(Default)]
 pub struct Connections {
     by_id: FxHashMap<u64, Connection>,
     by_sock: FxHashMap<u64, u64>,
@@ -72,6 +75,8 @@ pub struct Connections {
     by_thread: FxHashMap<(u32, u32), u64>,
     /// What threads without tasks show of each process.
     threads: FxHashMap<u32, Threads>,
+    /// What each target has.
+    budget: Budget,
 }
 
 /// Whether a process gives each request a thread of its own.
@@ -88,7 +93,48 @@ impl Threads {
     const ENOUGH: u32 = 64;
 }
 
+/// Bytes of a connection, with its places in the tables, and with what is known of one to a database.
+const SIZE: usize = 2 * size_of::<(u64, Connection)>() + size_of::<Link>() + 96;
+
 impl Connections {
+    /// None yet, and soon about so many at most.
+    #[must_use]
+    pub fn new(most: usize) -> Self {
+        Self {
+            by_id: FxHashMap::default(),
+            by_sock: FxHashMap::default(),
+            by_task: FxHashMap::default(),
+            by_thread: FxHashMap::default(),
+            threads: FxHashMap::default(),
+            budget: Budget::with_limit(Store::Connections, most.saturating_mul(SIZE)),
+        }
+    }
+
+    /// Figures of the budget.
+    #[must_use]
+    pub fn meter(&self) -> Arc<Meter> {
+        self.budget.meter()
+    }
+
+    /// The target that has most.
+    #[must_use]
+    pub fn busiest(&self) -> Option<u32> {
+        self.budget.greatest()
+    }
+
+    /// Counts one that gave way.
+    pub fn count_eviction(&self) {
+        self.budget.evicted(1);
+    }
+
+    /// Gives the room of a wave back.
+    pub fn shrink(&mut self) {
+        shrink(&mut self.by_id);
+        shrink(&mut self.by_sock);
+        shrink(&mut self.by_task);
+        shrink(&mut self.by_thread);
+    }
+
     /// How many there are.
     #[must_use]
     pub fn len(&self) -> usize {
@@ -126,8 +172,16 @@ impl Connections {
             last_ns: open.time_ns,
         };
         let gone = self.by_sock.insert(open.sock, open.conn).filter(|old| *old != open.conn);
+        self.budget.resize(open.tgid, self.budget.held(open.tgid) + SIZE);
         let replaced = self.by_id.insert(open.conn, connection);
-        gone.and_then(|old| self.by_id.remove(&old)).or(replaced).inspect(|gone| self.forget_task(gone))
+        if let Some(replaced) = &replaced {
+            self.budget.release(replaced.tgid, SIZE);
+        }
+        let gone = gone.and_then(|old| self.by_id.remove(&old));
+        if let Some(gone) = &gone {
+            self.budget.release(gone.tgid, SIZE);
+        }
+        gone.or(replaced).inspect(|gone| self.forget_task(gone))
     }
 
     /// A connection by its id.
@@ -202,6 +256,7 @@ impl Connections {
     /// Ends following.
     pub fn close(&mut self, conn: u64) -> Option<Connection> {
         let connection = self.by_id.remove(&conn)?;
+        self.budget.release(connection.tgid, SIZE);
         if self.by_sock.get(&connection.sock) == Some(&conn) {
             self.by_sock.remove(&connection.sock);
         }
@@ -230,16 +285,16 @@ impl Connections {
         self.by_id.values_mut().filter(move |connection| connection.tgid == tgid)
     }
 
-    /// The connections that were idle longest, to make room for `room` others.
+    /// The connections of a target that were idle longest, at most so many.
     #[must_use]
-    pub fn oldest(&self, room: usize) -> Vec<u64> {
-        let mut ages: Vec<(u64, u64)> =
-            self.by_id.iter().map(|(conn, connection)| (connection.last_ns, *conn)).collect();
-        let room = room.min(ages.len());
-        if room > 0 && room < ages.len() {
-            ages.select_nth_unstable(room - 1);
+    pub fn oldest(&self, tgid: u32, most: usize) -> Vec<u64> {
+        let of = self.by_id.iter().filter(|(_, connection)| connection.tgid == tgid);
+        let mut ages: Vec<(u64, u64)> = of.map(|(conn, connection)| (connection.last_ns, *conn)).collect();
+        let most = most.min(ages.len());
+        if most > 0 && most < ages.len() {
+            ages.select_nth_unstable(most - 1);
         }
-        ages.truncate(room);
+        ages.truncate(most);
         ages.into_iter().map(|(_, conn)| conn).collect()
     }
 }
@@ -270,7 +325,7 @@ mod tests {
 
     #[test]
     fn a_socket_whose_memory_serves_again_replaces_the_connection_before() {
-        let mut connections = Connections::default();
+        let mut connections = Connections::new(100);
         assert!(connections.open(&open(1, 100), false).is_none());
         connections.read_by(1, 7, 55);
         assert!(connections.open(&open(2, 100), false).is_some(), "the first one is handed out to be ended");
@@ -281,7 +336,7 @@ mod tests {
 
     #[test]
     fn a_task_that_moves_to_another_connection_keeps_its_entry_when_the_first_closes() {
-        let mut connections = Connections::default();
+        let mut connections = Connections::new(100);
         connections.open(&open(1, 100), false);
         connections.open(&open(2, 200), false);
         connections.read_by(1, 7, 55);
@@ -294,13 +349,16 @@ mod tests {
 
     #[test]
     fn the_longest_idle_connections_are_the_ones_to_go() {
-        let mut connections = Connections::default();
+        let mut connections = Connections::new(100);
         for conn in 1..=10 {
             connections.open(&open(conn, conn * 100), false);
         }
-        let mut oldest = connections.oldest(3);
+        let mut oldest = connections.oldest(7, 3);
         oldest.sort_unstable();
         assert_eq!(oldest, [1, 2, 3]);
-        assert_eq!(connections.oldest(100).len(), 10);
+        assert_eq!(connections.oldest(7, 100).len(), 10);
+        assert_eq!((connections.busiest(), connections.meter().used()), (Some(7), 10 * SIZE as u64));
+        (1..=10).for_each(|conn| drop(connections.close(conn)));
+        assert_eq!((connections.busiest(), connections.meter().used()), (None, 0));
     }
 }

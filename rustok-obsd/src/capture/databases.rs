@@ -85,9 +85,9 @@ impl Pipeline {
         let owner = self.owner(hit.tgid);
         let caller = Caller { owner, tgid: hit.tgid, time_ns: hit.time_ns, task: hit.parent, tid: hit.tid };
         if self.targets.contains_key(&owner) {
-            let Caller { tgid, .. } = caller;
+            let Caller { owner, tgid, .. } = caller;
             let origin = self.origin(caller);
-            self.databases.tasks.spawned(tgid, hit.child, origin);
+            self.databases.tasks.spawned(owner, tgid, hit.child, origin);
         }
     }
 
@@ -98,7 +98,7 @@ impl Pipeline {
         let drivers = databases.drivers(owner);
         let connection = if task != 0 {
             let Some(connection) = connections.of_task(tgid, task) else {
-                return databases.tasks.origin(tgid, task);
+                return databases.tasks.origin(owner, tgid, task);
             };
             connection
         } else if drivers.tasks {
@@ -132,7 +132,7 @@ impl Pipeline {
             return Origin::Unknown(Ignorance::NoTask);
         }
         let key = targets.get(&owner).map(|target| target.named.key);
-        let has_account = databases.requests.open(request.id, time_ns, || {
+        let has_account = databases.requests.open(owner, request.id, time_ns, || {
             let (Some(key), Some(tracer)) = (key, &mut outputs.tracer) else { return Default::default() };
             tracer.begin(key, request.traceparent.as_ref()).into()
         });

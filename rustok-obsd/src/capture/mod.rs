@@ -8,6 +8,7 @@ pub mod connections;
 mod databases;
 pub mod doubts;
 mod losses;
+mod memory;
 mod outputs;
 mod parked;
 pub mod pipeline;

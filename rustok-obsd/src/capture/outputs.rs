@@ -3,12 +3,13 @@
 //! Reads: exchanges and operations that ended. Yields: observations in the recorders, spans to the tracer. Costs: see
 //! [`crate::contract::recorder`] and [`crate::trace`].
 
-use std::{net::SocketAddr, sync::Arc};
+use std::{net::SocketAddr, sync::Arc, time::Instant};
 
 use rustc_hash::FxHashMap;
 
 use super::parked::{Parked, Parking};
 use crate::{
+    budget::{Meter, shrink},
     contract::{
         database::{ConnectionState, DatabaseRecorder, Pool},
         own::Counters,
@@ -75,6 +76,19 @@ impl Outputs {
         if let Some(tracer) = &mut self.tracer {
             tracer.add_target(key, resource);
         }
+    }
+
+    /// Figures of what is kept.
+    pub(super) fn meters(&self) -> impl Iterator<Item = Arc<Meter>> {
+        let spans = self.tracer.as_ref().map(Tracer::meter);
+        self.recorder.meters().chain(self.database.meters()).chain(spans)
+    }
+
+    /// Time goes by: called about once a second.
+    pub(super) fn age(&mut self) {
+        shrink(&mut self.pools);
+        self.recorder.age(Instant::now());
+        self.database.age(Instant::now());
     }
 
     pub(super) fn remove_target(&mut self, key: TargetKey) {

@@ -16,6 +16,7 @@ use super::{
     connections::{Connection, Connections},
     databases::{target_key, tell_verdict},
     doubts::Doubts,
+    memory::Trim,
     outputs::{Named, Outputs},
     parked::Parking,
     record::{self, Record},
@@ -23,7 +24,7 @@ use super::{
 use crate::{
     contract::{
         database::DatabaseRecorder,
-        own::{LossReason, Problem, RecordKind, SelfMetrics},
+        own::{LossReason, RecordKind, SelfMetrics},
         recorder::{HttpRecorder, TargetKey, TargetLabels},
     },
     database::{Ignorance, Origin, Tracker, tracker::Drivers},
@@ -149,7 +150,7 @@ pub struct Pipeline {
     /// Children that targets forked, until they are targets themselves: what they serve counts for the parent.
     pub(super) children: FxHashMap<u32, Child>,
     pub(super) connections: Connections,
-    most_connections: usize,
+    pub(super) most_connections: usize,
     pub(super) shared: exchange::Shared,
     pub(super) told: Stats,
     pub(super) routes: RouteCache,
@@ -177,6 +178,7 @@ pub struct Pipeline {
     commands: Receiver<Command>,
     pub(super) notices: Sender<Notice>,
     swept: Instant,
+    pub(super) trim: Trim,
 }
 
 /// What a pipeline works with.
@@ -234,10 +236,10 @@ impl Pipeline {
             ports,
             reader,
         } = parts;
-        Self {
+        let pipeline = Self {
             targets: FxHashMap::default(),
             children: FxHashMap::default(),
-            connections: Connections::default(),
+            connections: Connections::new(most_connections),
             most_connections,
             shared: exchange::Shared::wanting(wanted),
             told: Stats::default(),
@@ -261,7 +263,10 @@ impl Pipeline {
             commands,
             notices,
             swept: Instant::now(),
-        }
+            trim: Trim::default(),
+        };
+        pipeline.register_stores();
+        pipeline
     }
 
     /// Does what was asked for. Called before each batch of records: a target is announced here before the programs
@@ -366,15 +371,9 @@ impl Pipeline {
         databases.reap(monotonic_ns(), &mut |tgid, operation| {
             outputs.operation(target_key(targets, children, tgid), operation);
         });
-        let excess = self.connections.len().saturating_sub(self.most_connections);
-        if excess > 0 {
-            for conn in self.connections.oldest(excess + self.most_connections / 16) {
-                if let Some(connection) = self.connections.close(conn) {
-                    self.own.problems.add(Problem::Evicted, 1);
-                    self.end(connection, monotonic_ns(), false);
-                }
-            }
-        }
+        self.make_room();
+        self.outputs.age();
+        self.give_back();
     }
 
     /// Takes one entry of the ring.
@@ -418,7 +417,7 @@ impl Pipeline {
                 self.children.insert(event.pid, Child { parent, ended: None });
                 // It may be a target by now.
                 if !self.targets.contains_key(&event.pid) {
-                    self.databases.add_process(event.pid, self.databases.drivers(parent));
+                    self.databases.add_child(event.pid, parent);
                 }
                 self.notify(RecordKind::Fork, Notice::Forked(event.pid));
             }
@@ -465,6 +464,9 @@ impl Pipeline {
         if let Some(replaced) = self.connections.open(&SocketOpen { tgid, ..*open }, routes_exact) {
             self.end(replaced, open.time_ns, true);
         }
+        if self.connections.len() > self.most_connections {
+            self.make_room();
+        }
     }
 
     fn on_close(&mut self, close: &SocketClose) {
@@ -480,8 +482,9 @@ impl Pipeline {
     }
 
     /// `closed`: by the target; else we stop following.
-    fn end(&mut self, mut connection: Connection, time_ns: u64, closed: bool) {
+    pub(super) fn end(&mut self, mut connection: Connection, time_ns: u64, closed: bool) {
         let Self { targets, children, databases, outputs, shared, wire, lossy_until, .. } = self;
+        shared.set_owner(connection.tgid);
         let used = databases.close_link(connection.conn, time_ns, wire, &mut |tgid, operation| {
             outputs.operation(target_key(targets, children, tgid), operation);
         });
@@ -509,7 +512,7 @@ impl Pipeline {
                 _ => Origin::Unknown(Ignorance::Connection),
             };
             if self.connections.of_task(tgid, task).is_none() {
-                self.databases.tasks.spawned(tgid, task, origin);
+                self.databases.tasks.spawned(connection.tgid, tgid, task, origin);
             }
         }
         self.tell_changes();
@@ -529,6 +532,7 @@ impl Pipeline {
         let addresses = Addresses { local: connection.local, remote: connection.remote };
         let (named, lossy, tgid) = (&mut target.named, lossy_until.is_some(), record.tgid);
         let (key, owner) = (named.key, connection.tgid);
+        shared.set_owner(owner);
         let mut sink = |exchange: &Exchange<'_>| outputs.exchange(named, databases, tgid, addresses, lossy, exchange);
         let http = &mut connection.http;
         let io = Io {

@@ -23,6 +23,7 @@ pub mod mounts;
 pub mod names;
 pub mod network;
 pub mod oom;
+pub mod owner;
 pub mod pressure;
 pub mod runtime;
 pub mod tree;
@@ -121,7 +122,7 @@ impl Containers {
         let Settings { paths, options, open_files } = settings;
         let reader = Reader::new(Hierarchies::find(paths)?, io::has_bfq(&paths.sysfs), *open_files);
         let unseen = Unseen::new(paths, reader.hierarchies(), options.clone());
-        let tree = Tree::new(&reader, options.clone(), boot_time(paths));
+        let tree = Tree::new(&reader, options.clone(), boot_time(paths), &paths.procfs);
         let written = |label: &String| {
             let plain = |c: char| if c.is_ascii_alphanumeric() { c } else { '_' };
             (label.clone(), format!("container_label_{}", label.chars().map(plain).collect::<String>()))
@@ -325,7 +326,7 @@ impl State {
                 devices.learn(disk.number);
             }
         }
-        skipped[0] += tree.over as u64;
+        skipped[0] += (tree.over + tree.beyond) as u64;
     }
 
     fn write(&mut self, machine: bool, out: &mut Encoder<'_>) {

@@ -9,6 +9,7 @@
 use super::files::{Files, Reader, Source};
 use super::group::Group;
 use super::names::Names;
+use super::owner::{ROOT, owner};
 use crate::host::text;
 use std::collections::VecDeque;
 use std::sync::{Mutex, PoisonError};
@@ -96,7 +97,8 @@ impl Ghosts {
         if let Some(earlier) = self.take(&group.id) {
             kills.after(earlier);
         }
-        if self.0.len() < MOST_GHOSTS {
+        // Users leave half to root's cgroups.
+        if self.0.len() < if owner(&group.id) == ROOT { MOST_GHOSTS } else { MOST_GHOSTS / 2 } {
             let until = now + if kills.total() > 0 { GRACE } else { ECHO };
             let labels = std::mem::take(&mut group.labels);
             let (id, inode) = (group.id.clone(), group.inode);

@@ -2,14 +2,18 @@
 //!
 //! Reads: the directories of the hierarchies once; then inotify. Yields: [`Group`]s of those that are told. Costs: between
 //! scrapes nothing; at a scrape one `read`, and for each cgroup made since a few calls. Where events were lost, or where the
-//! kernel gave no more watches, the directories are looked through again, which costs a `stat` each.
+//! kernel gave no more watches, or the daemon has taken its quarter of them, the directories are looked through again, which
+//! costs a `stat` each.
+//!
+//! What is told, watched and remembered is bounded, and nobody's by coming first: see [`super::owner`].
 
 use super::files::Reader;
 use super::group::Group;
 use super::identity::{Identity, is_noise};
 use super::mounts::Controller;
 use super::names::Names;
-use super::watch::{Event, Watcher};
+use super::owner::{ROOT, Shares, owner};
+use super::watch::{Event, Watcher, most_watches};
 use crate::config::container::ContainerOptions;
 use rustc_hash::FxHashMap;
 use std::fs;
@@ -30,6 +34,9 @@ pub enum Rescan {
 /// Names of [`Rescan`], as a label.
 pub const RESCANS: [&str; 3] = ["start", "overflow", "unwatched"];
 
+/// Cgroups remembered for each that is told at most.
+const KNOWN: usize = 4;
+
 /// Trees that are followed at most.
 const TREES: usize = 2;
 
@@ -44,9 +51,18 @@ pub struct Tree {
     by_watch: FxHashMap<i32, (u32, usize)>,
     /// Inodes of those that are told.
     by_inode: FxHashMap<u64, u32>,
-    told: usize,
+    /// Those that are told, by owner.
+    told: Shares,
+    /// Those that are remembered, by owner.
+    known: Shares,
+    /// Those that are watched, by owner.
+    watched: Shares,
     /// Cgroups beyond the limit.
     pub over: usize,
+    /// Cgroups so far beyond it that they are not even remembered.
+    pub beyond: usize,
+    /// There may be room for some of these.
+    freed: bool,
     /// Directories without a watch.
     pub unwatched: usize,
     warned: bool,
@@ -59,6 +75,7 @@ pub struct Tree {
 /// One cgroup.
 struct Node {
     path: Box<str>,
+    owner: u32,
     places: [Place; TREES],
     /// It would be told but for the limit.
     over: bool,
@@ -77,7 +94,7 @@ struct Place {
 impl Tree {
     /// Follows the trees of `reader`. Nothing is read yet. `boot` is when the host was started, seconds since the epoch.
     #[must_use]
-    pub fn new(reader: &Reader, options: ContainerOptions, boot: u64) -> Self {
+    pub fn new(reader: &Reader, options: ContainerOptions, boot: u64, procfs: &Path) -> Self {
         let roots: Vec<PathBuf> = reader.hierarchies().followed().into_iter().take(TREES).map(Path::to_owned).collect();
         let watcher = Watcher::new().map_err(|error| {
             tracing::warn!(
@@ -88,14 +105,18 @@ impl Tree {
         Self {
             roots,
             watcher: watcher.ok(),
+            told: Shares::new(options.limit),
+            known: Shares::new(options.limit.saturating_mul(KNOWN)),
+            watched: Shares::new(most_watches(procfs)),
             options,
             nodes: Vec::new(),
             free: Vec::new(),
             by_path: FxHashMap::default(),
             by_watch: FxHashMap::default(),
             by_inode: FxHashMap::default(),
-            told: 0,
             over: 0,
+            beyond: 0,
+            freed: false,
             unwatched: 0,
             warned: false,
             look: 0,
@@ -124,7 +145,7 @@ impl Tree {
     /// How many are told.
     #[must_use]
     pub fn told(&self) -> usize {
-        self.told
+        self.told.taken()
     }
 
     /// Directories that are watched.
@@ -163,10 +184,10 @@ impl Tree {
         }
         if overflow {
             self.rescan(Rescan::Overflow, names, gone);
-        } else if self.unwatched > 0 || self.watcher.is_none() {
+        } else if self.unwatched > 0 || self.watcher.is_none() || (self.beyond > 0 && self.freed) {
             self.rescan(Rescan::Unwatched, names, gone);
         }
-        if self.over > 0 && self.told < self.options.limit {
+        if self.over > 0 {
             self.promote(names);
         }
     }
@@ -217,6 +238,7 @@ impl Tree {
         let Some(node) = self.nodes[index as usize].as_mut() else { return };
         let place = std::mem::take(&mut node.places[tree]);
         if let Some(watch) = place.watch {
+            self.watched.give(node.owner);
             self.by_watch.remove(&watch);
             if let Some(watcher) = watcher {
                 watcher.remove(watch);
@@ -230,9 +252,11 @@ impl Tree {
         let Some(node) = self.nodes[index as usize].take() else { return };
         self.free.push(index);
         self.by_path.remove(&node.path);
+        self.known.give(node.owner);
+        self.freed = true;
         self.over -= usize::from(node.over);
         if let Some(group) = node.group {
-            self.told -= 1;
+            self.told.give(node.owner);
             if group.inode_noted {
                 self.by_inode.remove(&group.inode);
             }
@@ -250,6 +274,7 @@ impl Tree {
         self.rescans[reason as usize] += 1;
         let fresh = self.look > 0;
         self.look = self.look.wrapping_add(1).max(1);
+        (self.beyond, self.freed) = (0, false);
         let watcher = self.watcher.take();
         for tree in 0..self.roots.len() {
             self.scan(watcher.as_ref(), "/".to_owned(), tree, fresh, names);
@@ -275,9 +300,15 @@ impl Tree {
 
     /// Takes in a directory and those below it. The watch comes first, so that nothing is made unseen in between.
     fn scan(&mut self, watcher: Option<&Watcher>, path: String, tree: usize, fresh: bool, names: &dyn Names) {
-        let mut open = vec![path];
-        while let Some(path) = open.pop() {
+        // Users' come last, for what they may cost is bounded.
+        let (mut open, mut later) = (vec![path], Vec::new());
+        while let Some(path) = open.pop().or_else(|| later.pop()) {
             if is_noise(&path) {
+                continue;
+            }
+            let user = owner(&path);
+            if !self.by_path.contains_key(&*path) && !self.known.has_room(user) && path != "/" {
+                self.beyond += 1;
                 continue;
             }
             let folder = directory(&self.roots[tree], &path);
@@ -287,7 +318,7 @@ impl Tree {
             }
             let index = match self.by_path.get(&*path) {
                 Some(index) => *index,
-                None => self.insert(&path),
+                None => self.insert(&path, user),
             };
             let look = self.look;
             let Some(node) = self.nodes[index as usize].as_mut() else { continue };
@@ -295,6 +326,17 @@ impl Tree {
             let known = place.there;
             (place.there, place.look) = (true, look);
             if place.watch.is_none() {
+                let allowed = self.watched.has_room(user);
+                if !allowed && watcher.is_some() && !self.warned {
+                    tracing::warn!(
+                        "{} cgroups are watched, which is this user's share of the quarter of fs.inotify.max_user_watches \
+                         that the daemon takes: further ones are looked for at every scrape; raise the sysctl \
+                         fs.inotify.max_user_watches",
+                        self.by_watch.len()
+                    );
+                    self.warned = true;
+                }
+                let watcher = watcher.filter(|_| allowed);
                 place.watch = match watcher.map(|watcher| watcher.add(&folder)) {
                     Some(Ok(watch)) => Some(watch),
                     Some(Err(error)) if error.raw_os_error() != Some(libc::ENOENT) => {
@@ -312,6 +354,8 @@ impl Tree {
                 };
                 match place.watch {
                     Some(watch) => {
+                        // There is room: it was asked for above.
+                        let _ = self.watched.take(user);
                         self.by_watch.insert(watch, (index, tree));
                         self.unwatched -= usize::from(known);
                     }
@@ -326,15 +370,23 @@ impl Tree {
             }
             let Ok(entries) = fs::read_dir(&folder) else { continue };
             for entry in entries.flatten().filter(|entry| entry.file_type().is_ok_and(|kind| kind.is_dir())) {
-                if let Some(name) = entry.file_name().to_str() {
-                    open.push(join(&path, name));
+                let Some(path) = entry.file_name().to_str().map(|name| join(&path, name)) else { continue };
+                if owner(&path) == ROOT {
+                    open.push(path);
+                } else if later.len() <= self.options.limit.saturating_mul(KNOWN) {
+                    later.push(path);
+                } else {
+                    // More than are remembered.
+                    self.beyond += 1;
                 }
             }
         }
     }
 
-    fn insert(&mut self, path: &str) -> u32 {
-        let node = Node { path: path.into(), places: [Place::default(); TREES], over: false, group: None };
+    fn insert(&mut self, path: &str, owner: u32) -> u32 {
+        // The root is there whatever the limit.
+        let _ = self.known.take(owner);
+        let node = Node { path: path.into(), owner, places: [Place::default(); TREES], over: false, group: None };
         let index = match self.free.pop() {
             Some(index) => index,
             None => {
@@ -362,7 +414,7 @@ impl Tree {
         if !wants(&self.options, &group.id, &group.identity) {
             return;
         }
-        if self.told >= self.options.limit && &*node.path != "/" {
+        if !self.told.take(node.owner) && &*node.path != "/" {
             node.over = true;
             self.over += 1;
             return;
@@ -371,7 +423,6 @@ impl Tree {
             names.wanted(id);
         }
         node.group = Some(Box::new(group));
-        self.told += 1;
     }
 
     /// Notes the inode by which the kernel names a cgroup, that of its directory in the tree of memory.
@@ -390,19 +441,20 @@ impl Tree {
         }
     }
 
-    /// Tells cgroups for which there is room again.
+    /// Tells cgroups for which there is room again: root's first.
     fn promote(&mut self, names: &dyn Names) {
-        for index in 0..self.nodes.len() {
-            let Some(node) = self.nodes[index].as_mut().filter(|node| node.over) else { continue };
-            let tree = node.places.iter().position(|place| place.there).unwrap_or_default();
-            let meta = directory(&self.roots[tree], &node.path).metadata();
-            if self.told >= self.options.limit {
-                return;
-            }
-            if let Ok(meta) = meta {
-                node.over = false;
-                self.over -= 1;
-                self.tell(index as u32, &meta, false, names);
+        for of_root in [true, false] {
+            for index in 0..self.nodes.len() {
+                let Some(node) = self.nodes[index].as_mut().filter(|node| node.over) else { continue };
+                if (node.owner == ROOT) != of_root || !self.told.has_room(node.owner) {
+                    continue;
+                }
+                let tree = node.places.iter().position(|place| place.there).unwrap_or_default();
+                if let Ok(meta) = directory(&self.roots[tree], &node.path).metadata() {
+                    node.over = false;
+                    self.over -= 1;
+                    self.tell(index as u32, &meta, false, names);
+                }
             }
         }
     }

@@ -8,6 +8,7 @@
 
 use super::identity::{Identity, is_noise};
 use super::mounts::{Controller, Hierarchies};
+use super::owner::{ROOT, owner};
 use crate::config::Paths;
 use crate::config::container::ContainerOptions;
 use crate::host::text;
@@ -62,7 +63,8 @@ impl Unseen {
             return None;
         }
         let mut made = self.lock();
-        if made.len() >= MOST {
+        // Users leave half to root's cgroups.
+        if made.len() >= if owner(id) == ROOT { MOST } else { MOST / 2 } {
             return None;
         }
         made.insert(inode, Made { id: id.into(), inode, kills: 0, scrapes: 0 });

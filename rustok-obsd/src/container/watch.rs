@@ -33,6 +33,18 @@ pub struct Watcher {
 /// Size of an event without its name.
 const HEAD: usize = size_of::<libc::inotify_event>();
 
+/// Watches that one user may have, unless the kernel says otherwise (its default on small machines).
+const USUAL: usize = 8192;
+
+/// Watches that the daemon takes at most: a quarter of what its user may have (inotify(7), `max_user_watches`), which
+/// other programs of the user share.
+#[must_use]
+pub fn most_watches(procfs: &Path) -> usize {
+    let text = std::fs::read_to_string(procfs.join("sys/fs/inotify/max_user_watches"));
+    let most = text.ok().and_then(|text| text.trim().parse().ok()).unwrap_or(USUAL);
+    (most / 4).max(1)
+}
+
 impl Watcher {
     /// Without watches.
     ///

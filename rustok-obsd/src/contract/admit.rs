@@ -4,7 +4,7 @@
 
 use super::http;
 use super::recorder::{
-    ClientEntry, ClientKey, HttpRecorder, Limits, NO_PEER, OTHER_PEER, Peer, ServerEntry, ServerKey, TargetKey,
+    ClientEntry, ClientKey, HttpRecorder, Kept, LONGEST, NO_PEER, OTHER_PEER, Peer, ServerEntry, ServerKey, TargetKey,
 };
 use super::series::{
     ClientSeries, Ending, METHODS, OTHER, PathLabels, SOURCES, ServerSeries, Service, Timed, error_type, outcome,
@@ -31,15 +31,6 @@ enum Detail {
 impl Detail {
     const ALL: [Self; 3] = [Self::All, Self::Other, Self::LastResort];
 
-    /// Whether a list of `len` series has room for one more of this kind.
-    fn fits(self, len: usize, cap: usize) -> bool {
-        match self {
-            Self::All => len < cap,
-            Self::Other => len < cap + Limits::OVERFLOW,
-            Self::LastResort => true,
-        }
-    }
-
     fn of(self, method: Method, status: u16) -> (Method, u16) {
         if self == Self::LastResort { (Method::Other, 0) } else { (method, status) }
     }
@@ -51,7 +42,9 @@ impl HttpRecorder {
         if let Some(index) = self.services.get(name) {
             return *index;
         }
-        let name = if self.services.len() >= self.limits.services { OTHER } else { name };
+        let full = self.services.len() >= self.limits.services;
+        self.wanted |= full;
+        let name = if full { OTHER } else { name };
         if let Some(index) = self.services.get(name) {
             return *index;
         }
@@ -62,7 +55,7 @@ impl HttpRecorder {
             routes: [const { AtomicU64::new(0) }; SOURCES.len()],
         };
         // There is room: one more than the cap, for `~other`.
-        let index = self.metrics.services.push(service).unwrap_or(self.limits.services);
+        let index = self.lists.services.push(service).unwrap_or(self.limits.services);
         self.services.insert(name.to_owned(), index);
         index
     }
@@ -75,7 +68,7 @@ impl HttpRecorder {
     }
 
     fn service_name(&self, service: usize) -> &str {
-        self.metrics.services.get(service).map_or("", |service| &service.name)
+        self.lists.services.get(service).map_or("", |service| &service.name)
     }
 
     /// Makes the list of resources anew.
@@ -116,16 +109,23 @@ impl HttpRecorder {
             let matched = route.source != Source::Unmatched;
             let template = Arc::clone(&route.template);
             let key = ServerKey { service, method, route: template, matched, status, ending };
-            let known = self.server.get(&key).cloned();
-            let fits = detail.fits(self.metrics.server.len(), self.limits.server_series);
-            if let Some(series) = known.or_else(|| fits.then(|| self.new_server(key, route))) {
+            let known = self.server.get(&key).map(|kept| Arc::clone(&kept.series));
+            let fits = known.is_some()
+                || match detail {
+                    Detail::All => key.route.len() <= LONGEST && self.room.charge(service as u32, ServerSeries::SIZE),
+                    Detail::Other => self.spare.charge(service as u32, 1),
+                    Detail::LastResort => true,
+                };
+            if fits {
+                let series = known.unwrap_or_else(|| self.new_server(key, route));
                 return ServerEntry { series, overflow: detail != Detail::All, _pinned: pinned };
             }
+            self.wanted = true;
         }
         unreachable!("the last resort always fits")
     }
 
-    fn new_server(&mut self, key: ServerKey, route: &Route) -> Arc<ServerSeries> {
+    pub(super) fn new_server(&mut self, key: ServerKey, route: &Route) -> Arc<ServerSeries> {
         let (method, status, ending) = (key.method, key.status, key.ending);
         let code = if status == 0 { String::new() } else { status.to_string() };
         let values = [
@@ -145,23 +145,24 @@ impl HttpRecorder {
             path: self.path(method, &key.route),
             outcome: outcome(method, key.status, ending),
             overflow: route.source == Source::Overflow,
+            source: route.source,
             timed: Timed::new(),
             request_body: Histogram::new(),
             response_body: Histogram::new(),
         });
         if self.routes.insert((key.service, Arc::clone(&key.route)), ()).is_none()
-            && let Some(service) = self.metrics.services.get(key.service)
+            && let Some(service) = self.lists.services.get(key.service)
         {
             bump(&service.routes[source_index(route.source)], 1);
         }
-        self.metrics.server.push(Arc::clone(&series));
-        self.server.insert(key, Arc::clone(&series));
+        self.lists.server.push(Arc::clone(&series));
+        self.server.insert(key, Kept::new(Arc::clone(&series)));
         series
     }
 
     /// Index of RusToK's labels of a request. There are never more than server series, hence always room.
     fn request(&mut self, method: Method, route: &Arc<str>, status: u16) -> usize {
-        let metrics = &self.metrics;
+        let metrics = &self.lists;
         *self.requests.entry((method, Arc::clone(route), status)).or_insert_with(|| {
             let values = [method.as_str(), route, &format!("{status:03}")];
             let labels = LabelSet::new(http::REQUESTS.labels.iter().copied().zip(values));
@@ -170,7 +171,7 @@ impl HttpRecorder {
     }
 
     fn path(&mut self, method: Method, route: &Arc<str>) -> usize {
-        let metrics = &self.metrics;
+        let metrics = &self.lists;
         *self.paths.entry((method, Arc::clone(route))).or_insert_with(|| {
             let values = [method.as_str(), &**route];
             let path = LabelSet::new(http::REQUEST_DURATION.labels.iter().copied().zip(values));
@@ -188,9 +189,16 @@ impl HttpRecorder {
             let Peer { address, port } =
                 self.peer_labels[if detail == Detail::All { peer } else { OTHER_PEER }].clone();
             let key = ClientKey { service, method, address, port, status, ending };
-            let known = self.client.get(&key).cloned();
-            let fits = detail.fits(self.metrics.client.len(), self.limits.client_series);
-            if let Some(series) = known.or_else(|| fits.then(|| self.new_client(key))) {
+            let known = self.client.get(&key).map(|kept| Arc::clone(&kept.series));
+            let fits = known.is_some()
+                || match detail {
+                    Detail::All => self.client_room.charge(service as u32, ClientSeries::SIZE),
+                    Detail::Other => self.spare.charge(service as u32, 1),
+                    Detail::LastResort => true,
+                };
+            self.wanted |= !fits;
+            if fits {
+                let series = known.unwrap_or_else(|| self.new_client(key));
                 let overflow = detail != Detail::All || peer == OTHER_PEER;
                 return ClientEntry { series, overflow };
             }
@@ -198,7 +206,7 @@ impl HttpRecorder {
         unreachable!("the last resort always fits")
     }
 
-    fn new_client(&mut self, key: ClientKey) -> Arc<ClientSeries> {
+    pub(super) fn new_client(&mut self, key: ClientKey) -> Arc<ClientSeries> {
         let (method, status, ending) = (key.method, key.status, key.ending);
         let code = if status == 0 { String::new() } else { status.to_string() };
         let error = error_type(Side::Client, status, ending);
@@ -209,27 +217,32 @@ impl HttpRecorder {
             outcome: outcome(method, status, ending),
             timed: Timed::new(),
         });
-        self.metrics.client.push(Arc::clone(&series));
-        self.client.insert(key, Arc::clone(&series));
+        self.lists.client.push(Arc::clone(&series));
+        self.client.insert(key, Kept::new(Arc::clone(&series)));
         series
     }
 
     /// Number of the peer that a `Host` value names.
-    pub(super) fn peer(&mut self, host: &[u8]) -> usize {
+    pub(super) fn peer(&mut self, key: TargetKey, host: &[u8]) -> usize {
         if host.is_empty() {
             return NO_PEER;
         }
         if let Some(peer) = self.peers.get(host) {
             return *peer;
         }
+        let service = self.service_of(key);
         match parse_host(host) {
-            Some(peer) if self.peers.len() < self.limits.peers => {
+            Some(peer) if self.peer_room.charge(service as u32, 1) => {
                 self.peer_labels.push(peer);
                 let number = self.peer_labels.len() - 1;
                 self.peers.insert(host.into(), number);
                 number
             }
-            _ => OTHER_PEER,
+            Some(_) => {
+                self.wanted = true;
+                OTHER_PEER
+            }
+            None => OTHER_PEER,
         }
     }
 }

@@ -33,6 +33,19 @@ impl<const N: usize> Histogram<N> {
         bucket
     }
 
+    /// Observations.
+    pub(super) fn count(&self) -> u64 {
+        self.buckets.iter().map(|bucket| bucket.load(Ordering::Relaxed)).sum()
+    }
+
+    /// Adds what another one counted. One thread only, which writes neither meanwhile.
+    pub(super) fn take_over(&self, other: &Self) {
+        let cells = self.buckets.iter().chain([&self.sum]);
+        for (cell, other) in cells.zip(other.buckets.iter().chain([&other.sum])) {
+            bump(cell, other.load(Ordering::Relaxed));
+        }
+    }
+
     /// Copies the buckets (not cumulative), then the sum, into `out`, which holds `N + 1` values.
     pub(super) fn read(&self, out: &mut [u64]) {
         for (cell, out) in self.buckets.iter().chain([&self.sum]).zip(out) {

@@ -4,7 +4,7 @@
 //! the recorder about itself. Costs: 264 bytes of scratch per server series, kept from scrape to scrape.
 
 use super::histogram::Traced;
-use super::series::{DURATION_BUCKETS, HttpMetrics, LOST, OUTCOMES, SIZE_BUCKETS, SOURCES, Timed};
+use super::series::{DURATION_BUCKETS, HttpMetrics, LOST, Lists, OUTCOMES, SIZE_BUCKETS, SOURCES, Timed};
 use super::{Family, http, own};
 use crate::exchange::Method;
 use crate::exposition::{Collect, Encoder, Exemplar, Format, HistogramValue, Labels, Value};
@@ -59,7 +59,7 @@ pub(super) struct Scratch {
 
 impl Scratch {
     /// Copies all series. Lists are measured before those that they refer to, so that every reference is found.
-    fn fill(&mut self, metrics: &HttpMetrics, traces: bool) {
+    fn fill(&mut self, metrics: &Lists, traces: bool) {
         let reset = |values: &mut Vec<u64>, len| {
             values.clear();
             values.resize(len, 0);
@@ -119,10 +119,11 @@ impl Collect for HttpMetrics {
         let pool = || self.scratch.lock().unwrap_or_else(PoisonError::into_inner);
         let mut scratch = pool().pop().unwrap_or_default();
         let traces = (out.format() == Format::OpenMetrics).then(realtime_offset);
-        scratch.fill(self, traces.is_some());
-        self.rustok(&scratch, traces, out);
-        self.otel(&scratch, traces, out);
-        self.own(&scratch, out);
+        let lists = self.lists();
+        scratch.fill(&lists, traces.is_some());
+        self.rustok(&lists, &scratch, traces, out);
+        self.otel(&lists, &scratch, traces, out);
+        self.own(&lists, &scratch, out);
         let mut pool = pool();
         if pool.len() < 2 {
             pool.push(scratch);
@@ -131,13 +132,13 @@ impl Collect for HttpMetrics {
 }
 
 impl HttpMetrics {
-    fn rustok(&self, scratch: &Scratch, traces: Option<i128>, out: &mut Encoder<'_>) {
+    fn rustok(&self, lists: &Lists, scratch: &Scratch, traces: Option<i128>, out: &mut Encoder<'_>) {
         let read = |newest: &Newest| {
-            let traced = self.server.get(newest.series)?.timed.traced.get()?[newest.bucket].read()?;
+            let traced = lists.server.get(newest.series)?.timed.traced.get()?[newest.bucket].read()?;
             (newest.time_ns > 0).then(|| exemplar(&traced, traces?)).flatten()
         };
         let mut samples = out.family(&http::REQUESTS);
-        for (index, (labels, count)) in self.requests.iter(usize::MAX).zip(&scratch.requests).enumerate() {
+        for (index, (labels, count)) in lists.requests.iter(usize::MAX).zip(&scratch.requests).enumerate() {
             let exemplar = scratch.request_traces.get(index).and_then(read);
             samples.put_traced(labels, *count, exemplar.as_ref());
         }
@@ -146,7 +147,8 @@ impl HttpMetrics {
             samples.put([Method::Other.as_str(), LOST, "000"], lost);
         }
         let mut samples = out.family(&http::REQUEST_DURATION);
-        for (index, (labels, values)) in self.paths.iter(usize::MAX).zip(scratch.paths.chunks_exact(SERVER)).enumerate()
+        for (index, (labels, values)) in
+            lists.paths.iter(usize::MAX).zip(scratch.paths.chunks_exact(SERVER)).enumerate()
         {
             let mut exemplars: Exemplars = [None; DURATION_BUCKETS];
             let newest = scratch.path_traces.get(index * DURATION_BUCKETS..).unwrap_or_default();
@@ -159,19 +161,19 @@ impl HttpMetrics {
         }
         out.family(&http::ACTIVE_CONNECTIONS).put([], self.connections.load(Ordering::Relaxed));
         for (family, at) in [(&http::REQUEST_SIZE, DURATION), (&http::RESPONSE_SIZE, DURATION + SIZE)] {
-            let series = self.paths.iter(usize::MAX).map(|labels| &labels.endpoint);
+            let series = lists.paths.iter(usize::MAX).map(|labels| &labels.endpoint);
             sizes(family, series.zip(scratch.paths.chunks_exact(SERVER)), at, out);
         }
     }
 
-    fn otel(&self, scratch: &Scratch, traces: Option<i128>, out: &mut Encoder<'_>) {
+    fn otel(&self, lists: &Lists, scratch: &Scratch, traces: Option<i128>, out: &mut Encoder<'_>) {
         let mut samples = out.family(&http::SERVER_REQUEST_DURATION);
-        for (series, values) in self.server.iter(usize::MAX).zip(scratch.server.chunks_exact(SERVER)) {
+        for (series, values) in lists.server.iter(usize::MAX).zip(scratch.server.chunks_exact(SERVER)) {
             let exemplars = exemplars(&series.timed, traces);
             samples.put_histogram(&series.labels, &durations(values, &exemplars));
         }
         let mut samples = out.family(&http::SERVER_ACTIVE_REQUESTS);
-        for service in self.services.iter(usize::MAX) {
+        for service in lists.services.iter(usize::MAX) {
             for (labels, active) in service.active_labels.iter().zip(&service.active) {
                 if let Some(labels) = labels.get() {
                     samples.put(labels, active.load(Ordering::Relaxed));
@@ -181,11 +183,11 @@ impl HttpMetrics {
         for (family, at) in
             [(&http::SERVER_REQUEST_BODY_SIZE, DURATION), (&http::SERVER_RESPONSE_BODY_SIZE, DURATION + SIZE)]
         {
-            let series = self.server.iter(usize::MAX).map(|series| &series.labels);
+            let series = lists.server.iter(usize::MAX).map(|series| &series.labels);
             sizes(family, series.zip(scratch.server.chunks_exact(SERVER)), at, out);
         }
         let mut samples = out.family(&http::CLIENT_REQUEST_DURATION);
-        for (series, values) in self.client.iter(usize::MAX).zip(scratch.client.chunks_exact(DURATION)) {
+        for (series, values) in lists.client.iter(usize::MAX).zip(scratch.client.chunks_exact(DURATION)) {
             let exemplars = exemplars(&series.timed, traces);
             samples.put_histogram(&series.labels, &durations(values, &exemplars));
         }
@@ -196,10 +198,11 @@ impl HttpMetrics {
         }
     }
 
-    fn own(&self, scratch: &Scratch, out: &mut Encoder<'_>) {
+    fn own(&self, lists: &Lists, scratch: &Scratch, out: &mut Encoder<'_>) {
         out.family(&own::TARGETS).put([], self.targets.load(Ordering::Relaxed));
         let mut samples = out.family(&own::EXCHANGES);
-        for (service, counts) in self.services.iter(usize::MAX).zip(scratch.outcomes.chunks_exact(2 * OUTCOMES.len())) {
+        for (service, counts) in lists.services.iter(usize::MAX).zip(scratch.outcomes.chunks_exact(2 * OUTCOMES.len()))
+        {
             for (side, counts) in ["server", "client"].iter().zip(counts.chunks_exact(OUTCOMES.len())) {
                 for (outcome, count) in OUTCOMES.iter().zip(counts).filter(|(_, count)| **count > 0) {
                     samples.put([service.name.as_str(), side, outcome], *count);
@@ -207,13 +210,13 @@ impl HttpMetrics {
             }
         }
         let mut samples = out.family(&own::ROUTES);
-        for service in self.services.iter(usize::MAX) {
+        for service in lists.services.iter(usize::MAX) {
             for (source, routes) in SOURCES.iter().zip(&service.routes) {
                 samples.put([service.name.as_str(), source], routes.load(Ordering::Relaxed));
             }
         }
         let mut samples = out.family(&own::ROUTES_OVERFLOW);
-        for (service, count) in self.services.iter(usize::MAX).zip(&scratch.overflow) {
+        for (service, count) in lists.services.iter(usize::MAX).zip(&scratch.overflow) {
             samples.put([service.name.as_str()], *count);
         }
         let mut samples = out.family(&own::SERIES);

@@ -16,9 +16,11 @@ mod list;
 pub mod liveness;
 pub mod own;
 pub mod recorder;
+mod renew;
 pub mod routing;
 pub mod runtimes;
 mod series;
+pub mod stores;
 #[cfg(test)]
 pub(crate) mod tests;
 
@@ -157,6 +159,7 @@ pub const CATALOGUE: &[Area] = &[
     Area { title: "The daemon's own process, as Prometheus' client libraries", families: process::families::ITSELF },
     Area { title: "The daemon itself", families: own::FAMILIES },
     Area { title: "The daemon itself: routes", families: routing::FAMILIES },
+    Area { title: "The daemon itself: budgets", families: stores::FAMILIES },
     Area { title: "The daemon itself: databases", families: database::OWN },
     Area { title: "Collectors of the host", families: crate::host::FAMILIES },
     Area { title: "The daemon itself: events of the host's kernel", families: host_events::FAMILIES },

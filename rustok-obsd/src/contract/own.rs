@@ -12,6 +12,7 @@ use std::marker::PhantomData;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, OnceLock};
 
+use crate::budget::Meters;
 use crate::trace::SpanCounters;
 
 /// What was built.
@@ -500,6 +501,8 @@ pub struct SelfMetrics {
     pub lost_bytes: AtomicU64,
     /// [`SPANS`], where spans are exported.
     pub spans: OnceLock<Arc<SpanCounters>>,
+    /// [`super::stores`].
+    pub stores: Meters,
 }
 
 impl SelfMetrics {
@@ -518,6 +521,7 @@ impl SelfMetrics {
             routing: super::routing::Routing::default(),
             lost_bytes: AtomicU64::new(0),
             spans: OnceLock::new(),
+            stores: Meters::default(),
         }
     }
 }
@@ -534,6 +538,7 @@ impl Collect for SelfMetrics {
         self.database_problems.collect(&super::database::PROBLEMS, out);
         self.routing.collect(out);
         out.family(&LOST_BYTES).put([], self.lost_bytes.load(Ordering::Relaxed));
+        self.stores.collect(out);
         let spans = self.spans.get().map(|counters| counters.read()).unwrap_or_default();
         let mut samples = out.family(&SPANS);
         for (result, count) in [

@@ -10,17 +10,22 @@
 //! (client side) or `incomplete`.
 //!
 //! Caps: label sets, services and peers are bounded. Beyond the cap an exchange is recorded under `~other` with its method
-//! and status, at last under method `_OTHER` without status, and counted: totals stay exact when details are lost.
+//! and status, at last under method `_OTHER` without status, and counted: totals stay exact when details are lost. Each
+//! service has its share of what is bounded ([`crate::budget`]), and what stood still for long gives way (`renew.rs`).
 
 use super::histogram::bump;
 use super::http;
-use super::series::{ClientSeries, DURATION_BOUNDS, Ending, HttpMetrics, METHODS, OTHER, SIZE_BOUNDS, ServerSeries};
+use super::series::{
+    ClientSeries, DURATION_BOUNDS, Ending, HttpMetrics, Lists, METHODS, OTHER, SIZE_BOUNDS, ServerSeries,
+};
+use crate::budget::{Budget, Meter, Store};
 use crate::exchange::{Exchange, Method, Side};
 use crate::exposition::LabelSet;
 use crate::route::{Route, Source};
 use rustc_hash::FxHashMap;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
+use std::time::Instant;
 
 /// A process that is observed, as the caller numbers them.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
@@ -50,16 +55,16 @@ pub struct Exemplar {
     pub span_id: [u8; 8],
 }
 
-/// Caps of the recorder.
+/// Caps of the recorder. One service alone may reach them; all together have twice as much.
 #[derive(Clone, Copy, Debug)]
 pub struct Limits {
-    /// Label sets of server exchanges.
+    /// Label sets of server exchanges of a service.
     pub server_series: usize,
-    /// Label sets of client exchanges.
+    /// Label sets of client exchanges of a service.
     pub client_series: usize,
     /// Services.
     pub services: usize,
-    /// Values of `Host` that client exchanges are told apart by.
+    /// Values of `Host` that client exchanges of a service are told apart by.
     pub peers: usize,
 }
 
@@ -84,11 +89,11 @@ impl Limits {
     }
 
     pub(super) fn server_capacity(&self) -> usize {
-        self.server_series + Self::OVERFLOW + self.last_resort()
+        2 * (self.server_series + Self::OVERFLOW) + self.last_resort()
     }
 
     pub(super) fn client_capacity(&self) -> usize {
-        self.client_series + Self::OVERFLOW + self.last_resort()
+        2 * (self.client_series + Self::OVERFLOW) + self.last_resort()
     }
 }
 
@@ -135,6 +140,20 @@ pub(super) struct ClientEntry {
     pub(super) overflow: bool,
 }
 
+/// A series, and whether it stands still.
+pub(super) struct Kept<T> {
+    pub(super) series: Arc<T>,
+    /// What it counted at the last look, and the looks since it changed.
+    pub(super) count: u64,
+    pub(super) quiet: u8,
+}
+
+impl<T> Kept<T> {
+    pub(super) const fn new(series: Arc<T>) -> Self {
+        Self { series, count: 0, quiet: 0 }
+    }
+}
+
 #[derive(Clone)]
 pub(super) struct Peer {
     pub(super) address: Arc<str>,
@@ -144,13 +163,23 @@ pub(super) struct Peer {
 /// Writes the HTTP families. There is one, and one thread at a time uses it.
 pub struct HttpRecorder {
     pub(super) metrics: Arc<HttpMetrics>,
+    /// Those of `metrics`.
+    pub(super) lists: Arc<Lists>,
     pub(super) limits: Limits,
+    /// By service: label sets of either side, those with `~other`, and peers.
+    pub(super) room: Budget,
+    pub(super) client_room: Budget,
+    pub(super) spare: Budget,
+    pub(super) peer_room: Budget,
+    /// Somebody found no room since the last look.
+    pub(super) wanted: bool,
+    pub(super) looked: Option<Instant>,
     pub(super) targets: FxHashMap<u32, Target>,
     pub(super) services: FxHashMap<String, usize>,
     pub(super) server_fast: FxHashMap<FastKey, ServerEntry>,
     pub(super) client_fast: FxHashMap<FastKey, ClientEntry>,
-    pub(super) server: FxHashMap<ServerKey, Arc<ServerSeries>>,
-    pub(super) client: FxHashMap<ClientKey, Arc<ClientSeries>>,
+    pub(super) server: FxHashMap<ServerKey, Kept<ServerSeries>>,
+    pub(super) client: FxHashMap<ClientKey, Kept<ClientSeries>>,
     pub(super) requests: FxHashMap<(Method, Arc<str>, u16), usize>,
     pub(super) paths: FxHashMap<(Method, Arc<str>), usize>,
     pub(super) routes: FxHashMap<(usize, Arc<str>), ()>,
@@ -159,6 +188,9 @@ pub struct HttpRecorder {
     pub(super) other: Arc<str>,
     pub(super) connections: u64,
 }
+
+/// Longest name of a service or a route that is a label, bytes: a longer route is `~other`.
+pub(super) const LONGEST: usize = 255;
 
 /// Number of the peer without a name.
 pub(super) const NO_PEER: usize = 0;
@@ -169,12 +201,21 @@ impl HttpRecorder {
     /// The recorder, and what is to be registered with the exposition.
     #[must_use]
     pub fn new(limits: Limits) -> (Self, Arc<HttpMetrics>) {
-        let metrics = Arc::new(HttpMetrics::new(&limits));
+        let lists = Arc::new(Lists::new(&limits));
+        let metrics = Arc::new(HttpMetrics::new(Arc::clone(&lists)));
+        let room = |units: usize| Budget::with_limit(Store::Series, units.saturating_mul(2));
         let empty: Arc<str> = Arc::from("");
         let other: Arc<str> = Arc::from(OTHER);
         let recorder = Self {
             metrics: Arc::clone(&metrics),
+            lists,
             limits,
+            room: room(limits.server_series.saturating_mul(ServerSeries::SIZE)),
+            client_room: room(limits.client_series.saturating_mul(ClientSeries::SIZE)),
+            spare: room(Limits::OVERFLOW),
+            peer_room: room(limits.peers),
+            wanted: false,
+            looked: None,
             targets: FxHashMap::default(),
             services: FxHashMap::default(),
             server_fast: FxHashMap::default(),
@@ -195,12 +236,38 @@ impl HttpRecorder {
         (recorder, metrics)
     }
 
+    /// Figures of the budgets of series.
+    pub fn meters(&self) -> impl Iterator<Item = Arc<Meter>> {
+        [self.room.meter(), self.client_room.meter()].into_iter()
+    }
+
+    /// Forgets all series and services, for they are admitted anew.
+    pub(super) fn forget_series(&mut self) {
+        self.services.clear();
+        (self.server_fast, self.client_fast) = (FxHashMap::default(), FxHashMap::default());
+        (self.server, self.client) = (FxHashMap::default(), FxHashMap::default());
+        (self.requests, self.paths, self.routes) = (FxHashMap::default(), FxHashMap::default(), FxHashMap::default());
+        self.peers.clear();
+        self.peer_labels.truncate(OTHER_PEER + 1);
+        for room in [&mut self.room, &mut self.client_room, &mut self.spare, &mut self.peer_room] {
+            room.clear();
+        }
+    }
+
     /// Begins to observe a target. One that is known by this key is retired first.
     pub fn register_target(&mut self, key: TargetKey, mut labels: TargetLabels) {
         self.retire_target(key);
         self.forget_shortcuts(key);
         if labels.service_name.is_empty() {
             "unknown_service".clone_into(&mut labels.service_name);
+        }
+        for label in [
+            &mut labels.service_name,
+            &mut labels.service_version,
+            &mut labels.service_namespace,
+            &mut labels.deployment_environment_name,
+        ] {
+            label.truncate(label.floor_char_boundary(LONGEST));
         }
         let service = self.service(&labels.service_name);
         self.targets.insert(key.0, Target { labels, service, connections: 0, active: [0; METHODS.len()] });
@@ -214,7 +281,7 @@ impl HttpRecorder {
         };
         self.connections -= target.connections;
         self.metrics.connections.store(self.connections, Ordering::Relaxed);
-        if let Some(service) = self.metrics.services.get(target.service) {
+        if let Some(service) = self.lists.services.get(target.service) {
             for (cell, active) in service.active.iter().zip(target.active) {
                 cell.store(cell.load(Ordering::Relaxed).saturating_sub(active), Ordering::Relaxed);
             }
@@ -266,7 +333,7 @@ impl HttpRecorder {
         let Some(target) = self.targets.get_mut(&key.0) else {
             return;
         };
-        let Some(service) = self.metrics.services.get(target.service) else {
+        let Some(service) = self.lists.services.get(target.service) else {
             return;
         };
         if started {
@@ -304,7 +371,7 @@ impl HttpRecorder {
                 self.server_fast.insert(fast, entry);
             }
             Side::Client => {
-                let peer = self.peer(exchange.host);
+                let peer = self.peer(key, exchange.host);
                 let fast = (peer, pack(key, exchange));
                 if let Some(entry) = self.client_fast.get(&fast) {
                     return entry.observe(&self.metrics, exchange, trace);

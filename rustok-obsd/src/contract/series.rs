@@ -1,8 +1,8 @@
 //! What the HTTP recorder writes and scrapes read: one set of atomic histograms per label set.
 //!
 //! Reads: nothing. Yields: [`HttpMetrics`], shared by the recorder and the exposition. Costs: about 300 bytes per server
-//! label set and 150 per client one, 860 more once one of its exchanges was traced. Nothing is ever removed, so that no
-//! counter runs backwards when a target ends and comes back; the recorder's caps bound it.
+//! label set and 150 per client one, 860 more once one of its exchanges was traced. A series stays when its target ends, so
+//! that no counter runs backwards when that comes back; the recorder's caps bound them, see `renew.rs`.
 
 use super::histogram::{Histogram, Traced, TracedCell, scale};
 use super::http;
@@ -13,7 +13,7 @@ use crate::exchange::{Method, Outcome, Side};
 use crate::exposition::LabelSet;
 use crate::route::Source;
 use std::sync::atomic::AtomicU64;
-use std::sync::{Arc, Mutex, OnceLock};
+use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 
 pub(super) const DURATION_BOUNDS: [u64; http::DURATION.values.len()] = scale(http::DURATION.values, 1e9);
 pub(super) const DURATION_BUCKETS: usize = DURATION_BOUNDS.len() + 1;
@@ -130,9 +130,28 @@ pub(super) struct ServerSeries {
     pub(super) outcome: usize,
     /// The route is `~other`.
     pub(super) overflow: bool,
+    /// Where the route's name came from.
+    pub(super) source: Source,
     pub(super) timed: Timed<DURATION_BUCKETS>,
     pub(super) request_body: Histogram<SIZE_BUCKETS>,
     pub(super) response_body: Histogram<SIZE_BUCKETS>,
+}
+
+impl ServerSeries {
+    /// Bytes of one, with labels of usual length and its places in the tables.
+    pub(super) const SIZE: usize = size_of::<Self>() + 900;
+
+    /// Adds what another one of the same labels counted; the traces of exemplars stay behind.
+    pub(super) fn take_over(&self, other: &Self) {
+        self.timed.duration.take_over(&other.timed.duration);
+        self.request_body.take_over(&other.request_body);
+        self.response_body.take_over(&other.response_body);
+    }
+}
+
+impl ClientSeries {
+    /// Bytes of one, with labels of usual length and its places in the tables.
+    pub(super) const SIZE: usize = size_of::<Self>() + 600;
 }
 
 /// Client exchanges of one label set.
@@ -150,13 +169,32 @@ pub(super) struct PathLabels {
     pub(super) endpoint: LabelSet,
 }
 
-/// The HTTP families: written by one [`HttpRecorder`](super::recorder::HttpRecorder), read by scrapes.
-pub struct HttpMetrics {
+/// All label sets, from one renewal to the next.
+pub(super) struct Lists {
     pub(super) services: List<Service>,
     pub(super) server: List<Arc<ServerSeries>>,
     pub(super) client: List<Arc<ClientSeries>>,
     pub(super) requests: List<LabelSet>,
     pub(super) paths: List<PathLabels>,
+}
+
+impl Lists {
+    pub(super) fn new(limits: &Limits) -> Self {
+        let server = limits.server_capacity();
+        Self {
+            services: List::with_capacity(limits.services + 1),
+            server: List::with_capacity(server),
+            client: List::with_capacity(limits.client_capacity()),
+            requests: List::with_capacity(server),
+            paths: List::with_capacity(server),
+        }
+    }
+}
+
+/// The HTTP families: written by one [`HttpRecorder`](super::recorder::HttpRecorder), read by scrapes.
+pub struct HttpMetrics {
+    /// Replaced, never changed but for what is appended: a reader holds the lock for the copy of a pointer.
+    lists: Mutex<Arc<Lists>>,
     pub(super) connections: AtomicU64,
     pub(super) targets: AtomicU64,
     /// Replaced, never changed: a reader holds the lock for the copy of a pointer.
@@ -170,14 +208,9 @@ pub struct HttpMetrics {
 }
 
 impl HttpMetrics {
-    pub(super) fn new(limits: &Limits) -> Self {
-        let server = limits.server_capacity();
+    pub(super) fn new(lists: Arc<Lists>) -> Self {
         Self {
-            services: List::with_capacity(limits.services + 1),
-            server: List::with_capacity(server),
-            client: List::with_capacity(limits.client_capacity()),
-            requests: List::with_capacity(server),
-            paths: List::with_capacity(server),
+            lists: Mutex::new(lists),
             connections: AtomicU64::new(0),
             targets: AtomicU64::new(0),
             target_info: Mutex::new(Arc::new([])),
@@ -186,6 +219,17 @@ impl HttpMetrics {
             client_overflow: AtomicU64::new(0),
             scratch: Mutex::default(),
         }
+    }
+
+    /// The label sets as of now.
+    pub(super) fn lists(&self) -> Arc<Lists> {
+        Arc::clone(&self.lists.lock().unwrap_or_else(PoisonError::into_inner))
+    }
+
+    /// Scrapes that begin from now on read these.
+    pub(super) fn replace(&self, lists: Arc<Lists>) {
+        let old = std::mem::replace(&mut *self.lists.lock().unwrap_or_else(PoisonError::into_inner), lists);
+        drop(old);
     }
 }
 

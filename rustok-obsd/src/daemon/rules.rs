@@ -79,6 +79,34 @@ pub fn database_settings(config: &Config) -> database::Settings {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::{
+        capture::connections::Connections,
+        contract::{database::DatabaseRecorder, recorder::HttpRecorder},
+        database::Tracker,
+        exchange,
+    };
+
+    /// `MemoryMax=` of the unit, and how much of it what targets fill may take.
+    #[test]
+    fn all_stores_full_fit_into_the_units_memory() {
+        let config = Config::default();
+        let unit = include_str!("../../../deploy/systemd/rustok-obsd.service");
+        let most =
+            unit.lines().find_map(|line| line.strip_prefix("MemoryMax=")?.strip_suffix('M')?.parse::<u64>().ok());
+        let (http, _) = HttpRecorder::new(recorder_limits(&config));
+        let (database, _) = DatabaseRecorder::new(database_settings(&config));
+        let connections = Connections::new(config.capture.sockets);
+        let meters = http.meters().chain(database.meters()).chain([connections.meter()]);
+        let (tracker, shared, wire) =
+            (Tracker::default(), exchange::Shared::default(), exchange::postgres::Shared::default());
+        let meters = meters.chain(tracker.meters()).chain(shared.meters()).chain(wire.meters());
+        let spans = 2 * 1024 * config.traces.queue_size as u64;
+        let all = meters.map(|meter| meter.limit()).sum::<u64>();
+        let (all, most) = ((all + spans) >> 20, most.expect("a number of MiB"));
+        println!("{all} MiB");
+        // The rest is the daemon itself, a scrape in the making, and the analysis of a binary.
+        assert!(all + 96 <= most, "the stores may take {all} MiB of {most}");
+    }
 
     #[test]
     fn alternatives_of_one_entry_become_a_rule_each_and_keep_its_number() {

@@ -8,6 +8,8 @@ use std::hash::Hash;
 
 use rustc_hash::FxHashMap;
 
+use crate::budget::shrink;
+
 /// See the module's head.
 #[derive(Debug)]
 pub struct Aging<K, V> {
@@ -47,6 +49,22 @@ impl<K: Copy + Eq + Hash, V> Aging<K, V> {
     /// Takes a value out.
     pub fn remove(&mut self, key: K) -> Option<V> {
         self.young.remove(&key).or_else(|| self.old.remove(&key))
+    }
+
+    /// How many there are.
+    pub fn len(&self) -> usize {
+        self.young.len() + self.old.len()
+    }
+
+    /// Keeps another number from now on.
+    pub fn set_half(&mut self, half: usize) {
+        self.half = half.max(1);
+    }
+
+    /// Gives the room of a wave back.
+    pub fn shrink(&mut self) {
+        shrink(&mut self.young);
+        shrink(&mut self.old);
     }
 
     /// Whether there is nothing.

@@ -4,8 +4,12 @@
 //! that waits, from a pool; bounded, and reaped by age: a call whose future was dropped before it had a connection is
 //! taken by nobody.
 
+use std::sync::Arc;
+
 use rustc_hash::FxHashMap;
 use rustok_obsd_ebpf::CALL_WORDS;
+
+use crate::budget::{Budget, Meter, Store};
 
 /// A call of the mapper.
 #[derive(Clone, Copy, Debug)]
@@ -29,6 +33,8 @@ impl Mark {
 #[derive(Debug)]
 struct Slot {
     key: (u32, u64),
+    /// Whose budget it draws on.
+    owner: u32,
     mark: Mark,
     /// The next older one of the task, or the next free one.
     next: u32,
@@ -44,28 +50,29 @@ pub struct Marks {
     free: u32,
     /// The newest of each task.
     heads: FxHashMap<(u32, u64), u32>,
+    budget: Budget,
 }
 
 impl Default for Marks {
     fn default() -> Self {
-        Self { slots: Vec::new(), free: NONE, heads: FxHashMap::default() }
+        Self { slots: Vec::new(), free: NONE, heads: FxHashMap::default(), budget: Budget::new(Store::Calls) }
     }
 }
 
 impl Marks {
-    /// More calls do not wait at a time.
-    const MOST: usize = 16 * 1024;
+    /// Bytes of a call, with its place in the table of tasks.
+    const SIZE: usize = size_of::<Slot>() + 32;
     /// More do not wait in one task: the oldest was dropped.
     const OF_TASK: usize = 64;
 
     /// Remembers a call; yields how many gave way to it, itself included.
-    pub fn put(&mut self, key: (u32, u64), mark: Mark) -> u64 {
+    pub fn put(&mut self, owner: u32, key: (u32, u64), mark: Mark) -> u64 {
         let gone = self.shorten(key);
-        let slot = Slot { key, mark, next: self.heads.get(&key).copied().unwrap_or(NONE), used: true };
+        if !self.budget.charge(owner, Self::SIZE) {
+            return gone + 1;
+        }
+        let slot = Slot { key, owner, mark, next: self.heads.get(&key).copied().unwrap_or(NONE), used: true };
         let index = if self.free == NONE {
-            if self.slots.len() >= Self::MOST {
-                return gone + 1;
-            }
             self.slots.push(slot);
             self.slots.len() - 1
         } else {
@@ -74,7 +81,7 @@ impl Marks {
             self.slots[index] = slot;
             index
         };
-        // There are at most MOST.
+        // The budget has room for some thousand.
         self.heads.insert(key, index as u32);
         gone
     }
@@ -151,6 +158,7 @@ impl Marks {
         let (key, next) = (slot.key, slot.next);
         slot.used = false;
         slot.next = self.free;
+        self.budget.release(slot.owner, Self::SIZE);
         self.free = index;
         if let Some(before) = self.slots.get_mut(before as usize) {
             before.next = next;
@@ -159,6 +167,11 @@ impl Marks {
         } else {
             self.heads.insert(key, next);
         }
+    }
+
+    /// Figures of the budget.
+    pub fn meter(&self) -> Arc<Meter> {
+        self.budget.meter()
     }
 
     /// Calls that wait.
@@ -184,7 +197,7 @@ mod tests {
     fn a_call_is_taken_by_its_text_and_only_once() {
         let mut marks = Marks::default();
         for (time, text) in [(1, 100), (2, 200), (3, 100)] {
-            assert_eq!(marks.put(KEY, mark(time, text)), 0);
+            assert_eq!(marks.put(1, KEY, mark(time, text)), 0);
         }
         let mut take = |text| marks.take(KEY, |mark| mark.names(text, 40));
         assert_eq!([take(200), take(100), take(100), take(100), take(0)], [2, 3, 1, 0, 0]);
@@ -195,19 +208,25 @@ mod tests {
     fn what_nobody_takes_goes_by_age_by_process_and_by_number() {
         let mut marks = Marks::default();
         for time in 0..10 {
-            marks.put((1, time), mark(time, 1));
-            marks.put((2, 5), mark(time, 1));
+            marks.put(1, (1, time), mark(time, 1));
+            marks.put(1, (2, 5), mark(time, 1));
         }
         assert_eq!(marks.reap(5), 10);
         assert_eq!(marks.forget(2), 5);
         assert_eq!(marks.len(), 5);
         assert_eq!(
-            (0..200).map(|time| marks.put(KEY, mark(1000 + time, 1))).sum::<u64>(),
+            (0..200).map(|time| marks.put(1, KEY, mark(1000 + time, 1))).sum::<u64>(),
             200 + 1 - Marks::OF_TASK as u64
         );
-        assert_eq!((0..20_000).map(|task| marks.put((3, task), mark(2000, 1))).sum::<u64>(), 20_000 + 4 + 64 - 16_384);
-        assert_eq!(marks.len(), Marks::MOST);
-        assert_eq!(marks.reap(u64::MAX), 16_384);
+        let most = (Store::Calls.limit() / 2 / Marks::SIZE) as u64;
+        let wave = (0..20_000).map(|task| marks.put(3, (3, task), mark(2000, 1))).sum::<u64>();
+        assert!((20_000 - most..20_100 - most).contains(&wave), "{wave}");
+        assert_eq!(marks.put(4, (4, 1), mark(3000, 1)), 0, "another target finds room");
+        assert_eq!(marks.take((4, 1), |_| true), 3000);
+        assert!(marks.meter().refused() >= 20_000 - most);
+        let waiting = marks.len() as u64;
+        assert_eq!(marks.reap(u64::MAX), waiting);
+        assert_eq!(marks.meter().used(), 0);
         assert_eq!((marks.len(), marks.heads.len()), (0, 0));
     }
 }

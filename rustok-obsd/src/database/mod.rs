@@ -12,6 +12,7 @@ mod open;
 mod requests;
 pub mod sockets;
 mod tasks;
+mod texts;
 pub mod tracker;
 mod wire;
 

@@ -10,6 +10,7 @@ use rustc_hash::FxHashMap;
 
 use super::Sight;
 use super::tasks::Origin;
+use crate::budget::{Budget, Meter, Store, shrink};
 use crate::statement::Statement;
 
 /// Number of an operation; never given twice.
@@ -134,6 +135,8 @@ pub struct Peer {
 #[derive(Debug)]
 struct Slot {
     generation: u32,
+    /// Whose budget it draws on.
+    owner: u32,
     /// The next one of the same task, or the next free one.
     next: u32,
     open: Option<Open>,
@@ -157,25 +160,31 @@ pub struct OpenOperations {
     len: usize,
     /// Those that were asked for outside of any task.
     without_task: usize,
+    /// Generation of slots that are made from now on: those before them gave out none as high.
+    generation: u32,
+    budget: Budget,
 }
 
 impl Default for OpenOperations {
     fn default() -> Self {
-        Self { slots: Vec::new(), free: NONE, heads: FxHashMap::default(), len: 0, without_task: 0 }
+        let (slots, heads, budget) = (Vec::new(), FxHashMap::default(), Budget::new(Store::Operations));
+        Self { slots, free: NONE, heads, len: 0, without_task: 0, generation: 0, budget }
     }
 }
 
 impl OpenOperations {
-    /// More are not followed: no process has so many connections.
-    const MOST: usize = 1 << 18;
+    /// Bytes of one, with its place in the table of tasks, and with a short text of its own.
+    pub const SIZE: usize = size_of::<Slot>() + 32 + 256;
+    /// Slots that stay when all are free.
+    const KEPT: usize = 256;
 
-    /// Puts one; `None` where there are too many.
-    pub fn insert(&mut self, open: Open) -> Option<OpId> {
+    /// Puts one; `None` where its owner has too many.
+    pub fn insert(&mut self, owner: u32, open: Open) -> Option<OpId> {
+        if !self.budget.charge(owner, Self::SIZE) {
+            return None;
+        }
         let index = if self.free == NONE {
-            if self.slots.len() >= Self::MOST {
-                return None;
-            }
-            self.slots.push(Slot { generation: 0, next: NONE, open: None });
+            self.slots.push(Slot { generation: self.generation, owner, next: NONE, open: None });
             self.slots.len() - 1
         } else {
             self.free as usize
@@ -187,6 +196,7 @@ impl OpenOperations {
             self.free = slot.next;
         }
         slot.next = head;
+        slot.owner = owner;
         self.without_task += usize::from(open.task == 0);
         slot.open = Some(open);
         self.len += 1;
@@ -208,6 +218,7 @@ impl OpenOperations {
         self.free = id.index;
         self.len -= 1;
         self.without_task -= usize::from(open.task == 0);
+        self.budget.release(slot.owner, Self::SIZE);
         // Out of the task's list.
         match self.heads.get(&open.key).copied() {
             Some(head) if head == id.index => {
@@ -284,6 +295,31 @@ impl OpenOperations {
         best.map(|(_, id)| id)
     }
 
+    /// Gives the room of a wave back.
+    pub fn shrink(&mut self) {
+        let used = self.slots.iter().rposition(|slot| slot.open.is_some()).map_or(0, |last| last + 1);
+        if self.slots.len() <= Self::KEPT.max(4 * used) {
+            return;
+        }
+        let highest = self.slots[used..].iter().map(|slot| slot.generation).max().unwrap_or(0);
+        self.generation = self.generation.max(highest.wrapping_add(1));
+        self.slots.truncate(used);
+        self.slots.shrink_to_fit();
+        self.free = NONE;
+        for index in (0..self.slots.len()).rev() {
+            if self.slots[index].open.is_none() {
+                self.slots[index].next = self.free;
+                self.free = index as u32;
+            }
+        }
+        shrink(&mut self.heads);
+    }
+
+    /// Figures of the budget.
+    pub fn meter(&self) -> Arc<Meter> {
+        self.budget.meter()
+    }
+
     /// How many there are.
     #[must_use]
     pub const fn len(&self) -> usize {
@@ -303,8 +339,8 @@ mod tests {
     #[test]
     fn a_tasks_operations_are_found_newest_first_and_go_in_any_order() {
         let mut all = OpenOperations::default();
-        let ids: Vec<_> = (0..4).map(|n| all.insert(open(7, n)).unwrap()).collect();
-        let other = all.insert(open(8, 0)).unwrap();
+        let ids: Vec<_> = (0..4).map(|n| all.insert(1, open(7, n)).unwrap()).collect();
+        let other = all.insert(1, open(8, 0)).unwrap();
         let newest = |all: &OpenOperations| all.find((1, 7), |_| true);
         assert_eq!(newest(&all), Some(ids[3]));
         assert_eq!(all.remove(ids[2]).unwrap().start_ns, 2);
@@ -321,10 +357,31 @@ mod tests {
     #[test]
     fn a_number_is_never_given_twice() {
         let mut all = OpenOperations::default();
-        let first = all.insert(open(7, 1)).unwrap();
+        let first = all.insert(1, open(7, 1)).unwrap();
         all.remove(first).unwrap();
-        let second = all.insert(open(7, 2)).unwrap();
+        let second = all.insert(1, open(7, 2)).unwrap();
         assert!(all.get(first).is_none() && all.remove(first).is_none());
         assert_eq!(all.get(second).unwrap().start_ns, 2);
+    }
+
+    #[test]
+    fn a_wave_of_one_owner_leaves_room_for_another_and_gives_its_own_back() {
+        let mut all = OpenOperations::default();
+        let wave: Vec<_> = (1..).map_while(|task| all.insert(1, open(task, 0))).collect();
+        assert_eq!(wave.len(), Store::Operations.limit() / 2 / OpenOperations::SIZE);
+        let good = all.insert(2, open(9, 5)).unwrap();
+        assert_eq!(all.meter().refused(), 1);
+        for id in &wave {
+            all.remove(*id).unwrap();
+        }
+        all.shrink();
+        assert_eq!(all.meter().used(), OpenOperations::SIZE as u64);
+        all.remove(good).unwrap();
+        all.shrink();
+        assert!(all.slots.capacity() == 0 && all.heads.capacity() < 1000, "{}", all.heads.capacity());
+        // What was given out before means nothing now.
+        let fresh: Vec<_> = (0..2000).map(|n| all.insert(2, open(7, n)).unwrap()).collect();
+        assert!(wave.iter().chain([&good]).all(|id| all.get(*id).is_none()));
+        assert!(fresh.iter().all(|id| all.get(*id).is_some()));
     }
 }

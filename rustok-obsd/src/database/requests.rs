@@ -8,11 +8,12 @@ use std::sync::Arc;
 use rustc_hash::FxHashMap;
 
 use super::{Ending, Operation, Spent, aging::Aging, busy::Busy};
+use crate::budget::{Budget, Meter, Store, shrink};
 use crate::statement::Statement;
 use crate::trace::Decision;
 
-/// Requests with an account at a time; the operations of more are of unknown parent.
-const MOST: usize = 64 * 1024;
+/// Bytes of an account, with its place in the table.
+const SIZE: usize = size_of::<Account>() + 256;
 /// Ended requests that late work may still name.
 const ENDED: usize = 16 * 1024;
 /// Statements told apart within a request.
@@ -21,6 +22,8 @@ const STATEMENTS: usize = 64;
 /// The account of one request.
 #[derive(Debug, Default)]
 struct Account {
+    /// Whose budget it draws on.
+    owner: u32,
     decision: Decision,
     /// When each operation under way began.
     open: Vec<u64>,
@@ -64,26 +67,29 @@ pub struct Requests {
     ended: Aging<u64, Decision>,
     #[expect(clippy::vec_box, reason = "they move between requests by their address")]
     spare: Vec<Box<Account>>,
+    budget: Budget,
 }
 
 impl Default for Requests {
     fn default() -> Self {
-        Self { under_way: FxHashMap::default(), ended: Aging::new(ENDED), spare: Vec::new() }
+        let budget = Budget::new(Store::Accounts);
+        Self { under_way: FxHashMap::default(), ended: Aging::new(ENDED), spare: Vec::new(), budget }
     }
 }
 
 impl Requests {
-    /// The request shows up for the first time, or again: `decide` tells once whether it is traced. `false` where there are
-    /// too many.
-    pub fn open(&mut self, id: u64, time_ns: u64, decide: impl FnOnce() -> Decision) -> bool {
+    /// The request of a target shows up for the first time, or again: `decide` tells once whether it is traced. `false`
+    /// where the target has too many: their operations are of unknown parent.
+    pub fn open(&mut self, owner: u32, id: u64, time_ns: u64, decide: impl FnOnce() -> Decision) -> bool {
         if let Some(account) = self.under_way.get_mut(&id) {
             account.touched_ns = account.touched_ns.max(time_ns);
             return true;
         }
-        if self.under_way.len() >= MOST {
+        if !self.budget.charge(owner, SIZE) {
             return false;
         }
         let mut account = self.spare.pop().unwrap_or_default();
+        account.owner = owner;
         account.decision = decide();
         account.touched_ns = time_ns;
         self.under_way.insert(id, account);
@@ -93,14 +99,32 @@ impl Requests {
     /// Forgets requests of which nothing was heard since then: their end was not told (a connection that changed its
     /// protocol, a head that could not be read).
     pub fn reap(&mut self, before_ns: u64) {
-        let Self { under_way, ended, .. } = self;
+        self.retain(|account| account.touched_ns >= before_ns);
+        shrink(&mut self.under_way);
+    }
+
+    /// The target is gone.
+    pub fn forget(&mut self, owner: u32) {
+        if self.budget.held(owner) > 0 {
+            self.retain(|account| account.owner != owner);
+        }
+    }
+
+    fn retain(&mut self, stays: impl Fn(&Account) -> bool) {
+        let Self { under_way, ended, budget, .. } = self;
         under_way.retain(|id, account| {
-            let stays = account.touched_ns >= before_ns;
+            let stays = stays(account);
             if !stays {
                 ended.insert(*id, account.decision);
+                budget.release(account.owner, SIZE);
             }
             stays
         });
+    }
+
+    /// Figures of the budget.
+    pub fn meter(&self) -> Arc<Meter> {
+        self.budget.meter()
     }
 
     /// An operation of the request began.
@@ -156,6 +180,7 @@ impl Requests {
     /// The request ended: hands its account, if it has one, to `take`.
     pub fn end<T>(&mut self, id: u64, end_ns: u64, take: impl FnOnce(Option<(&Spent<'_>, Decision)>) -> T) -> T {
         let Some(mut account) = self.under_way.remove(&id) else { return take(None) };
+        self.budget.release(account.owner, SIZE);
         let Account { open, busy, partial, .. } = &mut *account;
         *partial |= !open.is_empty();
         open.drain(..).for_each(|begin| busy.add(begin, end_ns));
@@ -189,5 +214,25 @@ impl Requests {
     #[must_use]
     pub fn is_empty(&self) -> bool {
         self.under_way.is_empty()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn requests_that_never_end_leave_room_for_those_of_another_target() {
+        let mut requests = Requests::default();
+        let open = |requests: &mut Requests, owner, id| requests.open(owner, id, 1, || Decision::Unsampled);
+        let wave = (0..).take_while(|id| open(&mut requests, 1, *id)).count();
+        assert_eq!(wave, Store::Accounts.limit() / 2 / SIZE);
+        assert!(open(&mut requests, 2, u64::MAX));
+        requests.end(u64::MAX, 5, |spent| assert!(spent.is_some()));
+        assert_eq!(requests.meter().refused(), 1);
+        requests.forget(1);
+        assert_eq!((requests.len(), requests.meter().used()), (0, 0));
+        requests.reap(0);
+        assert!(requests.under_way.capacity() < 1000);
     }
 }

@@ -39,6 +39,8 @@ pub(super) enum Reading {
 #[derive(Debug)]
 pub struct Link {
     tgid: u32,
+    /// Whose budget it draws on.
+    pub(super) owner: u32,
     local: SocketAddr,
     remote: SocketAddr,
     pub(super) reading: Reading,
@@ -109,6 +111,7 @@ impl Link {
         Self {
             speaks_postgres: matches!(reading, Reading::Clear(_)),
             tgid,
+            owner: tgid,
             local,
             remote,
             reading,
@@ -232,7 +235,8 @@ impl Tracker {
 
     /// A connection turned out to be one to a database.
     pub fn open_link(&mut self, conn: u64, link: Link) {
-        self.links.entry(conn).or_insert(link);
+        let owner = self.owner(link.tgid);
+        self.links.entry(conn).or_insert(Link { owner, ..link });
         self.note_change(conn);
     }
 

@@ -28,7 +28,9 @@ use super::open::{Kind, OpId, Open, OpenOperations, task_key};
 use super::requests::{Known, Requests};
 use super::sockets::{Change, Link};
 use super::tasks::{Origin, Tasks};
+use super::texts::Texts;
 use super::{Ending, Operation, Parent, Sight, System};
+use crate::budget::Meter;
 use crate::statement::{Knowledge, Statement, StatementCache};
 
 /// Tasks whose last error is remembered at least.
@@ -111,6 +113,8 @@ pub struct Others {
 #[derive(Debug, Default)]
 struct Process {
     drivers: Drivers,
+    /// The target that it was forked by, 0 where it is one itself.
+    owner: u32,
     /// An operation of it was bound to a connection, so that one which is not has sent nothing.
     binds: bool,
     accounts: AccountLayout,
@@ -127,7 +131,7 @@ pub struct Tracker {
     pub stats: Stats,
     pub(super) open: OpenOperations,
     pub(super) links: FxHashMap<u64, Link>,
-    pub(super) statements: StatementCache,
+    pub(super) statements: Texts,
     /// Records were lost lately: what was not seen may have happened.
     pub lossy: bool,
     /// What changed for the gauges of connections, by connection; for the caller to drain.
@@ -155,7 +159,7 @@ impl Default for Tracker {
             stats: Stats::default(),
             open: OpenOperations::default(),
             links: FxHashMap::default(),
-            statements,
+            statements: Texts::default(),
             lossy: false,
             changes: Vec::new(),
             processes: FxHashMap::default(),
@@ -174,7 +178,27 @@ impl Default for Tracker {
 impl Tracker {
     /// A process is observed, or what is observed of it changed.
     pub fn add_process(&mut self, tgid: u32, drivers: Drivers) {
-        self.processes.entry(tgid).or_default().drivers = drivers;
+        let process = self.processes.entry(tgid).or_default();
+        process.drivers = drivers;
+    }
+
+    /// A process is observed because a target forked it: what is kept of it counts for that.
+    pub fn add_child(&mut self, tgid: u32, owner: u32) {
+        let drivers = self.drivers(owner);
+        let process = self.processes.entry(tgid).or_default();
+        (process.drivers, process.owner) = (drivers, owner);
+    }
+
+    /// Whose budget a process draws on.
+    #[must_use]
+    pub fn owner(&self, tgid: u32) -> u32 {
+        self.processes.get(&tgid).map_or(tgid, |process| if process.owner == 0 { tgid } else { process.owner })
+    }
+
+    /// Figures of what is kept of targets.
+    pub fn meters(&self) -> impl Iterator<Item = Arc<Meter>> {
+        let Self { statements, open, marks, tasks, requests, .. } = self;
+        [statements.meter(), open.meter(), marks.meter(), tasks.meter(), requests.meter()].into_iter()
     }
 
     /// What is known of a process.
@@ -188,9 +212,11 @@ impl Tracker {
         for id in self.open.all(|_, open| open.key.0 == tgid) {
             self.finish(id, time_ns, Ending::Incomplete, sink);
         }
-        self.tasks.forget(tgid);
+        self.tasks.forget(self.owner(tgid), tgid);
         self.stats.unmatched_calls += self.marks.forget(tgid);
         self.notices.retain(|key, _| key.0 != tgid);
+        self.requests.forget(tgid);
+        self.statements.forget(tgid);
         self.processes.remove(&tgid);
     }
 
@@ -209,6 +235,9 @@ impl Tracker {
         for id in silent {
             self.lose(id, now_ns, sink);
         }
+        self.statements.sweep();
+        self.open.shrink();
+        self.tasks.shrink();
     }
 
     /// Ends an operation whose end was not seen.
@@ -270,7 +299,7 @@ impl Tracker {
             }
             p if p == Point::Orm as u8 || p == Point::OrmBegin as u8 => {
                 let mark = Mark { time_ns: hit.time_ns, begin: p == Point::OrmBegin as u8, words: hit.words };
-                self.stats.unmatched_calls += self.marks.put(key, mark);
+                self.stats.unmatched_calls += self.marks.put(self.owner(hit.tgid), key, mark);
             }
             _ => self.stats.layout_doubts += 1,
         }
@@ -293,7 +322,7 @@ impl Tracker {
             self.stats.layout_doubts += 1;
             Arc::clone(&self.unknown)
         } else {
-            self.statements.get(text, hit.text_len > text.len() as u64)
+            self.statements.get(self.owner(hit.tgid), text, hit.text_len > text.len() as u64)
         };
         self.stats.truncated_statements += u64::from(statement.knowledge == Knowledge::Truncated);
         let mut open = Open::new(asker(hit), hit.time_ns, statement, kind, sight, origin);
@@ -328,7 +357,7 @@ impl Tracker {
         let statement = match found.and_then(|conn| self.links.get(&conn)).map_or(1, |link| link.depth) {
             depth @ 2.. => {
                 let text = format!("ROLLBACK TO SAVEPOINT _sqlx_savepoint_{}", depth - 1);
-                self.statements.get(text.as_bytes(), false)
+                self.statements.get(self.owner(hit.tgid), text.as_bytes(), false)
             }
             _ => Arc::clone(&self.rollback),
         };
@@ -386,7 +415,7 @@ impl Tracker {
 
     fn start(&mut self, open: Open) -> Option<OpId> {
         let (origin, begin) = (open.origin, if open.call_ns == 0 { open.start_ns } else { open.call_ns });
-        let id = self.open.insert(open);
+        let id = self.open.insert(self.owner(open.key.0), open);
         if id.is_none() {
             self.stats.overflow += 1;
         } else if let Origin::Request(request) = origin {
@@ -410,7 +439,9 @@ impl Tracker {
 
     /// An operation of the process was bound to a connection.
     pub(super) fn has_bound(&mut self, tgid: u32) {
-        self.processes.entry(tgid).or_default().binds = true;
+        if let Some(process) = self.processes.get_mut(&tgid) {
+            process.binds = true;
+        }
     }
 
     /// Tells an operation, once.

@@ -9,12 +9,17 @@ use super::open::{Kind, OpId, Open, task_key};
 use super::sockets::{Reading, Traffic};
 use super::tracker::{Sink, Tracker};
 use super::{Ending, Sight};
+use crate::budget::cut;
 use crate::exchange::postgres::{OtherKind, PostgresConnection, Shared, WireEvent, WireSql};
 use crate::protocol::postgres::TransactionStatus;
 use crate::statement::{Knowledge, Statement};
 
+/// Longest name of a database that is kept; PostgreSQL's have 63 bytes.
+const NAMESPACE: usize = 128;
 /// Operations of one connection that are in flight in clear text: more than the parser follows.
 const IN_FLIGHT: usize = 8192;
+/// Room for so many stays with an idle connection.
+const KEPT: usize = 64;
 
 impl Tracker {
     /// Feeds a record to the parser of a connection in clear text.
@@ -55,6 +60,7 @@ impl Tracker {
         feed: impl FnOnce(&mut PostgresConnection, &mut Shared, &mut dyn FnMut(WireEvent<'_>)),
     ) {
         let Some(link) = self.links.get_mut(&conn) else { return };
+        shared.set_owner(link.owner);
         // Taken out while it tells, since what it tells changes the rest.
         let reading = std::mem::replace(&mut link.reading, Reading::Taken);
         let Reading::Clear(mut connection) = reading else {
@@ -102,6 +108,9 @@ impl Reader<'_, '_, '_> {
                     && let Some(at) = link.place(op)
                 {
                     link.in_flight.remove(at);
+                    if link.in_flight.is_empty() && link.in_flight.capacity() > KEPT {
+                        link.in_flight = Default::default();
+                    }
                 }
                 let Some(open) = tracker.open.get(id) else { return };
                 open.rows = rows.or(open.rows);
@@ -120,7 +129,7 @@ impl Reader<'_, '_, '_> {
             }
             WireEvent::Startup { database } => {
                 if let Some(link) = tracker.links.get_mut(&conn) {
-                    link.namespace = std::str::from_utf8(database).ok().map(Arc::from);
+                    link.namespace = std::str::from_utf8(database).ok().map(|name| cut(name, NAMESPACE).into());
                 }
             }
             WireEvent::Encrypted => {}
@@ -151,9 +160,10 @@ impl Reader<'_, '_, '_> {
         if time_ns != 0 && tracker.links.get(&conn).is_some_and(|link| link.dropped_ns == time_ns) {
             return;
         }
+        let owner = tracker.owner(traffic.tgid);
         let known = match sql {
-            WireSql::Text { sql, truncated } => Some(tracker.statements.get(sql, truncated)),
-            WireSql::Function => Some(tracker.statements.get(b"CALL", false)),
+            WireSql::Text { sql, truncated } => Some(tracker.statements.get(owner, sql, truncated)),
+            WireSql::Function => Some(tracker.statements.get(owner, b"CALL", false)),
             WireSql::Named => None,
         };
         let key = task_key(traffic.tgid, task, tid);

@@ -3,6 +3,7 @@
 //! Reads: the paths that axum's uprobe told, one a router. Yields: the whole template. Costs: a map look-up for a
 //! nested route, nothing for a plain one; a pair that was seen before allocates nothing.
 
+use crate::budget::{Budget, Meter, Store};
 use rustc_hash::FxHashMap;
 use std::sync::Arc;
 
@@ -17,9 +18,16 @@ pub(super) fn nest_prefix(path: &str) -> Option<&str> {
 }
 
 /// Joined paths by the addresses of their parts. An entry holds its parts, so that their addresses stay theirs.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 pub(super) struct Joins {
     joined: FxHashMap<(usize, usize), Joined>,
+    budget: Budget,
+}
+
+impl Default for Joins {
+    fn default() -> Self {
+        Self { joined: FxHashMap::default(), budget: Budget::new(Store::Paths) }
+    }
 }
 
 #[derive(Debug)]
@@ -29,8 +37,8 @@ struct Joined {
 }
 
 impl Joins {
-    /// More pairs are joined anew each time: a router tree of that size is none.
-    const CAPACITY: usize = 16 * 1024;
+    /// Bytes of a pair without its texts.
+    const PAIR: usize = 2 * size_of::<((usize, usize), Joined)>() + 3 * 16;
 
     /// The path of an inner router, behind that of the outer one.
     pub(super) fn join(&mut self, outer: &Arc<str>, inner: &Arc<str>) -> Arc<str> {
@@ -51,11 +59,25 @@ impl Joins {
             return Arc::clone(&known.path);
         }
         let path: Arc<str> = make().into();
-        if self.joined.len() < Self::CAPACITY {
+        let texts = path.len() + outer.len() + inner.map_or(0, |inner| inner.len());
+        let size = Self::PAIR + texts;
+        // A wave of them went by: those in use come again.
+        if self.budget.held(0) + size > self.budget.allowance(0) {
+            self.budget.evicted(self.joined.len() as u64);
+            self.joined = FxHashMap::default();
+            self.budget.resize(0, 0);
+        }
+        if self.budget.charge(0, size) {
             let _parts = (Arc::clone(outer), inner.cloned());
             self.joined.insert(key, Joined { _parts, path: Arc::clone(&path) });
         }
         path
+    }
+}
+
+impl Joins {
+    pub(super) fn meter(&self) -> Arc<Meter> {
+        self.budget.meter()
     }
 }
 
@@ -65,8 +87,20 @@ fn address(path: &Arc<str>) -> usize {
 
 #[cfg(test)]
 mod tests {
-    use super::{Joins, NEST_TAIL};
+    use super::{Joins, NEST_TAIL, Store};
     use std::sync::Arc;
+
+    #[test]
+    fn any_number_of_paths_is_joined_in_bounds() {
+        let mut joins = Joins::default();
+        let outer: Arc<str> = format!("/{}{NEST_TAIL}", "a".repeat(4000)).into();
+        for number in 0..2000 {
+            let inner: Arc<str> = format!("/{number}").into();
+            assert!(joins.join(&outer, &inner).ends_with(&*inner));
+        }
+        let meter = joins.meter();
+        assert!(meter.used() <= Store::Paths.limit() as u64 / 2 && meter.evicted() > 1000, "{meter:?}");
+    }
 
     #[test]
     fn paths_are_joined_as_axum_joins_them() {

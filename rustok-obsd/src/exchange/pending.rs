@@ -5,6 +5,7 @@
 
 use super::nested::Joins;
 use super::{Exchange, Headers, Hit, Io, Method, Outcome, Routed, Side, TraceParent, Wanted};
+use crate::budget::{Budget, Meter, Store};
 use crate::protocol::http1::{Buffers, RequestHead};
 use crate::route::Route;
 use crate::trace::Decision;
@@ -12,6 +13,9 @@ use std::sync::Arc;
 
 #[derive(Debug, Default)]
 pub(super) struct Pending {
+    /// Whose budget it draws on, and with how many bytes.
+    owner: u32,
+    charged: u32,
     /// Number of the request.
     pub(super) id: u64,
     /// Path, host, tenant, and the values of wanted fields, one behind the other.
@@ -80,7 +84,7 @@ impl Pending {
         self.traceparent
     }
 
-    pub(super) fn head(&mut self, head: &RequestHead<'_>, wanted: &Wanted) {
+    fn head(&mut self, head: &RequestHead<'_>, wanted: &Wanted) {
         self.text.extend_from_slice(head.path);
         self.path_length = head.path.len();
         self.text.extend_from_slice(head.host);
@@ -158,7 +162,7 @@ pub struct Stats {
 }
 
 /// What all connections of a thread share: spare memory, joined routes, and the counts.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 pub struct Shared {
     /// Counts over all connections.
     pub stats: Stats,
@@ -170,9 +174,28 @@ pub struct Shared {
     pub(super) joins: Joins,
     #[expect(clippy::vec_box, reason = "they move between connections by their address")]
     spare: Vec<Box<Pending>>,
+    budget: Budget,
+}
+
+impl Default for Shared {
+    fn default() -> Self {
+        Self {
+            stats: Stats::default(),
+            wanted: Wanted::default(),
+            last_id: 0,
+            buffers: Buffers::default(),
+            joins: Joins::default(),
+            spare: Vec::new(),
+            budget: Budget::new(Store::Requests),
+        }
+    }
 }
 
 impl Shared {
+    /// Bytes of a request under way with a text of usual length.
+    const REQUEST: usize = size_of::<Pending>() + Self::USUAL;
+    /// The text of most requests is shorter.
+    const USUAL: usize = 256;
     /// More than so many are freed.
     const SPARE: usize = 1024;
     /// A longer text is freed: few paths are longer, and what is wanted of a head is bounded.
@@ -190,12 +213,51 @@ impl Shared {
         self.last_id
     }
 
-    pub(super) fn begin(&mut self, io: &Io<'_>, side: Side, at_start: bool, routes_exact: bool) -> Box<Pending> {
+    /// What follows is of connections of this target: what is kept of them counts for it.
+    pub const fn set_owner(&mut self, owner: u32) {
+        self.buffers.owner = owner;
+    }
+
+    /// Figures of what is kept.
+    pub fn meters(&self) -> impl Iterator<Item = Arc<Meter>> {
+        [self.budget.meter(), self.buffers.meter(), self.joins.meter()].into_iter()
+    }
+
+    /// A request begins; `None` where its target has too many.
+    pub(super) fn begin(
+        &mut self,
+        io: &Io<'_>,
+        side: Side,
+        at_start: bool,
+        routes_exact: bool,
+    ) -> Option<Box<Pending>> {
+        let owner = self.buffers.owner;
+        if !self.budget.charge(owner, Self::REQUEST) {
+            return None;
+        }
         let mut pending = self.spare.pop().unwrap_or_default();
         pending.begin(io, side, at_start, routes_exact);
+        (pending.owner, pending.charged) = (owner, Self::REQUEST as u32);
         self.last_id += 1;
         pending.id = self.last_id;
-        pending
+        Some(pending)
+    }
+
+    /// The head of a request was read. A text that is longer than usual is not kept where its target has its share: the
+    /// request has no path then.
+    pub(super) fn take_head(&mut self, pending: &mut Pending, head: &RequestHead<'_>) {
+        pending.head(head, &self.wanted);
+        let more = pending.text.len().saturating_sub(Self::USUAL);
+        if more == 0 {
+            return;
+        }
+        if self.budget.charge(pending.owner, more) {
+            // A head has at most some thousand bytes.
+            pending.charged += more as u32;
+        } else {
+            pending.text = Vec::new();
+            (pending.path_length, pending.host_length, pending.tenant_length) = (0, 0, 0);
+        }
     }
 
     /// The route of an exchange that waited for it, and whether all of it is known now.
@@ -261,6 +323,7 @@ impl Shared {
     }
 
     pub(super) fn discard(&mut self, mut pending: Box<Pending>) {
+        self.budget.release(pending.owner, pending.charged as usize);
         if self.spare.len() < Self::SPARE {
             if pending.text.capacity() > Self::TEXT {
                 pending.text = Vec::new();

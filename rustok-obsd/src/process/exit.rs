@@ -6,6 +6,7 @@
 use super::clock::TICK_NS;
 use super::member::{COUNTS, Counts, INVOLUNTARY, MAJOR, MINOR, Member, READ, SYSTEM, USER, VOLUNTARY, WRITE};
 use super::table::NOTHING;
+use crate::budget::shrink;
 use crate::events::{ProcessId, Totals};
 use rustc_hash::FxHashMap;
 use std::time::{Duration, Instant};
@@ -50,13 +51,17 @@ impl Ended {
 /// How long the news of an end is waited for.
 const PATIENCE: Duration = Duration::from_secs(60);
 /// More than these wait in no sane case.
-const MOST: usize = 1 << 16;
+pub const MOST: usize = 1 << 16;
 
 /// Processes that are gone from procfs, and of whose end the kernel may still tell.
 #[derive(Debug, Default)]
 pub struct Ghosts {
     /// The kernel tells of ends at all.
     expected: bool,
+    /// What was not remembered since there were too many.
+    pub refused: u64,
+    /// Those of each user.
+    by_user: FxHashMap<u32, usize>,
     gone: FxHashMap<(u32, u64), Ghost>,
     /// Parents of processes that are about to end.
     parents: FxHashMap<(u32, u64), (u32, Instant)>,
@@ -67,6 +72,7 @@ pub struct Ghosts {
 pub struct Ghost {
     /// Its group.
     pub group: Option<u32>,
+    user: u32,
     /// What it used when last looked at.
     counts: Counts,
     /// It was seen with more threads than one.
@@ -99,21 +105,38 @@ impl Ghosts {
 
     /// A process is gone.
     pub fn add(&mut self, member: &Member, group: Option<u32>) {
-        if self.expected && self.gone.len() < MOST {
-            let Member { pid, stat, counts, threaded, .. } = *member;
-            self.gone.insert((pid, stat.start_ticks), Ghost { group, counts, threaded, since: Instant::now() });
+        if !self.expected {
+            return;
+        }
+        let Member { pid, stat, counts, threaded, user, .. } = *member;
+        // Nobody but root has more than is free then.
+        let of_user = self.by_user.entry(user).or_default();
+        let free = MOST.saturating_sub(self.gone.len());
+        if free == 0 || (user != 0 && *of_user >= free) {
+            self.refused += 1;
+            return;
+        }
+        let ghost = Ghost { group, user, counts, threaded, since: Instant::now() };
+        if self.gone.insert((pid, stat.start_ticks), ghost).is_none() {
+            *of_user += 1;
         }
     }
 
     /// The process of whose end was told now.
     pub fn take(&mut self, pid: u32, start_ticks: u64) -> Option<Ghost> {
-        self.gone.remove(&(pid, start_ticks))
+        let ghost = self.gone.remove(&(pid, start_ticks))?;
+        if let Some(of_user) = self.by_user.get_mut(&ghost.user) {
+            *of_user = of_user.saturating_sub(1);
+        }
+        Some(ghost)
     }
 
     /// Remembers a parent.
     pub fn note_parent(&mut self, pid: u32, start_ticks: u64, parent: u32) {
         if self.parents.len() < MOST {
             self.parents.insert((pid, start_ticks), (parent, Instant::now()));
+        } else {
+            self.refused += 1;
         }
     }
 
@@ -124,7 +147,17 @@ impl Ghosts {
 
     /// Forgets those whose news were lost.
     pub fn expire(&mut self) {
-        self.gone.retain(|_, ghost| ghost.since.elapsed() < PATIENCE);
-        self.parents.retain(|_, (_, since)| since.elapsed() < PATIENCE);
+        let Self { gone, by_user, parents, .. } = self;
+        by_user.clear();
+        gone.retain(|_, ghost| {
+            let stays = ghost.since.elapsed() < PATIENCE;
+            if stays {
+                *by_user.entry(ghost.user).or_default() += 1;
+            }
+            stays
+        });
+        parents.retain(|_, (_, since)| since.elapsed() < PATIENCE);
+        shrink(gone);
+        shrink(parents);
     }
 }

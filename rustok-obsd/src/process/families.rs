@@ -171,7 +171,7 @@ pub const PARTIAL_ERRORS: Family<'static> = named(
 );
 
 /// Of groups, without a counterpart there.
-pub const OWN: &[Family<'static>] = &[STARTS, EXITS, SHORT_LIVED, OVERFLOW];
+pub const OWN: &[Family<'static>] = &[STARTS, EXITS, SHORT_LIVED, OVERFLOW, RECLAIMED, ENDS_LOST];
 
 /// Processes that came.
 pub const STARTS: Family<'static> = own(
@@ -203,7 +203,23 @@ pub const OVERFLOW: Family<'static> = own(
     Kind::Counter,
     "",
     &[],
-    "Processes in the group ~other, since process.groups_limit was reached or nobody knows their group any more.",
+    "Processes in the group ~other, since process.groups_limit or their user's share was reached or nobody knows their group.",
+);
+/// Given up.
+pub const RECLAIMED: Family<'static> = own(
+    "rustok_obsd_process_groups_reclaimed_total",
+    Kind::Counter,
+    "",
+    &[],
+    "Groups without members for five minutes that were given up for others; one that comes back begins at 0.",
+);
+/// Not remembered.
+pub const ENDS_LOST: Family<'static> = own(
+    "rustok_obsd_process_ends_lost_total",
+    Kind::Counter,
+    "",
+    &[],
+    "Ends of processes that were not accounted for in full, because too many came at once or their user had its share.",
 );
 
 const fn itself(name: &'static str, kind: Kind, help: &'static str) -> Family<'static> {

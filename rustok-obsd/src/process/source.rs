@@ -4,7 +4,7 @@
 //! the daemon's own. Costs: see [`super::table`]; an end that is told during a scrape waits in a list for its end.
 
 use super::clock::TICKS;
-use super::exit::Ended;
+use super::exit::{Ended, MOST};
 use super::families as names;
 use super::group::Group;
 use super::member::{INVOLUNTARY, MAJOR, MINOR, READ, SYSTEM, USER, VOLUNTARY, WRITE};
@@ -22,7 +22,7 @@ use std::sync::{Mutex, MutexGuard, PoisonError, TryLockError};
 /// The source.
 pub struct ProcessGroups {
     state: Mutex<State>,
-    waiting: Mutex<Vec<News>>,
+    waiting: Mutex<Waiting>,
     smaps: bool,
     otel: bool,
 }
@@ -34,6 +34,13 @@ struct State {
     waits: Vec<(u32, u16)>,
     /// The last listing failed, and that was logged.
     failed: bool,
+}
+
+/// What came while a scrape ran.
+#[derive(Debug, Default)]
+struct Waiting {
+    news: Vec<News>,
+    lost: u64,
 }
 
 /// What the kernel told.
@@ -77,14 +84,23 @@ impl ProcessGroups {
                 state.take(&news);
             }
             Err(TryLockError::Poisoned(poisoned)) => poisoned.into_inner().take(&news),
-            Err(TryLockError::WouldBlock) => lock(&self.waiting).push(news),
+            Err(TryLockError::WouldBlock) => {
+                let mut waiting = lock(&self.waiting);
+                if waiting.news.len() < MOST {
+                    waiting.news.push(news);
+                } else {
+                    waiting.lost += 1;
+                }
+            }
         }
     }
 
     fn catch_up(&self, state: &mut State) {
-        for news in lock(&self.waiting).drain(..) {
+        let mut waiting = lock(&self.waiting);
+        for news in waiting.news.drain(..) {
             state.take(&news);
         }
+        waiting.news.shrink_to(1024);
     }
 
     /// Calls `with` with the table; for tests.
@@ -131,15 +147,17 @@ impl Collect for ProcessGroups {
             Ok(()) => {
                 state.failed = false;
                 let State { table, threads, waits, .. } = &mut *state;
-                if let Some(threads) = threads {
-                    threads.update(table);
+                match threads {
+                    Some(threads) => threads.update(table),
+                    None => table.given_up.clear(),
                 }
                 write_groups(table, self.smaps, out);
                 write_waits(table, waits, out);
                 if let Some(threads) = threads {
                     threads.write(table, out);
                 }
-                write_own(table, out);
+                let lost = lock(&self.waiting).lost + table.ghosts_refused();
+                write_own(table, lost, out);
                 if self.otel {
                     otel::write_groups(table, self.smaps, out);
                 }
@@ -228,16 +246,17 @@ fn write_waits(table: &Table, waits: &mut Vec<(u32, u16)>, out: &mut Encoder<'_>
     waits.extend(table.waiting());
     waits.sort_unstable();
     let mut samples = out.family(&names::THREADS_WCHAN);
-    let groups = table.groups.all();
     for same in waits.chunk_by(|a, b| a == b) {
         let (group, wchan) = same[0];
-        samples.put([groups[group as usize].name.as_str(), table.wchans.name(wchan)], same.len() as u64);
+        samples.put([table.groups.name(group), table.wchans.name(wchan)], same.len() as u64);
     }
 }
 
-fn write_own(table: &Table, out: &mut Encoder<'_>) {
+fn write_own(table: &Table, lost: u64, out: &mut Encoder<'_>) {
     each(table, &names::STARTS, |group| group.starts, out);
     each(table, &names::EXITS, |group| group.exits, out);
     each(table, &names::SHORT_LIVED, |group| group.short_lived, out);
     out.family(&names::OVERFLOW).put([], table.groups.overflow());
+    out.family(&names::RECLAIMED).put([], table.groups.reclaimed);
+    out.family(&names::ENDS_LOST).put([], lost);
 }

@@ -11,12 +11,13 @@
 use super::clock::BootTime;
 use super::exit::{Ended, Ghosts};
 use super::files::{Files, entries};
-use super::group::Groups;
+use super::group::{Groups, UNKNOWN_USER};
 use super::member::{COUNTS, Counts, Detail, Member, Outcome};
 use super::parse;
 use super::rule::{Features, Rules, Verdict, joined};
 use super::users::Users;
 use super::wchan::Wchans;
+use crate::budget::shrink;
 use crate::config::Config;
 use rustc_hash::FxHashMap;
 use std::borrow::Cow;
@@ -51,6 +52,8 @@ pub struct Table {
     fresh: Vec<u32>,
     round: u64,
     ghosts: Ghosts,
+    /// Groups that were given up, for who keeps something by their numbers.
+    pub(super) given_up: Vec<u32>,
 }
 
 /// What could not be read.
@@ -116,6 +119,7 @@ impl Table {
             fresh: Vec::new(),
             round: 0,
             ghosts: Ghosts::default(),
+            given_up: Vec::new(),
         })
     }
 
@@ -154,8 +158,14 @@ impl Table {
                 self.remove(slot as u32);
             }
         }
-        self.place_fresh();
         self.ghosts.expire();
+        // No ghost is as old as a group that is given up.
+        let given_up = &mut self.given_up;
+        if self.groups.reclaim(Instant::now(), |group| given_up.push(group)) {
+            self.try_others_again();
+        }
+        self.place_fresh();
+        self.shrink();
         self.groups.restart();
         for slot in &self.slots {
             if let Place::Group(group) = slot.place {
@@ -164,6 +174,28 @@ impl Table {
             }
         }
         Ok(())
+    }
+
+    /// Those that found no room may find some now.
+    fn try_others_again(&mut self) {
+        for (index, slot) in (0u32..).zip(&self.slots) {
+            if matches!(slot.place, Place::Group(group) if self.groups.is_other(group)) {
+                self.fresh.push(index);
+            }
+        }
+    }
+
+    /// Gives the room of a wave of processes back.
+    fn shrink(&mut self) {
+        let used = self.slots.iter().rposition(|slot| slot.place != Place::Empty).map_or(0, |last| last + 1);
+        if self.slots.len() > 1024.max(4 * used) {
+            self.slots.truncate(used);
+            self.slots.shrink_to_fit();
+            self.free.retain(|index| (*index as usize) < used);
+            self.free.shrink_to_fit();
+            self.listed.shrink_to(used);
+            shrink(&mut self.by_pid);
+        }
     }
 
     fn visit(&mut self, pid: u32, inode: u64) {
@@ -243,9 +275,10 @@ impl Table {
             if slot.place == Place::Empty {
                 continue;
             }
+            let user = slot.member.user;
             let mut features = Asked { member: &slot.member, files: &mut self.files, users: &mut self.users };
             let name = self.rules.group(&mut features);
-            let place = name.map_or(Place::Outside, |name| Place::Group(self.groups.index(&name)));
+            let place = name.map_or(Place::Outside, |name| Place::Group(self.groups.index(&name, user)));
             self.join(index, place);
         }
         if self.children {
@@ -329,7 +362,7 @@ impl Table {
         let comm = parse::Comm::new(&ended.comm);
         let comm = String::from_utf8_lossy(comm.as_bytes());
         let group = match self.rules.group_of_ended(&comm) {
-            Verdict::Group(name) => self.groups.index(&name),
+            Verdict::Group(name) => self.groups.index(&name, UNKNOWN_USER),
             Verdict::Parent => match parent.and_then(|pid| self.ancestor(pid)) {
                 Some(group) => group,
                 None => self.groups.other(),
@@ -352,6 +385,11 @@ impl Table {
     /// The kernel tells of ends: a process that is gone is remembered until then.
     pub fn expect_ends(&mut self) {
         self.ghosts.expect_ends();
+    }
+
+    /// Ends of which something was not remembered.
+    pub(super) const fn ghosts_refused(&self) -> u64 {
+        self.ghosts.refused
     }
 
     /// Members of groups with the places in which they wait.

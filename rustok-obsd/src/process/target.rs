@@ -14,6 +14,7 @@ use super::parse;
 use super::sum::Sum;
 use super::table::NOTHING;
 use super::wchan::Wchans;
+use crate::budget::cut;
 use crate::config::Config;
 use crate::contract::{Family, Kind, Origin, Stability};
 use crate::exposition::{Collect, Encoder, Value};
@@ -140,8 +141,10 @@ const START: Family<'static> = target(
     "Start of the service's oldest process, since the Unix epoch.",
 );
 
-/// Services with series of their own.
+/// Services of one user with series of their own.
 const MOST_SERVICES: usize = 100;
+/// Longest name of a service, bytes.
+const LONGEST: usize = 255;
 
 /// Pids and service names of the targets, as of now.
 pub type Observed = Box<dyn Fn() -> Vec<(u32, String)> + Send + Sync>;
@@ -182,6 +185,10 @@ struct Thread {
 #[derive(Default)]
 struct Service {
     name: String,
+    /// The user of its first process.
+    user: u32,
+    /// It had no processes when last looked at.
+    idle: bool,
     sum: Sum,
     calls: [u64; 4],
     switches: [u64; 2],
@@ -223,6 +230,7 @@ impl State {
     fn update(&mut self, observed: &[(u32, String)], smaps: bool) {
         let State { files, wchans, alive, services, listed, buffer, .. } = self;
         for service in services.iter_mut() {
+            service.idle = service.sum.processes == 0;
             service.sum.restart();
             service.limits = [None; 3];
         }
@@ -234,14 +242,7 @@ impl State {
             keep
         });
         for (pid, name) in observed {
-            // A service's name is its process' own word.
-            let known = services.iter().any(|service| service.name == *name);
-            let name = if known || services.len() < MOST_SERVICES { name } else { OTHER };
-            let service = services.iter().position(|service| service.name == *name).unwrap_or_else(|| {
-                services.push(Service { name: name.to_owned(), ..Service::default() });
-                services.len() - 1
-            });
-            let fresh = || Alive { service, member: Member::new(*pid), calls: [0; 4], threads: Vec::new() };
+            let fresh = || Alive { service: 0, member: Member::new(*pid), calls: [0; 4], threads: Vec::new() };
             let at = alive.iter().position(|process| process.member.pid == *pid).unwrap_or_else(|| {
                 alive.push(fresh());
                 alive.len() - 1
@@ -257,10 +258,13 @@ impl State {
             if outcome != Outcome::Read {
                 continue;
             }
-            process.service = service;
-            let service = &mut services[service];
             let mut used = NOTHING;
             process.member.read_rest(stat, Detail { wchan: false, smaps }, files, wchans, &mut used);
+            let user = process.member.user;
+            let service = service_of(services, cut(name, LONGEST), user);
+            let process = &mut alive[at];
+            process.service = service;
+            let service = &mut services[service];
             add(&mut service.sum.counts, &used);
             service.sum.add(&process.member);
             process.read_calls(files, &mut service.calls);
@@ -268,6 +272,33 @@ impl State {
             service.lower_limits(*pid, files);
         }
     }
+}
+
+/// The service of a name, which is its process' own word. Where there are many, one user's may be as many as are free; the
+/// series of one without processes end where room is needed.
+fn service_of(services: &mut Vec<Service>, name: &str, user: u32) -> usize {
+    if let Some(known) = services.iter().position(|service| service.name == *name) {
+        return known;
+    }
+    let named = || services.iter().filter(|service| service.name != OTHER);
+    let of_user = named().filter(|service| service.user == user).count();
+    let fresh = |name: &str| Service { name: name.to_owned(), user, ..Service::default() };
+    let free = (2 * MOST_SERVICES).saturating_sub(named().count());
+    if of_user < free {
+        services.push(fresh(name));
+        return services.len() - 1;
+    }
+    // Its own first.
+    let empty = |service: &Service| service.idle && service.sum.processes == 0 && service.name != OTHER;
+    let own = services.iter().position(|service| empty(service) && service.user == user);
+    if let Some(at) = own {
+        services[at] = fresh(name);
+        return at;
+    }
+    services.iter().position(|service| service.name == OTHER).unwrap_or_else(|| {
+        services.push(fresh(OTHER));
+        services.len() - 1
+    })
 }
 
 fn add(sum: &mut Counts, used: &Counts) {

@@ -8,6 +8,8 @@ use std::fs;
 use std::path::Path;
 use tempfile::TempDir;
 
+mod shares;
+
 /// A process of the made-up procfs.
 #[derive(Clone, Copy)]
 struct Made {

@@ -10,13 +10,14 @@ use super::group::OTHER;
 use super::member::{COUNTS, Counts, INVOLUNTARY, MAJOR, MINOR, READ, SYSTEM, USER, VOLUNTARY, WRITE, advance};
 use super::parse;
 use super::table::{NOTHING, Table};
+use crate::budget::{Budget, Store};
 use crate::exposition::{Encoder, Value};
 use crate::host::text;
 use rustc_hash::FxHashMap;
 use std::os::fd::OwnedFd;
 
 /// Names of threads by group.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 pub struct Threads {
     names: Vec<Name>,
     by_name: FxHashMap<(u32, Box<[u8]>), u32>,
@@ -27,6 +28,10 @@ pub struct Threads {
     processes: Vec<(u32, u32)>,
     buffer: Vec<u8>,
     limit: usize,
+    /// Names of each group; a unit is a name.
+    room: Budget,
+    /// A name found no room.
+    wanted: bool,
 }
 
 #[derive(Debug)]
@@ -47,11 +52,23 @@ impl Threads {
     /// At most so many names.
     #[must_use]
     pub fn new(limit: usize) -> Self {
-        Self { limit, ..Self::default() }
+        Self {
+            names: Vec::new(),
+            by_name: FxHashMap::default(),
+            alive: FxHashMap::default(),
+            round: 0,
+            listed: Vec::new(),
+            processes: Vec::new(),
+            buffer: Vec::new(),
+            limit,
+            room: Budget::with_limit(Store::Series, limit),
+            wanted: false,
+        }
     }
 
     /// Looks at the threads of all members.
     pub fn update(&mut self, table: &mut Table) {
+        self.reclaim(&std::mem::take(&mut table.given_up));
         self.round += 1;
         self.names.iter_mut().for_each(|name| name.count = 0);
         self.processes.clear();
@@ -71,6 +88,21 @@ impl Threads {
         }
         let round = self.round;
         self.alive.retain(|_, thread| thread.round == round);
+    }
+
+    /// Forgets the names of groups that were given up, and, where room was wanted, those that no thread has any more.
+    fn reclaim(&mut self, given_up: &[u32]) {
+        let wanted = std::mem::take(&mut self.wanted);
+        if given_up.is_empty() && !wanted {
+            return;
+        }
+        self.names.retain(|name| !(given_up.contains(&name.group) || wanted && name.count == 0));
+        self.room = Budget::with_limit(Store::Series, self.limit);
+        self.by_name.clear();
+        for (index, name) in (0u32..).zip(&self.names) {
+            self.room.resize(name.group, self.room.held(name.group) + 1);
+            self.by_name.insert((name.group, name.text.as_bytes().into()), index);
+        }
     }
 
     fn list(&mut self, folder: &OwnedFd) {
@@ -110,20 +142,22 @@ impl Threads {
         if let Some(index) = self.by_name.get(&(group, text.into())) {
             return *index;
         }
-        let text = if self.names.len() < self.limit { text } else { OTHER.as_bytes() };
+        let fits = self.names.len() < self.limit && self.room.held(group) < self.room.allowance(group).max(1);
+        self.wanted |= !fits;
+        let text = if fits { text } else { OTHER.as_bytes() };
         let next = self.names.len() as u32;
         let index = *self.by_name.entry((group, text.into())).or_insert(next);
         if index == next {
             let text = String::from_utf8_lossy(text).into_owned();
             self.names.push(Name { group, text, count: 0, counts: NOTHING });
+            self.room.resize(group, self.room.held(group) + 1);
         }
         index
     }
 
     /// Writes the families.
     pub fn write(&self, table: &Table, out: &mut Encoder<'_>) {
-        let groups = table.groups.all();
-        let all = || self.names.iter().map(|name| (groups[name.group as usize].name.as_str(), name));
+        let all = || self.names.iter().map(|name| (table.groups.name(name.group), name));
         let mut samples = out.family(&names::THREAD_COUNT);
         for (group, name) in all() {
             samples.put([group, name.text.as_str()], name.count);

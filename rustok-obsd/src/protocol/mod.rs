@@ -7,6 +7,9 @@ pub mod http1;
 pub mod postgres;
 pub mod traceparent;
 
+use crate::budget::{Budget, Meter, Store};
+use std::sync::Arc;
+
 /// A stretch of one direction of a connection.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Piece<'a> {
@@ -34,25 +37,68 @@ impl Piece<'_> {
 }
 
 /// Spare buffers for what came in pieces, shared by all connections: one that waits for its next request holds
-/// none.
-#[derive(Debug, Default)]
+/// none. What connections hold is charged to their owner.
+#[derive(Debug)]
 pub struct Buffers {
     spare: Vec<Vec<u8>>,
+    /// Whose connection is being read.
+    pub owner: u32,
+    budget: Budget,
+}
+
+impl Default for Buffers {
+    fn default() -> Self {
+        Self { spare: Vec::new(), owner: 0, budget: Budget::new(Store::Buffers) }
+    }
 }
 
 impl Buffers {
     /// More than so many are freed.
     const SPARE: usize = 64;
+    /// Bytes of a new one.
+    const FRESH: usize = 1024;
 
-    fn take(&mut self) -> Vec<u8> {
-        self.spare.pop().unwrap_or_else(|| Vec::with_capacity(1024))
+    /// Appends to a buffer, which may be one that was never filled; false where the owner has its share.
+    fn append(&mut self, buffer: &mut Vec<u8>, bytes: &[u8]) -> bool {
+        if buffer.capacity() == 0 {
+            let fresh = self.spare.pop().unwrap_or_default();
+            if fresh.capacity() > 0 {
+                if !self.budget.charge(self.owner, fresh.capacity()) {
+                    self.spare.push(fresh);
+                    return false;
+                }
+                *buffer = fresh;
+            }
+        }
+        let (known, wanted) = (buffer.capacity(), buffer.len() + bytes.len());
+        if wanted > known {
+            let room = wanted.next_power_of_two().max(Self::FRESH);
+            if !self.budget.charge(self.owner, room - known) {
+                return false;
+            }
+            buffer.reserve_exact(room - buffer.len());
+            // The allocator may give more than was asked for.
+            let more = buffer.capacity().saturating_sub(room);
+            if more > 0 {
+                self.budget.resize(self.owner, self.budget.held(self.owner) + more);
+            }
+        }
+        buffer.extend_from_slice(bytes);
+        true
     }
 
     fn give(&mut self, mut buffer: Vec<u8>) {
+        self.budget.release(self.owner, buffer.capacity());
         if self.spare.len() < Self::SPARE && buffer.capacity() > 0 {
             buffer.clear();
             self.spare.push(buffer);
         }
+    }
+
+    /// Figures of the budget.
+    #[must_use]
+    pub fn meter(&self) -> Arc<Meter> {
+        self.budget.meter()
     }
 }
 
@@ -123,7 +169,31 @@ pub fn detect(bytes: &[u8], mid_stream: bool) -> Detected {
 
 #[cfg(test)]
 mod tests {
-    use super::{Detected, Protocol, detect};
+    use super::{Buffers, Detected, Protocol, Store, detect};
+
+    #[test]
+    fn beginnings_of_messages_are_bounded_by_owner_and_given_back() {
+        let mut buffers = Buffers { owner: 1, ..Buffers::default() };
+        let mut held = Vec::new();
+        loop {
+            let mut buffer = Vec::new();
+            if !buffers.append(&mut buffer, &[b'a'; 600]) || !buffers.append(&mut buffer, &[b'b'; 15_000]) {
+                break buffers.give(buffer);
+            }
+            held.push(buffer);
+        }
+        assert_eq!(held.len(), Store::Buffers.limit() / 2 / (16 << 10));
+        assert_eq!(buffers.meter().refused(), 1);
+        buffers.owner = 2;
+        let mut good = Vec::new();
+        assert!(buffers.append(&mut good, b"GET /") && buffers.append(&mut good, b" HTTP/1.1"));
+        assert_eq!(good, b"GET / HTTP/1.1");
+        buffers.give(good);
+        buffers.owner = 1;
+        held.into_iter().for_each(|buffer| buffers.give(buffer));
+        assert_eq!(buffers.meter().used(), 0);
+        assert!(buffers.spare.len() <= Buffers::SPARE);
+    }
 
     #[test]
     fn protocols_are_told_by_their_first_bytes() {

@@ -2,8 +2,12 @@
 //!
 //! Reads: SQL text as captured. Yields: shared [`Statement`]s. Costs: a hit hashes the text once and compares it once,
 //! and allocates nothing; a miss costs an analysis.
+//!
+//! Raw texts and normalised ones may each take half of the bytes. A text that finds no room gives way to those before
+//! it; a statement that finds none, since others are in use, keeps the beginning of its text: its fingerprint, and so
+//! its series, is the same.
 
-use super::{Analyst, Statement};
+use super::{Analyst, Knowledge, Statement};
 use rustc_hash::{FxBuildHasher, FxHashMap};
 use std::hash::BuildHasher;
 use std::sync::Arc;
@@ -17,6 +21,8 @@ pub struct CacheStats {
     pub misses: u64,
     /// Texts that gave way to newer ones.
     pub evictions: u64,
+    /// Statements for whose whole text there was no room.
+    pub shortened: u64,
 }
 
 struct Entry {
@@ -27,16 +33,33 @@ struct Entry {
     used: bool,
 }
 
+impl Entry {
+    fn size(&self) -> usize {
+        self.raw.len() + ENTRY
+    }
+}
+
+/// An entry without its text, with its place in the tables.
+const ENTRY: usize = size_of::<Entry>() + 40;
+
+/// Entries that give way to one statement.
+const EVICTED_AT_ONCE: usize = 64;
+
 /// Raw text to [`Statement`], bounded in entries and bytes; what was not asked for lately gives way (clock).
 pub struct StatementCache {
     by_hash: FxHashMap<u64, usize>,
     entries: Vec<Entry>,
     hand: usize,
+    /// Of entries.
     bytes: usize,
     most: usize,
     most_bytes: usize,
     /// Normalised texts in use, each once.
-    interned: FxHashMap<u64, Arc<Statement>>,
+    interned: FxHashMap<(u64, Knowledge), Arc<Statement>>,
+    /// Of these.
+    interned_bytes: usize,
+    /// Texts analysed since these were last looked through for some that nobody holds any more.
+    since_sweep: usize,
     analyst: Analyst,
     stats: CacheStats,
 }
@@ -68,6 +91,8 @@ impl StatementCache {
             most: most.max(1),
             most_bytes,
             interned: FxHashMap::default(),
+            interned_bytes: 0,
+            since_sweep: 0,
             analyst: Analyst::default(),
             stats: CacheStats::default(),
         }
@@ -91,36 +116,74 @@ impl StatementCache {
         self.entries.is_empty()
     }
 
+    /// Bytes of texts, raw and normalised.
+    #[must_use]
+    pub const fn bytes(&self) -> usize {
+        self.bytes + self.interned_bytes
+    }
+
     /// The statement of a raw text. `truncated`: it is the beginning of a longer one.
     pub fn get(&mut self, raw: &[u8], truncated: bool) -> Arc<Statement> {
-        let hash = FxBuildHasher.hash_one((raw, truncated));
-        let known = self.by_hash.get(&hash).copied();
-        if let Some(entry) = known.and_then(|index| self.entries.get_mut(index))
-            && *entry.raw == *raw
-            && entry.truncated == truncated
-        {
-            self.stats.hits += 1;
-            entry.used = true;
-            return Arc::clone(&entry.statement);
+        match self.find(raw, truncated) {
+            Some(statement) => statement,
+            None => self.add(raw, truncated, self.most_bytes),
         }
+    }
+
+    /// The statement of a raw text that is known.
+    pub fn find(&mut self, raw: &[u8], truncated: bool) -> Option<Arc<Statement>> {
+        let hash = FxBuildHasher.hash_one((raw, truncated));
+        let index = *self.by_hash.get(&hash)?;
+        let entry = self.entries.get_mut(index).filter(|entry| *entry.raw == *raw && entry.truncated == truncated)?;
+        self.stats.hits += 1;
+        entry.used = true;
+        Some(Arc::clone(&entry.statement))
+    }
+
+    /// The statement of a raw text that [`Self::find`] does not find; afterwards the cache takes at most `most_bytes`, or
+    /// what is in use elsewhere.
+    pub fn add(&mut self, raw: &[u8], truncated: bool, most_bytes: usize) -> Arc<Statement> {
+        self.most_bytes = most_bytes;
         self.stats.misses += 1;
-        let statement = self.analyst.analyse(raw, truncated);
+        let statement = self.analyst.analyse(raw, truncated).with_short_names();
         let statement = self.intern(statement);
         // A text whose hash another one has, or that fills the cache alone, is analysed each time.
-        if known.is_none() && raw.len() <= self.most_bytes {
+        let hash = FxBuildHasher.hash_one((raw, truncated));
+        if !self.by_hash.contains_key(&hash) {
             self.keep(hash, raw, truncated, Arc::clone(&statement));
         }
         statement
     }
 
+    /// Forgets statements that nobody holds any more, and gives room back.
+    pub fn sweep(&mut self) {
+        let bytes = &mut self.interned_bytes;
+        self.interned.retain(|_, known| {
+            let held = Arc::strong_count(known) > 1;
+            *bytes -= if held { 0 } else { known.size() };
+            held
+        });
+        self.since_sweep = 0;
+        crate::budget::shrink(&mut self.interned);
+        crate::budget::shrink(&mut self.by_hash);
+        if self.entries.capacity() > 4 * self.entries.len().max(64) {
+            self.entries.shrink_to(2 * self.entries.len());
+        }
+    }
+
     fn keep(&mut self, hash: u64, raw: &[u8], truncated: bool, statement: Arc<Statement>) {
-        while !self.entries.is_empty() && (self.entries.len() >= self.most || self.bytes + raw.len() > self.most_bytes)
-        {
+        let entry = Entry { raw: raw.into(), truncated, statement, used: false };
+        let size = entry.size();
+        let most_bytes = self.most_bytes - self.most_bytes / 2;
+        if size > most_bytes {
+            return;
+        }
+        while !self.entries.is_empty() && (self.entries.len() >= self.most || self.bytes + size > most_bytes) {
             self.evict();
         }
-        self.bytes += raw.len();
+        self.bytes += size;
         self.by_hash.insert(hash, self.entries.len());
-        self.entries.push(Entry { raw: raw.into(), truncated, statement, used: false });
+        self.entries.push(entry);
     }
 
     /// Removes the first entry that was not asked for since the hand passed it.
@@ -136,31 +199,65 @@ impl StatementCache {
         self.stats.evictions += 1;
         let hash = |entry: &Entry| FxBuildHasher.hash_one((&*entry.raw, entry.truncated));
         let gone = self.entries.swap_remove(self.hand);
-        self.bytes -= gone.raw.len();
+        self.bytes -= gone.size();
         self.by_hash.remove(&hash(&gone));
         if let Some(moved) = self.entries.get(self.hand) {
             self.by_hash.insert(hash(moved), self.hand);
+        }
+        self.forget(&gone.statement);
+    }
+
+    /// An entry of the statement went; the last one takes it along.
+    fn forget(&mut self, statement: &Arc<Statement>) {
+        let key = key(statement);
+        if self.interned.get(&key).is_none_or(|known| !Arc::ptr_eq(known, statement)) {
+            return;
+        }
+        if Arc::strong_count(statement) == 2 {
+            self.interned_bytes -= statement.size();
+            self.interned.remove(&key);
         }
     }
 
     /// The same normalised text is the same `Arc`, as long as somebody holds it.
     fn intern(&mut self, statement: Statement) -> Arc<Statement> {
-        if self.interned.len() >= 2 * self.most {
-            self.interned.retain(|_, known| Arc::strong_count(known) > 1);
+        // Case and white space may differ from those of the first one seen.
+        if let Some(known) = self.interned.get(&key(&statement)) {
+            return Arc::clone(known);
         }
-        match self.interned.get(&statement.fingerprint) {
-            // Case and white space may differ from those of the first one seen.
-            Some(known) if known.knowledge == statement.knowledge => Arc::clone(known),
-            Some(_) => Arc::new(statement),
-            None => {
-                let statement = Arc::new(statement);
-                if self.interned.len() < 2 * self.most {
-                    self.interned.insert(statement.fingerprint, Arc::clone(&statement));
-                }
-                statement
+        self.since_sweep += 1;
+        if !self.fits(&statement) && self.since_sweep > self.interned.len() / 2 {
+            self.sweep();
+        }
+        // Where others hold what is there, eviction gains nothing, nor for one that is too long.
+        let possible = statement.size() <= self.most_bytes / 2;
+        for _ in 0..EVICTED_AT_ONCE {
+            if !possible || self.fits(&statement) || self.entries.is_empty() {
+                break;
             }
+            self.evict();
         }
+        let statement = if self.fits(&statement) {
+            statement
+        } else {
+            self.stats.shortened += 1;
+            statement.with_short_text()
+        };
+        let (fits, statement) = (self.fits(&statement), Arc::new(statement));
+        if fits {
+            self.interned_bytes += statement.size();
+            self.interned.insert(key(&statement), Arc::clone(&statement));
+        }
+        statement
     }
+
+    fn fits(&self, statement: &Statement) -> bool {
+        self.interned.len() < 2 * self.most && self.interned_bytes + statement.size() <= self.most_bytes / 2
+    }
+}
+
+const fn key(statement: &Statement) -> (u64, Knowledge) {
+    (statement.fingerprint, statement.knowledge)
 }
 
 impl Default for StatementCache {

@@ -8,6 +8,7 @@
 
 mod cache;
 mod fold;
+mod size;
 mod summary;
 mod token;
 

@@ -276,7 +276,7 @@ fn fnv(text: &str) -> u64 {
 
 #[test]
 fn the_cache_is_bounded_and_interns() {
-    let mut cache = StatementCache::new(4, 200);
+    let mut cache = StatementCache::new(4, 8000);
     let a = cache.get(b"SELECT * FROM t WHERE id = 1", false);
     let b = cache.get(b"SELECT * FROM t WHERE id = 2", false);
     assert!(Arc::ptr_eq(&a, &b));
@@ -292,8 +292,35 @@ fn the_cache_is_bounded_and_interns() {
     }
     assert_eq!(cache.stats().hits, 101);
     assert!(cache.stats().evictions >= 95);
-    assert_eq!(cache.get(&[b'x'; 300], false).knowledge, Knowledge::Whole);
+    assert_eq!(cache.get(&[b'x'; 5000], false).knowledge, Knowledge::Whole);
     assert!(cache.len() <= 4 && !cache.is_empty());
+}
+
+#[test]
+fn bytes_are_bounded_while_texts_are_in_use_and_come_back_afterwards() {
+    let mut cache = StatementCache::new(StatementCache::ENTRIES, 100_000);
+    let text = |number: usize| format!("SELECT a{number} FROM t WHERE b = '{}' AND {}", number, "c AND ".repeat(500));
+    let held: Vec<_> = (0..200).map(|number| cache.get(text(number).as_bytes(), false)).collect();
+    assert!(cache.bytes() <= 100_000, "{}", cache.bytes());
+    assert!(cache.stats().shortened > 100 && held[199].text.len() < 200, "{:?}", cache.stats());
+    let whole = Statement::analyse(text(199).as_bytes(), false);
+    assert_eq!((held[199].fingerprint, &held[199].summary), (whole.fingerprint, &whole.summary));
+    drop(held);
+    cache.sweep();
+    assert_eq!(cache.get(text(1000).as_bytes(), false).text.len(), whole.text.len() + 1);
+    // What is only cached gives way by itself.
+    let before = cache.stats().shortened;
+    (0..200).for_each(|number| drop(cache.get(text(number).as_bytes(), false)));
+    assert!(cache.bytes() <= 100_000 && cache.stats().shortened == before, "{:?}", cache.stats());
+}
+
+#[test]
+fn names_are_short_enough_for_labels_and_the_fingerprint_is_that_of_the_whole() {
+    let sql = format!("SELECT * FROM {}", "é".repeat(5000));
+    let (short, whole) =
+        (StatementCache::default().get(sql.as_bytes(), false), Statement::analyse(sql.as_bytes(), false));
+    assert_eq!(short.fingerprint, whole.fingerprint);
+    assert!(short.summary.len() <= 260 && short.collection.as_ref().is_none_or(|name| name.len() <= 132), "{short:?}");
 }
 
 /// A literal that can be told from everything else, in each way of writing one.

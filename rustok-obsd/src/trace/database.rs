@@ -58,6 +58,11 @@ pub(super) struct QueryRecord {
 }
 
 impl QueryRecord {
+    /// Bytes of the text that it keeps alive.
+    pub(super) fn statement_size(&self) -> usize {
+        self.statement.size()
+    }
+
     pub(super) fn new(
         ids: TraceIds,
         relation: Relation,

@@ -313,6 +313,37 @@ fn what_the_queue_does_not_take_is_counted_span_by_span() {
 }
 
 #[test]
+fn a_target_that_fills_the_queue_leaves_room_for_the_spans_of_another() {
+    let settings = Traces {
+        endpoint: Some(Endpoint { url: "http://127.0.0.1:1".into(), exact: false }),
+        schedule_delay: Duration::from_secs(600),
+        queue_size: 100,
+        batch_size: 100,
+        timeout: Duration::from_millis(100),
+        ..Traces::default()
+    };
+    let tracing = Tracing::start(&settings).unwrap().unwrap();
+    let (counters, mut tracer) = (tracing.counters(), tracing.tracer());
+    for key in [1, 2] {
+        tracer.add_target(TargetKey(key), Arc::new(TargetResource::unknown()));
+    }
+    let long = Arc::new(Statement::analyse(format!("SELECT {} FROM t", "a, ".repeat(3000)).as_bytes(), false));
+    fn root(statement: &Arc<Statement>) -> Operation<'_> {
+        Operation { parent: Parent::Background, parent_span: None, ..operation(statement, None) }
+    }
+    let taken = (0..10_000).filter(|_| tracer.offer_operation(TargetKey(1), &root(&long)).is_some()).count();
+    assert!(taken <= 30, "the queue has room for a hundred short spans: {taken}");
+    let short = statement();
+    let taken = (0..20).filter(|_| tracer.offer_operation(TargetKey(2), &root(&short)).is_some()).count();
+    assert_eq!(taken, 20);
+    let meter = tracer.meter();
+    assert!(meter.used() > 0 && meter.refused() == counters.read().dropped_queue_full, "{meter:?}");
+    drop(tracer);
+    tracing.shutdown(Duration::from_secs(2));
+    assert_eq!(meter.used(), 0);
+}
+
+#[test]
 fn a_request_is_decided_once_whether_before_its_end_or_at_it() {
     let exchange = super::super::tests::exchange();
     let addresses = super::super::tests::addresses();

@@ -11,6 +11,7 @@
 use super::record::Record;
 use super::span::Conventions;
 use super::{Clock, SpanCounters, TargetResource, TraceError};
+use crate::budget::{SharedBudget, Store};
 use crate::config::{Choice, Compression, Protocol, Traces};
 use crate::liveness;
 use opentelemetry_otlp::tonic_types::metadata::MetadataMap;
@@ -30,6 +31,8 @@ const BOUND: Duration = Duration::from_secs(60);
 #[derive(Debug)]
 pub(super) struct Shared {
     pub(super) counters: Arc<SpanCounters>,
+    /// Of the queue; each target has its share.
+    pub(super) budget: SharedBudget,
     batch_size: usize,
     /// Spans in the queue; one that is being pushed counts.
     waiting: AtomicUsize,
@@ -41,9 +44,12 @@ pub(super) struct Shared {
 }
 
 impl Shared {
-    pub(super) fn new(batch_size: usize) -> Self {
+    /// One target may fill a queue of so many spans.
+    pub(super) fn new(batch_size: usize, queue_size: usize) -> Self {
+        let limit = queue_size.saturating_mul(2 * Record::ROOM);
         Self {
             counters: Arc::default(),
+            budget: SharedBudget::with_limit(Store::Spans, limit),
             batch_size,
             waiting: AtomicUsize::new(0),
             ready: Notify::new(),
@@ -65,8 +71,11 @@ impl Shared {
     }
 
     /// After a pop, or a push that failed.
-    pub(super) fn leave(&self, count: usize) {
-        self.waiting.fetch_sub(count, Ordering::Relaxed);
+    pub(super) fn leave(&self, records: &[Record]) {
+        self.waiting.fetch_sub(records.len(), Ordering::Relaxed);
+        for record in records {
+            self.budget.release(&record.resource().queued, record.size());
+        }
     }
 
     pub(super) fn is_closed(&self) -> bool {
@@ -224,9 +233,9 @@ impl Worker {
             }
         }
         self.shared.closed.store(true, Ordering::Release);
-        let count = self.queue.try_iter().count();
-        self.shared.leave(count);
-        self.shared.counters.dropped_shutdown.fetch_add(count as u64, Ordering::Relaxed);
+        let left: Vec<Record> = self.queue.try_iter().collect();
+        self.shared.leave(&left);
+        self.shared.counters.dropped_shutdown.fetch_add(left.len() as u64, Ordering::Relaxed);
         if let Ok(mut leftover) = self.shared.leftover.lock() {
             *leftover = Some(self.queue);
         }
@@ -235,7 +244,7 @@ impl Worker {
     /// The next batch, empty where nothing waits.
     fn take(&self) -> Vec<Record> {
         let batch: Vec<Record> = self.queue.try_iter().take(self.settings.batch_size).collect();
-        self.shared.leave(batch.len());
+        self.shared.leave(&batch);
         batch
     }
 

@@ -24,6 +24,7 @@ mod resource;
 mod sample;
 mod span;
 
+use crate::budget::Meter;
 use crate::config::Traces;
 use crate::database::{Operation, Parent};
 use crate::exchange::{Exchange, TraceParent, Wanted};
@@ -149,8 +150,9 @@ impl Tracing {
         let mut settings = settings.clone();
         settings.queue_size = settings.queue_size.max(1);
         settings.batch_size = settings.batch_size.clamp(1, settings.queue_size);
-        let (queue, waiting) = std::sync::mpsc::sync_channel(settings.queue_size);
-        let shared = Arc::new(export::Shared::new(settings.batch_size));
+        // Room for a second target beside one that fills its share, which is `queue_size` spans of usual length.
+        let (queue, waiting) = std::sync::mpsc::sync_channel(settings.queue_size.saturating_mul(2));
+        let shared = Arc::new(export::Shared::new(settings.batch_size, settings.queue_size));
         let exporter = export::start(&settings, waiting, Arc::clone(&shared))?;
         Ok(Some(Self { exporter, queue, shared, settings, repeated: REPEATED }))
     }
@@ -281,7 +283,17 @@ impl Tracer {
         Arc::clone(self.targets.get(&target).unwrap_or(&self.unknown))
     }
 
+    /// Figures of the queue.
+    #[must_use]
+    pub fn meter(&self) -> Arc<Meter> {
+        self.shared.budget.meter()
+    }
+
     fn queue(&self, record: Record, ids: TraceIds) -> Option<TraceIds> {
+        if !self.shared.budget.charge(&record.resource().queued, record.size()) {
+            self.shared.counters.dropped_queue_full.fetch_add(1, Relaxed);
+            return None;
+        }
         let waiting = self.shared.enter();
         match self.queue.try_send(record) {
             Ok(()) => {
@@ -290,12 +302,12 @@ impl Tracer {
                 (!self.shared.is_closed()).then_some(ids)
             }
             Err(error) => {
-                self.shared.leave(1);
                 let counters = &self.shared.counters;
-                let dropped = match error {
-                    TrySendError::Full(_) => &counters.dropped_queue_full,
-                    TrySendError::Disconnected(_) => &counters.dropped_shutdown,
+                let (record, dropped) = match error {
+                    TrySendError::Full(record) => (record, &counters.dropped_queue_full),
+                    TrySendError::Disconnected(record) => (record, &counters.dropped_shutdown),
                 };
+                self.shared.leave(&[record]);
                 dropped.fetch_add(1, Relaxed);
                 None
             }

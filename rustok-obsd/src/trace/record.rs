@@ -20,6 +20,22 @@ pub(super) enum Record {
 }
 
 impl Record {
+    /// Bytes that it is charged: at least [`Record::ROOM`], so that short ones are bounded by their number.
+    pub(super) fn size(&self) -> u64 {
+        let texts = match self {
+            Self::Http(record) => {
+                let length = |text: &Option<Box<[u8]>>| text.as_ref().map_or(0, |text| text.len());
+                length(&record.path) + length(&record.headers)
+            }
+            Self::Query(record) => record.statement_size(),
+            Self::Wait(_) => 0,
+        };
+        (size_of::<Self>() + texts).max(Self::ROOM) as u64
+    }
+
+    /// Bytes of the queue for a span.
+    pub(super) const ROOM: usize = 1024;
+
     pub(super) const fn resource(&self) -> &Arc<TargetResource> {
         match self {
             Self::Http(record) => &record.resource,

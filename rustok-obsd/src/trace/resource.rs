@@ -11,6 +11,7 @@
 //! kept; it is the environment that the process started with.
 
 use super::span::SCHEMA;
+use crate::budget::{Share, cut};
 use crate::config::{Config, Pairs, Target, parse_pairs};
 use opentelemetry::KeyValue;
 use opentelemetry_sdk::Resource;
@@ -23,11 +24,18 @@ use std::path::{Path, PathBuf};
 /// Longest environment that is read; Linux allows more, programs do not use it.
 const LONGEST_ENVIRON: u64 = 1 << 20;
 
+/// Longest value of an attribute, bytes: a process names itself, and every series carries the name.
+const LONGEST_VALUE: usize = 255;
+/// Attributes that a process may give itself.
+const MOST_ATTRIBUTES: usize = 64;
+
 /// A described target.
 #[derive(Debug)]
 pub struct TargetResource {
     /// `service.name`.
     pub service_name: String,
+    /// What its spans hold of the queue.
+    pub(super) queued: Share,
     /// All attributes.
     pub(super) resource: Resource,
 }
@@ -69,7 +77,7 @@ impl Resources {
         let mut said: BTreeMap<String, String> = BTreeMap::new();
         let mut say = |key: &str, value: Option<String>| {
             if let Some(value) = value.filter(|value| !value.is_empty()) {
-                said.insert(key.to_owned(), value);
+                said.insert(cut(key, LONGEST_VALUE).to_owned(), cut(&value, LONGEST_VALUE).to_owned());
             }
         };
         // Later ones win.
@@ -79,7 +87,7 @@ impl Resources {
         if let (Some(host), Some(start)) = (&self.host_name, start_ticks(&process.join("stat"))) {
             say("service.instance.id", Some(format!("{host}:{pid}:{start}")));
         }
-        for (key, value) in self.attributes.0.iter().chain(&own.attributes.0) {
+        for (key, value) in self.attributes.0.iter().chain(own.attributes.0.iter().take(MOST_ATTRIBUTES)) {
             say(environment_key(key), Some(value.clone()));
         }
         say("service.version", target.service_version.clone());
@@ -90,7 +98,7 @@ impl Resources {
             .into_iter()
             .flatten()
             .find(|name| !name.is_empty())
-            .unwrap_or_else(|| "unknown_service".to_owned());
+            .map_or_else(|| "unknown_service".to_owned(), |name| cut(&name, LONGEST_VALUE).to_owned());
         say("service.name", Some(service_name.clone()));
         // The name until version 1.27 of the conventions, which RusToK and older dashboards use.
         let environment = said.get("deployment.environment.name").cloned();
@@ -104,7 +112,7 @@ impl Resources {
         attributes.extend(executable_name.map(|name| KeyValue::new("process.executable.name", name)));
         let path = executable.map(|path| path.to_string_lossy().into_owned());
         attributes.extend(path.map(|path| KeyValue::new("process.executable.path", path)));
-        TargetResource { service_name, resource: build(attributes) }
+        TargetResource { service_name, queued: Share::default(), resource: build(attributes) }
     }
 }
 
@@ -113,7 +121,7 @@ impl TargetResource {
     pub(super) fn unknown() -> Self {
         let service_name = "unknown_service".to_owned();
         let resource = build(vec![KeyValue::new("service.name", service_name.clone())]);
-        Self { service_name, resource }
+        Self { service_name, queued: Share::default(), resource }
     }
 
     /// An attribute as text, for `/status` and tests.

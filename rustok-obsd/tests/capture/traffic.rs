@@ -145,6 +145,25 @@ impl Traffic {
         traffic
     }
 
+    /// A second target, of another process.
+    #[allow(dead_code, reason = "one of the tests has it")]
+    pub fn add_target(&mut self, pid: u32, key: TargetKey, service_name: &str) {
+        let process = ProcessKey { pid, start_time: 0 };
+        let resource = Arc::new(Resources::new(&Config::default()).describe(&Configured::default(), pid));
+        let labels = TargetLabels { service_name: service_name.into(), ..TargetLabels::default() };
+        let namer = RouteNamer::new(Patterns::default(), RouteNamer::DEFAULT_CAP);
+        let drivers = Drivers { calls: true, ends: true, tasks: true, runtime: true, ..Drivers::default() };
+        let added = Added { process, key, labels, resource, namer, routes_exact: false, drivers };
+        self.command(Command::Add(Box::new(added)));
+        self.pipeline.obey();
+    }
+
+    /// Tells the pipeline something.
+    #[allow(dead_code, reason = "one of the tests does")]
+    pub fn command(&self, command: Command) {
+        self._ends.0.send(command).expect("the pipeline listens");
+    }
+
     fn open(&mut self) {
         self.conn += 1;
         self.announce(self.conn, Role::Server, 40_000, 0);

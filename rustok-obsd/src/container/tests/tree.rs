@@ -191,3 +191,54 @@ fn steady_scrapes_open_no_more_files_and_give_the_same_text() {
         assert_eq!(stable(text(&containers)), first);
     }
 }
+
+#[test]
+fn a_user_who_makes_cgroups_without_end_leaves_room_for_containers() {
+    let mut host = Host::v1();
+    host.options.limit = 20;
+    let of_user = |number: u32| format!("user.slice/user-1000.slice/x{number}.scope");
+    (0..300).for_each(|number| memory(&host, &of_user(number)));
+    let containers = host.containers(Arc::new(PathNames));
+    let skipped = |scraped: &Scraped| scraped.sum("rustok_obsd_containers_skipped_total", &[("reason", "limit")]);
+    let scraped = scrape(&containers);
+    let told = scraped.sum("rustok_obsd_containers", &[]).unwrap();
+    assert!((8.0..=12.0).contains(&told), "the root, /user.slice, and half of the rest: {told}");
+    assert!(skipped(&scraped).unwrap() > 200.0);
+    {
+        let tree = &containers.state.lock().unwrap().tree;
+        assert!(tree.watches() < 100 && tree.beyond > 100, "{} {}", tree.watches(), tree.beyond);
+    }
+    // A container that comes now has a place, and its values are right.
+    let container = format!("/docker/{ID}");
+    memory(&host, &container[1..]);
+    let scraped = scrape(&containers);
+    assert_eq!(scraped.sum("container_memory_rss", &[("id", &container)]), Some(1.0));
+    // Places come back when the user's cgroups are gone, also to those that were not even remembered.
+    (0..280).for_each(|number| remove(&host.path(&format!("sys/fs/cgroup/memory/{}", of_user(number)))));
+    let _ = ids(&containers);
+    let _ = ids(&containers);
+    assert_eq!(containers.state.lock().unwrap().tree.beyond, 0);
+    (280..300).for_each(|number| remove(&host.path(&format!("sys/fs/cgroup/memory/{}", of_user(number)))));
+    let told = ids(&containers);
+    assert_eq!(told, ["/", "/docker", &container, "/user.slice", "/user.slice/user-1000.slice"]);
+}
+
+#[test]
+fn the_daemon_takes_a_quarter_of_the_watches_and_looks_for_the_rest() {
+    let host = Host::v1();
+    host.file("proc/sys/fs/inotify/max_user_watches", "24\n");
+    (0..10).for_each(|number| memory(&host, &format!("a{number}")));
+    let containers = host.containers(Arc::new(PathNames));
+    let all = ids(&containers);
+    assert_eq!(all.len(), 11);
+    let scraped = scrape(&containers);
+    let watches = |state| scraped.sum("rustok_obsd_container_watches", &[("state", state)]);
+    // The roots of the trees and ten cgroups.
+    assert_eq!((watches("present"), watches("missing")), (Some(6.0), Some(6.0)));
+    memory(&host, "a9/new");
+    memory(&host, "a0/new");
+    assert_eq!(ids(&containers).len(), 13, "what is not watched is looked for");
+    remove(&host.path("sys/fs/cgroup/memory/a9"));
+    remove(&host.path("sys/fs/cgroup/memory/a0"));
+    assert_eq!(ids(&containers).len(), 9);
+}

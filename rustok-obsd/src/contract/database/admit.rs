@@ -3,9 +3,7 @@
 //! Reads: the first observation of a label set. Yields: its series, or that of `~other`. Costs: allocates; once per label set.
 
 use super::module::UNKNOWN;
-use super::recorder::{
-    DatabaseRecorder, OperationEntry, OperationKey, Pool, PoolSlot, RequestEntry, RequestKey, Settings, code,
-};
+use super::recorder::{DatabaseRecorder, OperationEntry, OperationKey, Pool, PoolSlot, RequestEntry, RequestKey, code};
 use super::series::{
     ENDINGS, ErrorSeries, Mishap, OperationSeries, PHASES, PoolSeries, RequestSeries, SIGHTS, Service, StatementSeries,
     TRANSACTION_OUTCOMES, query_type, reads, transaction,
@@ -13,7 +11,7 @@ use super::series::{
 use super::sqlstate::{self, NAMES};
 use crate::contract::histogram::{Histogram, bump};
 use crate::contract::list::List;
-use crate::contract::recorder::TargetKey;
+use crate::contract::recorder::{Kept, LONGEST, TargetKey};
 use crate::contract::series::{OTHER, Timed};
 use crate::database::{Ending, Operation, System};
 use crate::exchange::Method;
@@ -21,7 +19,7 @@ use crate::exposition::LabelSet;
 use crate::route::{Route, Source};
 use crate::statement::Statement;
 use std::net::SocketAddr;
-use std::sync::atomic::{AtomicBool, AtomicU64};
+use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64};
 use std::sync::{Arc, OnceLock};
 
 /// Labels of a database.
@@ -67,14 +65,16 @@ impl DatabaseRecorder {
     pub(super) fn service(&mut self, name: &str) -> Arc<Service> {
         let index = self.service_index(name);
         // It was pushed when it was given its index.
-        self.metrics.services.get(index).cloned().unwrap_or_else(|| unreachable!("the service is there"))
+        self.lists.services.get(index).cloned().unwrap_or_else(|| unreachable!("the service is there"))
     }
 
     fn service_index(&mut self, name: &str) -> usize {
         if let Some(index) = self.services.get(name) {
             return *index;
         }
-        let name = if self.services.len() >= self.settings.services { OTHER } else { name };
+        let full = self.services.len() >= self.settings.services;
+        self.wanted |= full;
+        let name = if full { OTHER } else { name };
         if let Some(index) = self.services.get(name) {
             return *index;
         }
@@ -82,10 +82,11 @@ impl DatabaseRecorder {
             name: name.to_owned(),
             operations: [const { [const { AtomicU64::new(0) }; ENDINGS.len()] }; SIGHTS.len()],
             transactions: [const { AtomicU64::new(0) }; TRANSACTION_OUTCOMES.len()],
-            statements: List::with_capacity(self.settings.statements + 1),
+            statements: List::with_capacity(self.settings.statements),
+            others: OnceLock::new(),
         };
         // There is room: one more than the cap, for `~other`.
-        let index = self.metrics.services.push(Arc::new(service)).unwrap_or(self.settings.services);
+        let index = self.lists.services.push(Arc::new(service)).unwrap_or(self.settings.services);
         self.services.insert(name.to_owned(), index);
         index
     }
@@ -98,26 +99,40 @@ impl DatabaseRecorder {
         (self.services.get(&service.name).copied().unwrap_or(0), service)
     }
 
-    /// Number of the database at this address and of this name. Not only for the rare path: two look-ups.
-    pub(super) fn database(&mut self, server: Option<SocketAddr>, namespace: Option<&Arc<str>>, system: System) -> u32 {
-        let name = match namespace {
-            None => NO_NAMESPACE,
-            Some(name) => match self.namespaces.get(name) {
-                Some(number) => *number,
-                None if self.namespaces.len() < self.settings.databases => {
-                    let number = self.namespaces.len() as u32 + 1;
-                    self.namespaces.insert(Arc::clone(name), number);
-                    number
-                }
-                None => return OTHER_DATABASE,
-            },
-        };
-        if let Some(number) = self.databases.get(&(server, name, system)) {
-            return *number;
+    /// Number of the service of a target.
+    pub(super) fn service_number(&mut self, key: TargetKey) -> usize {
+        self.service_of(key).0
+    }
+
+    /// Number of the database at this address and of this name, where it has one: two look-ups.
+    pub(super) fn known_database(
+        &self,
+        server: Option<SocketAddr>,
+        namespace: Option<&Arc<str>>,
+        system: System,
+    ) -> Option<u32> {
+        let name = namespace.map_or(Some(NO_NAMESPACE), |name| self.namespaces.get(name).copied())?;
+        self.databases.get(&(server, name, system)).copied()
+    }
+
+    /// Number of the database at this address and of this name, given where it is new to a service.
+    pub(super) fn database(
+        &mut self,
+        service: usize,
+        server: Option<SocketAddr>,
+        namespace: Option<&Arc<str>>,
+        system: System,
+    ) -> u32 {
+        if let Some(number) = self.known_database(server, namespace, system) {
+            return number;
         }
-        if self.databases.len() > self.settings.databases {
+        let named = namespace.is_none_or(|name| self.namespaces.contains_key(name));
+        if !self.database_room.charge(service as u32, 1 + usize::from(!named)) {
+            self.wanted = true;
             return OTHER_DATABASE;
         }
+        let next = self.namespaces.len() as u32 + 1;
+        let name = namespace.map_or(NO_NAMESPACE, |name| *self.namespaces.entry(Arc::clone(name)).or_insert(next));
         let empty = || Arc::clone(&self.empty);
         self.database_labels.push(Database {
             address: server.map_or_else(empty, |server| server.ip().to_canonical().to_string().into()),
@@ -136,7 +151,8 @@ impl DatabaseRecorder {
         if !self.targets.contains_key(&key.0) {
             return None;
         }
-        let database = self.database(server, namespace, System::default());
+        let service = self.service_number(key);
+        let database = self.database(service, server, namespace, System::default());
         let slot = match self.slot_of.get(&(key.0, database)) {
             Some(slot) => *slot,
             None => self.new_slot(key, database),
@@ -178,11 +194,11 @@ impl DatabaseRecorder {
 
     fn pool_series(&mut self, service: usize, state: &Service, database: u32) -> Arc<PoolSeries> {
         // Some pools more than databases, then one for each service.
-        let full = self.pools.len() >= 2 * self.settings.databases;
+        let full = self.pools.len() >= 4 * self.settings.databases;
         let database = if full && !self.pools.contains_key(&(service, database)) { OTHER_DATABASE } else { database };
         let labels = &self.database_labels[database as usize];
-        let metrics = &self.metrics;
-        let series = self.pools.entry((service, database)).or_insert_with(|| {
+        let metrics = &self.lists;
+        let kept = self.pools.entry((service, database)).or_insert_with(|| {
             // The name that the semantic conventions give a pool without one.
             let name = match (&*labels.address, &*labels.port, &*labels.namespace) {
                 ("", ..) => UNKNOWN.to_owned(),
@@ -203,9 +219,9 @@ impl DatabaseRecorder {
                 wait: Histogram::new(),
             });
             metrics.pools.push(Arc::clone(&series));
-            series
+            Kept::new(series)
         });
-        Arc::clone(series)
+        Arc::clone(&kept.series)
     }
 
     /// The series of an operation whose label set is new to this target.
@@ -229,7 +245,6 @@ impl DatabaseRecorder {
             statement_overflow,
             transaction: transaction(&told.operation, &told.text, operation.ending),
             reads: reads(&told.operation),
-            _pinned: Arc::clone(told),
         }
     }
 
@@ -242,7 +257,6 @@ impl DatabaseRecorder {
         database: u32,
     ) -> (Arc<OperationSeries>, bool) {
         let Operation { statement, ending, .. } = *operation;
-        let (all, cap) = (self.metrics.operations.len(), self.settings.operations);
         let collection = statement.collection.clone();
         let full = OperationKey {
             service,
@@ -253,28 +267,52 @@ impl DatabaseRecorder {
             ending,
         };
         if let Some(series) = self.operations.get(&full) {
-            return (Arc::clone(series), false);
+            return (Arc::clone(&series.series), false);
         }
-        if all < cap {
+        if self.charge_operation(service, false) {
             return (self.new_operation(full, state, operation.sqlstate), false);
         }
         let other = Some(Arc::clone(&self.other));
         let less = OperationKey { collection: other.clone(), database: OTHER_DATABASE, ..full };
-        if let Some(series) = self.operations.get(&less) {
-            return (Arc::clone(series), true);
+        self.wanted = true;
+        if let Some(kept) = self.operations.get(&less) {
+            return (Arc::clone(&kept.series), true);
         }
-        if all < cap + Settings::OVERFLOW {
+        if self.charge_operation(service, true) {
             return (self.new_operation(less, state, operation.sqlstate), true);
         }
         let operation = Arc::clone(&self.empty);
         let least = OperationKey { operation, code: 0, ..less };
-        if let Some(series) = self.operations.get(&least) {
-            return (Arc::clone(series), true);
+        if let Some(kept) = self.operations.get(&least) {
+            return (Arc::clone(&kept.series), true);
         }
         (self.new_operation(least, state, None), true)
     }
 
-    fn new_operation(&mut self, key: OperationKey, state: &Service, sqlstate: Option<[u8; 5]>) -> Arc<OperationSeries> {
+    /// Takes room for a label set of operations; `other`: with the table `~other`.
+    pub(super) fn charge_operation(&mut self, service: usize, other: bool) -> bool {
+        if other {
+            self.spare.charge(service as u32, 1)
+        } else {
+            self.room.charge(service as u32, OperationSeries::SIZE)
+        }
+    }
+
+    /// Takes room for a label set of requests; `other`: with the route `~other`.
+    pub(super) fn charge_request(&mut self, service: usize, other: bool) -> bool {
+        if other {
+            self.spare.charge(service as u32, 1)
+        } else {
+            self.request_room.charge(service as u32, RequestSeries::SIZE)
+        }
+    }
+
+    pub(super) fn new_operation(
+        &mut self,
+        key: OperationKey,
+        state: &Service,
+        sqlstate: Option<[u8; 5]>,
+    ) -> Arc<OperationSeries> {
         let database = self.database_labels[key.database as usize].clone();
         let status = sqlstate.map_or_else(String::new, |code| String::from_utf8_lossy(&code).into_owned());
         let error = match key.ending {
@@ -306,14 +344,14 @@ impl DatabaseRecorder {
             timed: Timed::new(),
             rows: OnceLock::new(),
         });
-        self.metrics.operations.push(Arc::clone(&series));
-        self.operations.insert(key, Arc::clone(&series));
+        self.lists.operations.push(Arc::clone(&series));
+        self.operations.insert(key, Kept::new(Arc::clone(&series)));
         series
     }
 
     /// Index of RusToK's labels of a query. There are never more than series of operations, hence always room.
     fn query(&mut self, kind: &'static str, table: Option<Arc<str>>) -> usize {
-        let (metrics, table) = (&self.metrics, table.unwrap_or_else(|| Arc::clone(&self.none)));
+        let (metrics, table) = (&self.lists, table.unwrap_or_else(|| Arc::clone(&self.none)));
         *self.queries.entry((kind, Arc::clone(&table))).or_insert_with(|| {
             let labels = LabelSet::new(super::QUERY_DURATION.labels.iter().copied().zip([kind, &table]));
             metrics.queries.push(labels).unwrap_or(0)
@@ -321,7 +359,7 @@ impl DatabaseRecorder {
     }
 
     fn query_error(&mut self, kind: &'static str, class: u8) -> usize {
-        let metrics = &self.metrics;
+        let metrics = &self.lists;
         *self.query_errors.entry((kind, class)).or_insert_with(|| {
             let values = [kind, NAMES[usize::from(class)]];
             metrics
@@ -333,15 +371,13 @@ impl DatabaseRecorder {
 
     /// The statement's series, and whether it is that of others.
     fn statement(&mut self, service: usize, state: &Service, statement: &Statement) -> (Arc<StatementSeries>, bool) {
-        if let Some(series) = self.statements.get(&(service, statement.fingerprint)) {
-            return (Arc::clone(series), false);
+        if let Some(kept) = self.statements.get(&(service, statement.fingerprint)) {
+            return (Arc::clone(&kept.series), false);
         }
-        let known = state.statements.len();
-        let overflow = known >= self.settings.statements;
-        if overflow && known > self.settings.statements {
-            // The last of the list.
-            let other = state.statements.get(self.settings.statements).cloned();
-            return (other.unwrap_or_else(|| unreachable!("the list is that long")), true);
+        let overflow = state.statements.len() >= self.settings.statements;
+        self.wanted |= overflow;
+        if let Some(others) = state.others.get().filter(|_| overflow) {
+            return (Arc::clone(others), true);
         }
         let (fingerprint, text) = (format!("{:016x}", statement.fingerprint), cut(&statement.text));
         let values = if overflow {
@@ -356,9 +392,11 @@ impl DatabaseRecorder {
             rows: AtomicU64::new(0),
             errors: AtomicU64::new(0),
         });
-        state.statements.push(Arc::clone(&series));
-        if !overflow {
-            self.statements.insert((service, statement.fingerprint), Arc::clone(&series));
+        if overflow {
+            let _ = state.others.set(Arc::clone(&series));
+        } else {
+            state.statements.push(Arc::clone(&series));
+            self.statements.insert((service, statement.fingerprint), Kept::new(Arc::clone(&series)));
         }
         (series, overflow)
     }
@@ -369,16 +407,18 @@ impl DatabaseRecorder {
         let _pinned = Arc::clone(&route.template);
         let matched = route.source != Source::Unmatched;
         let full = RequestKey { service, method, route: Arc::clone(&route.template), matched };
-        let all = self.metrics.requests.len();
-        let (key, overflow) = if self.requests.contains_key(&full) || all < self.settings.requests {
+        let fits =
+            self.requests.contains_key(&full) || full.route.len() <= LONGEST && self.charge_request(service, false);
+        let (key, overflow) = if fits {
             (full, false)
         } else {
+            self.wanted = true;
             let less = RequestKey { route: Arc::clone(&self.other), matched: true, ..full };
-            let fits = self.requests.contains_key(&less) || all < self.settings.requests + Settings::OVERFLOW;
+            let fits = self.requests.contains_key(&less) || self.charge_request(service, true);
             (if fits { less } else { RequestKey { method: Method::Other, ..less } }, true)
         };
-        if let Some(series) = self.requests.get(&key) {
-            return RequestEntry { series: Arc::clone(series), overflow, _pinned };
+        if let Some(kept) = self.requests.get(&key) {
+            return RequestEntry { series: Arc::clone(&kept.series), overflow, _pinned };
         }
         let name = if overflow { UNKNOWN.to_owned() } else { self.settings.modules.of(route).to_owned() };
         let module = self.module(&name);
@@ -394,14 +434,14 @@ impl DatabaseRecorder {
             phases: [const { Histogram::new() }; PHASES.len()],
             queries: Histogram::new(),
             repeated: AtomicU64::new(0),
-            module,
+            module: AtomicU32::new(module),
         });
-        self.metrics.requests.push(Arc::clone(&series));
-        self.requests.insert(key, Arc::clone(&series));
+        self.lists.requests.push(Arc::clone(&series));
+        self.requests.insert(key, Kept::new(Arc::clone(&series)));
         RequestEntry { series, overflow, _pinned }
     }
 
-    fn module(&mut self, name: &str) -> u32 {
+    pub(super) fn module(&mut self, name: &str) -> u32 {
         if let Some(number) = self.module_numbers.get(name) {
             return *number;
         }
@@ -419,7 +459,7 @@ impl DatabaseRecorder {
     pub(super) fn mishap(&mut self, module: u32, mishap: Mishap) {
         let known = self.errors.get(&(module, mishap)).copied();
         let index = known.or_else(|| {
-            (self.metrics.errors.len() < self.settings.errors).then(|| self.new_mishap(module, mishap)).flatten()
+            (self.lists.errors.len() < self.settings.errors).then(|| self.new_mishap(module, mishap)).flatten()
         });
         let index = index.or_else(|| {
             bump(&self.metrics.overflow.errors, 1);
@@ -427,12 +467,12 @@ impl DatabaseRecorder {
             let known = self.errors.get(&(Self::OTHER_MODULE, other)).copied();
             known.or_else(|| self.new_mishap(Self::OTHER_MODULE, other))
         });
-        if let Some(series) = index.and_then(|index| self.metrics.errors.get(index)) {
+        if let Some(series) = index.and_then(|index| self.lists.errors.get(index)) {
             bump(&series.count, 1);
         }
     }
 
-    fn new_mishap(&mut self, module: u32, mishap: Mishap) -> Option<usize> {
+    pub(super) fn new_mishap(&mut self, module: u32, mishap: Mishap) -> Option<usize> {
         let status;
         let kind = match mishap {
             Mishap::Http(code) => {
@@ -444,7 +484,7 @@ impl DatabaseRecorder {
         };
         let values = [&*self.module_names[module as usize], kind, mishap.severity().as_str()];
         let labels = LabelSet::new(super::ERRORS.labels.iter().copied().zip(values));
-        let index = self.metrics.errors.push(ErrorSeries { labels, count: AtomicU64::new(0) })?;
+        let index = self.lists.errors.push(ErrorSeries { labels, count: AtomicU64::new(0) })?;
         self.errors.insert((module, mishap), index);
         Some(index)
     }

@@ -5,8 +5,8 @@
 //! operations, kept from scrape to scrape.
 
 use super::series::{
-    DURATION_BUCKETS, DatabaseMetrics, ENDINGS, PARENT_TEXTS, PHASE_BUCKETS, PHASES, QUERIES_BUCKETS, ROWS_BUCKETS,
-    SIGHTS, TRANSACTION_OUTCOMES,
+    DURATION_BUCKETS, DatabaseMetrics, ENDINGS, Lists, PARENT_TEXTS, PHASE_BUCKETS, PHASES, QUERIES_BUCKETS,
+    ROWS_BUCKETS, SIGHTS, TRANSACTION_OUTCOMES,
 };
 use super::{
     CONNECTION_COUNT, CONNECTION_WAIT, CONNECTIONS, DURATION, ERRORS, OPERATION_DURATION, OPERATIONS, PARENTS, PHASE,
@@ -34,7 +34,7 @@ pub(super) struct Scratch {
 
 impl Scratch {
     /// Copies all series. Lists are measured before those that they refer to, so that every reference is found.
-    fn fill(&mut self, metrics: &DatabaseMetrics) {
+    fn fill(&mut self, metrics: &Lists) {
         let operations = metrics.operations.len();
         for (values, len) in [
             (&mut self.operations, operations * TIMED),
@@ -69,12 +69,13 @@ impl Collect for DatabaseMetrics {
     fn collect(&self, out: &mut Encoder<'_>) {
         let pool = || self.scratch.lock().unwrap_or_else(PoisonError::into_inner);
         let mut scratch = pool().pop().unwrap_or_default();
-        scratch.fill(self);
-        self.rustok(&scratch, out);
-        self.otel(&scratch, out);
-        self.requests(out);
-        self.statements(out);
-        self.own(out);
+        let lists = self.lists();
+        scratch.fill(&lists);
+        lists.rustok(&scratch, out);
+        lists.otel(&scratch, out);
+        lists.requests(out);
+        lists.statements(out);
+        self.own(&lists, out);
         let mut pool = pool();
         if pool.len() < 2 {
             pool.push(scratch);
@@ -82,7 +83,7 @@ impl Collect for DatabaseMetrics {
     }
 }
 
-impl DatabaseMetrics {
+impl Lists {
     fn rustok(&self, scratch: &Scratch, out: &mut Encoder<'_>) {
         let mut samples = out.family(&QUERY_DURATION);
         for (labels, values) in self.queries.iter(usize::MAX).zip(scratch.queries.chunks_exact(TIMED)) {
@@ -176,7 +177,7 @@ impl DatabaseMetrics {
     }
 
     fn statements(&self, out: &mut Encoder<'_>) {
-        let statements = || self.services.iter(usize::MAX).flat_map(|service| service.statements.iter(usize::MAX));
+        let statements = || self.services.iter(usize::MAX).flat_map(|service| service.all_statements());
         let mut samples = out.family(&STATEMENT_CALLS);
         statements().for_each(|statement| samples.put(&statement.labels, load(&statement.calls)));
         let mut samples = out.family(&STATEMENT_SECONDS);
@@ -192,10 +193,12 @@ impl DatabaseMetrics {
             }
         }
     }
+}
 
-    fn own(&self, out: &mut Encoder<'_>) {
+impl DatabaseMetrics {
+    fn own(&self, lists: &Lists, out: &mut Encoder<'_>) {
         let mut samples = out.family(&OPERATIONS);
-        for service in self.services.iter(usize::MAX) {
+        for service in lists.services.iter(usize::MAX) {
             for (sight, cells) in SIGHTS.iter().zip(&service.operations) {
                 for (ending, count) in ENDINGS.iter().zip(cells).map(|(ending, cell)| (ending, load(cell))) {
                     if count > 0 {
@@ -208,13 +211,13 @@ impl DatabaseMetrics {
         for (parent, cell) in PARENT_TEXTS.iter().zip(&self.parents) {
             samples.put([*parent], load(cell));
         }
-        let statements: usize = self.services.iter(usize::MAX).map(|service| service.statements.len()).sum();
+        let statements: usize = lists.services.iter(usize::MAX).map(|service| service.all_statements().count()).sum();
         let mut samples = out.family(&SERIES);
         for (family, len) in [
-            (&OPERATION_DURATION, self.operations.len()),
-            (&REQUEST_PHASE, self.requests.len()),
+            (&OPERATION_DURATION, lists.operations.len()),
+            (&REQUEST_PHASE, lists.requests.len()),
             (&STATEMENT_CALLS, statements),
-            (&ERRORS, self.errors.len()),
+            (&ERRORS, lists.errors.len()),
         ] {
             samples.put([family.name], len as u64);
         }

@@ -22,6 +22,7 @@ mod admit;
 mod collect;
 mod module;
 mod recorder;
+mod renew;
 mod series;
 pub mod sqlstate;
 #[cfg(test)]

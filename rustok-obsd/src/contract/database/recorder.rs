@@ -6,38 +6,40 @@
 //! (`benches/exposition.rs`).
 //!
 //! Caps: label sets, statements, services, databases and modules are bounded. Beyond a cap an observation is recorded
-//! under `~other` and counted: totals stay exact when details are lost.
+//! under `~other` and counted: totals stay exact when details are lost. Each service has its share of what is bounded
+//! ([`crate::budget`]), and what stood still for long gives way (`renew.rs`).
 
 use super::module::Modules;
 use super::series::{
-    DURATION_BOUNDS, DatabaseMetrics, Mishap, OperationSeries, PHASE_BOUNDS, PHASES, PoolSeries, QUERIES_BOUNDS,
+    DURATION_BOUNDS, DatabaseMetrics, Lists, Mishap, OperationSeries, PHASE_BOUNDS, PHASES, PoolSeries, QUERIES_BOUNDS,
     ROWS_BOUNDS, RequestSeries, Service, StatementSeries, parent_index,
 };
 use super::sqlstate::{UNKNOWN, class, severity};
+use crate::budget::{Budget, Meter, Store, cut};
 use crate::contract::histogram::{Histogram, bump};
-use crate::contract::recorder::{Exemplar, TargetKey};
+use crate::contract::recorder::{Exemplar, Kept, LONGEST, TargetKey};
 use crate::database::{Ending, Operation, Parent, Spent, System};
 use crate::exchange::{Exchange, Method, Outcome, Side};
 use crate::route::{Route, Source};
-use crate::statement::Statement;
 use rustc_hash::FxHashMap;
 use std::collections::VecDeque;
 use std::net::SocketAddr;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
+use std::time::Instant;
 
-/// Caps and bounds.
+/// Caps and bounds. One service alone may reach those of label sets; all together have twice as much.
 #[derive(Clone, Debug)]
 pub struct Settings {
-    /// Label sets of operations.
+    /// Label sets of operations of a service.
     pub operations: usize,
     /// Statements of each service.
     pub statements: usize,
-    /// Routes and methods of requests, taken together.
+    /// Routes and methods of requests of a service, taken together.
     pub requests: usize,
     /// Services.
     pub services: usize,
-    /// Databases, told apart by address and name.
+    /// Databases of a service, told apart by address and name.
     pub databases: usize,
     /// Label sets of errors.
     pub errors: usize,
@@ -70,17 +72,17 @@ impl Settings {
 
     /// The last resort keeps service and [`Ending`].
     pub(super) fn operation_capacity(&self) -> usize {
-        self.operations + Self::OVERFLOW + (self.services + 1) * 4
+        2 * (self.operations + Self::OVERFLOW) + (self.services + 1) * 4
     }
 
     /// The last resort keeps the service.
     pub(super) fn request_capacity(&self) -> usize {
-        self.requests + Self::OVERFLOW + self.services + 1
+        2 * (self.requests + Self::OVERFLOW) + self.services + 1
     }
 
     /// A pool for each service and database, as far as they come; beyond that, one for each service.
     pub(super) fn pool_capacity(&self) -> usize {
-        2 * self.databases + self.services + 1
+        4 * self.databases + self.services + 1
     }
 
     /// The last resort keeps the severity.
@@ -149,8 +151,6 @@ pub(super) struct OperationEntry {
     /// It ends a transaction, with this outcome.
     pub(super) transaction: Option<usize>,
     pub(super) reads: bool,
-    /// Keeps the address in the key from being given to another statement.
-    pub(super) _pinned: Arc<Statement>,
 }
 
 pub(super) struct RequestEntry {
@@ -159,24 +159,34 @@ pub(super) struct RequestEntry {
     pub(super) _pinned: Arc<str>,
 }
 
-/// Address of the statement, or of the interned route; target, database and ending, or target and method; SQLSTATE.
-type FastKey = (usize, u64, u64);
+/// Fingerprint of the statement; target, database and ending; SQLSTATE.
+type FastKey = (u64, u64, u64);
 
 /// Writes the database families. There is one, and one thread at a time uses it.
 pub struct DatabaseRecorder {
     pub(super) metrics: Arc<DatabaseMetrics>,
+    /// Those of `metrics`.
+    pub(super) lists: Arc<Lists>,
     pub(super) settings: Settings,
+    /// By service: label sets of operations and of requests, those with `~other`, and databases.
+    pub(super) room: Budget,
+    pub(super) request_room: Budget,
+    pub(super) spare: Budget,
+    pub(super) database_room: Budget,
+    /// Somebody found no room since the last look.
+    pub(super) wanted: bool,
+    pub(super) looked: Option<Instant>,
     /// Service of each target.
     pub(super) targets: FxHashMap<u32, Arc<Service>>,
     pub(super) services: FxHashMap<String, usize>,
     operations_fast: FxHashMap<FastKey, OperationEntry>,
     requests_fast: FxHashMap<(usize, u64), RequestEntry>,
-    pub(super) operations: FxHashMap<OperationKey, Arc<OperationSeries>>,
-    pub(super) requests: FxHashMap<RequestKey, Arc<RequestSeries>>,
-    pub(super) statements: FxHashMap<(usize, u64), Arc<StatementSeries>>,
+    pub(super) operations: FxHashMap<OperationKey, Kept<OperationSeries>>,
+    pub(super) requests: FxHashMap<RequestKey, Kept<RequestSeries>>,
+    pub(super) statements: FxHashMap<(usize, u64), Kept<StatementSeries>>,
     pub(super) queries: FxHashMap<(&'static str, Arc<str>), usize>,
     pub(super) query_errors: FxHashMap<(&'static str, u8), usize>,
-    pub(super) pools: FxHashMap<(usize, u32), Arc<PoolSeries>>,
+    pub(super) pools: FxHashMap<(usize, u32), Kept<PoolSeries>>,
     pub(super) slots: Vec<PoolSlot>,
     pub(super) free: Vec<u32>,
     pub(super) slot_of: FxHashMap<(u32, u32), u32>,
@@ -198,9 +208,18 @@ impl DatabaseRecorder {
     /// The recorder, and what is to be registered with the exposition.
     #[must_use]
     pub fn new(settings: Settings) -> (Self, Arc<DatabaseMetrics>) {
-        let metrics = Arc::new(DatabaseMetrics::new(&settings));
+        let lists = Arc::new(Lists::new(&settings));
+        let metrics = Arc::new(DatabaseMetrics::new(Arc::clone(&lists)));
+        let room = |units: usize| Budget::with_limit(Store::Series, units.saturating_mul(2));
         let mut recorder = Self {
             metrics: Arc::clone(&metrics),
+            lists,
+            room: room(settings.operations.saturating_mul(OperationSeries::SIZE)),
+            request_room: room(settings.requests.saturating_mul(RequestSeries::SIZE)),
+            spare: room(Settings::OVERFLOW),
+            database_room: room(2 * settings.databases),
+            wanted: false,
+            looked: None,
             settings,
             targets: FxHashMap::default(),
             services: FxHashMap::default(),
@@ -230,12 +249,39 @@ impl DatabaseRecorder {
         (recorder, metrics)
     }
 
+    /// Figures of the budgets of series.
+    pub fn meters(&self) -> impl Iterator<Item = Arc<Meter>> {
+        [self.room.meter(), self.request_room.meter()].into_iter()
+    }
+
+    /// Forgets all series, for they are admitted anew.
+    pub(super) fn forget_series(&mut self) {
+        self.forget_all_shortcuts();
+        self.services.clear();
+        (self.queries, self.query_errors) = (FxHashMap::default(), FxHashMap::default());
+        self.slot_of.clear();
+        self.namespaces.clear();
+        self.databases.clear();
+        self.module_numbers.clear();
+        for room in [&mut self.room, &mut self.request_room, &mut self.spare, &mut self.database_room] {
+            room.clear();
+        }
+    }
+
+    pub(super) fn forget_all_shortcuts(&mut self) {
+        // Room for the usual number stays, so that nothing is allocated when they come again.
+        self.operations_fast.clear();
+        self.operations_fast.shrink_to(1024);
+        self.requests_fast.clear();
+        self.requests_fast.shrink_to(1024);
+    }
+
     /// Begins to observe a target: the same service name as the HTTP recorder is told. One that is known by this key is
     /// retired first.
     pub fn register_target(&mut self, key: TargetKey, service_name: &str) {
         self.retire_target(key);
         self.forget_shortcuts(key);
-        let name = if service_name.is_empty() { "unknown_service" } else { service_name };
+        let name = if service_name.is_empty() { "unknown_service" } else { cut(service_name, LONGEST) };
         let service = self.service(name);
         self.targets.insert(key.0, service);
     }
@@ -292,20 +338,26 @@ impl DatabaseRecorder {
         }
     }
 
-    /// Records an operation that ended. Its statement should be interned, for its address finds the series. A target that
-    /// is not registered counts as `unknown_service`.
+    /// Records an operation that ended. Its statement's fingerprint finds the series. A target that is not registered counts
+    /// as `unknown_service`.
     pub fn observe(&mut self, key: TargetKey, operation: &Operation<'_>, exemplar: Option<Exemplar>) {
-        let database =
-            self.database(operation.addresses.map(|(_, server)| server), operation.namespace, operation.system);
+        let server = operation.addresses.map(|(_, server)| server);
+        let database = match self.known_database(server, operation.namespace, operation.system) {
+            Some(database) => database,
+            None => {
+                let service = self.service_number(key);
+                self.database(service, server, operation.namespace, operation.system)
+            }
+        };
         let packed = u64::from(key.0) << 32 | u64::from(database) << 8 | operation.ending as u64;
-        let fast = (Arc::as_ptr(operation.statement).addr(), packed, code(operation));
+        let fast = (operation.statement.fingerprint, packed, code(operation));
         if let Some(entry) = self.operations_fast.get(&fast) {
             entry.observe(&self.metrics, operation, exemplar);
         } else {
             let entry = self.admit_operation(key, operation, database);
             entry.observe(&self.metrics, operation, exemplar);
             if self.operations_fast.len() >= self.settings.aliases() {
-                // Statements that are not interned: forget the shortcuts, not the series.
+                // Forget the shortcuts, not the series.
                 self.operations_fast.clear();
             }
             self.operations_fast.insert(fast, entry);
@@ -440,7 +492,7 @@ impl RequestEntry {
                 bump(&series.repeated, 1);
             }
         }
-        series.module
+        series.module.load(Ordering::Relaxed)
     }
 }
 

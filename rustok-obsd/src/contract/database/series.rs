@@ -1,8 +1,8 @@
 //! What the database recorder writes and scrapes read: one set of atomics per label set.
 //!
 //! Reads: nothing. Yields: [`DatabaseMetrics`], shared by the recorder and the exposition. Costs: about 250 bytes per label
-//! set of operations, 400 per statement, 1.3 kB per route and method. Nothing is ever removed, so that no counter runs
-//! backwards; the recorder's caps bound it.
+//! set of operations, 400 per statement, 1.3 kB per route and method. A series stays when its target ends; the recorder's caps
+//! bound them, see `renew.rs`.
 
 use super::recorder::Settings;
 use super::sqlstate::Severity;
@@ -12,8 +12,8 @@ use crate::contract::list::List;
 use crate::contract::series::Timed;
 use crate::database::{Ending, Parent};
 use crate::exposition::LabelSet;
-use std::sync::atomic::{AtomicBool, AtomicU64};
-use std::sync::{Arc, Mutex, OnceLock};
+use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64};
+use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 
 pub(super) const DURATION_BOUNDS: [u64; DURATION.values.len()] = scale(DURATION.values, 1e9);
 pub(super) const DURATION_BUCKETS: usize = DURATION_BOUNDS.len() + 1;
@@ -98,6 +98,15 @@ pub(super) struct Service {
     pub(super) operations: [[AtomicU64; ENDINGS.len()]; SIGHTS.len()],
     pub(super) transactions: [AtomicU64; TRANSACTION_OUTCOMES.len()],
     pub(super) statements: List<Arc<StatementSeries>>,
+    /// Statements beyond the cap.
+    pub(super) others: OnceLock<Arc<StatementSeries>>,
+}
+
+impl Service {
+    /// Series of statements, that of others last.
+    pub(super) fn all_statements(&self) -> impl Iterator<Item = &Arc<StatementSeries>> {
+        self.statements.iter(usize::MAX).chain(self.others.get())
+    }
 }
 
 /// Operations of one label set.
@@ -142,7 +151,21 @@ pub(super) struct RequestSeries {
     pub(super) queries: Histogram<QUERIES_BUCKETS>,
     pub(super) repeated: AtomicU64,
     /// Number of its module.
-    pub(super) module: u32,
+    pub(super) module: AtomicU32,
+}
+
+impl RequestSeries {
+    /// Bytes of one, with labels of usual length and its places in the tables.
+    pub(super) const SIZE: usize = size_of::<Self>() + 1500;
+
+    pub(super) fn count(&self) -> u64 {
+        self.phases.iter().map(Histogram::count).sum::<u64>() + self.queries.count()
+    }
+}
+
+impl OperationSeries {
+    /// Bytes of one, with labels of usual length and its places in the tables.
+    pub(super) const SIZE: usize = size_of::<Self>() + 800;
 }
 
 /// What [`super::ERRORS`] tells apart, but for the module.
@@ -180,8 +203,8 @@ pub(super) struct Overflow {
     pub(super) errors: AtomicU64,
 }
 
-/// The database families: written by one [`DatabaseRecorder`](super::DatabaseRecorder), read by scrapes.
-pub struct DatabaseMetrics {
+/// All label sets, from one renewal to the next.
+pub(super) struct Lists {
     pub(super) services: List<Arc<Service>>,
     pub(super) operations: List<Arc<OperationSeries>>,
     pub(super) queries: List<LabelSet>,
@@ -189,13 +212,9 @@ pub struct DatabaseMetrics {
     pub(super) pools: List<Arc<PoolSeries>>,
     pub(super) requests: List<Arc<RequestSeries>>,
     pub(super) errors: List<ErrorSeries>,
-    pub(super) parents: [AtomicU64; PARENT_TEXTS.len()],
-    pub(super) overflow: Overflow,
-    /// Memory of earlier scrapes; the recorder has no part in it.
-    pub(super) scratch: Mutex<Vec<super::collect::Scratch>>,
 }
 
-impl DatabaseMetrics {
+impl Lists {
     pub(super) fn new(settings: &Settings) -> Self {
         let operations = settings.operation_capacity();
         Self {
@@ -206,9 +225,38 @@ impl DatabaseMetrics {
             pools: List::with_capacity(settings.pool_capacity()),
             requests: List::with_capacity(settings.request_capacity()),
             errors: List::with_capacity(settings.error_capacity()),
+        }
+    }
+}
+
+/// The database families: written by one [`DatabaseRecorder`](super::DatabaseRecorder), read by scrapes.
+pub struct DatabaseMetrics {
+    /// Replaced, never changed but for what is appended: a reader holds the lock for the copy of a pointer.
+    lists: Mutex<Arc<Lists>>,
+    pub(super) parents: [AtomicU64; PARENT_TEXTS.len()],
+    pub(super) overflow: Overflow,
+    /// Memory of earlier scrapes; the recorder has no part in it.
+    pub(super) scratch: Mutex<Vec<super::collect::Scratch>>,
+}
+
+impl DatabaseMetrics {
+    pub(super) fn new(lists: Arc<Lists>) -> Self {
+        Self {
+            lists: Mutex::new(lists),
             parents: [const { AtomicU64::new(0) }; PARENT_TEXTS.len()],
             overflow: Overflow::default(),
             scratch: Mutex::default(),
         }
+    }
+
+    /// The label sets as of now.
+    pub(super) fn lists(&self) -> Arc<Lists> {
+        Arc::clone(&self.lists.lock().unwrap_or_else(PoisonError::into_inner))
+    }
+
+    /// Scrapes that begin from now on read these.
+    pub(super) fn replace(&self, lists: Arc<Lists>) {
+        let old = std::mem::replace(&mut *self.lists.lock().unwrap_or_else(PoisonError::into_inner), lists);
+        drop(old);
     }
 }

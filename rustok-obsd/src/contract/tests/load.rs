@@ -39,11 +39,16 @@ fn beyond_the_caps_totals_stay_exact_and_the_loss_of_detail_is_counted() {
     assert_eq!(parsed.sum("http_server_request_duration_seconds_count", &[]), sent);
     assert_eq!(parsed.sum("http_client_request_duration_seconds_count", &[]), sent);
     assert_eq!(parsed.sum("rustok_obsd_exchanges_total", &[("side", "server")]), sent);
-    let exact = parsed
-        .find("http_server_request_duration_seconds_count", &[])
-        .filter(|sample| sample.labels["http_route"] != "~other")
-        .count();
-    assert_eq!(exact, 10);
+    let exact = |service: &str| {
+        let labels = [("service_name", service)];
+        let of = parsed.find("http_server_request_duration_seconds_count", &labels);
+        of.filter(|sample| sample.labels["http_route"] != "~other").count()
+    };
+    assert_eq!(
+        [exact("service-0"), exact("service-1"), exact("service-2")],
+        [10, 5, 2],
+        "each has what is free: who comes later is not blind"
+    );
     let other = parsed.sum("rustok_http_requests_total", &[("path", "~other")]);
     assert!(other > 0.0);
     assert_eq!(parsed.sum("rustok_obsd_routes_overflow_total", &[]), other);
@@ -105,4 +110,44 @@ fn scrapes_during_recording_agree_with_themselves_and_never_fall() {
         }
         done.store(true, Ordering::Release);
     });
+}
+
+#[test]
+fn series_that_stand_still_give_way_where_room_is_wanted_and_begin_at_0_again() {
+    let (mut recorder, metrics) = HttpRecorder::new(Limits { server_series: 20, ..Limits::default() });
+    recorder.register_target(A, labels("shop", ""));
+    let observe = |recorder: &mut HttpRecorder, template: &str| {
+        recorder.observe(A, &server(Method::Get, 200, 1), &route(template, Source::Learned), None);
+    };
+    recorder.request_started(A, Method::Get);
+    (0..100).for_each(|number| observe(&mut recorder, &format!("/{number}")));
+    for _ in 0..3 {
+        // This one goes on being asked for.
+        observe(&mut recorder, "/0");
+        recorder.look();
+    }
+    let of =
+        |path: &str| scrape(&metrics).find("rustok_http_requests_total", &[("path", path)]).next().map(|s| s.value);
+    assert_eq!((of("/0"), of("/1"), of("/19"), of("~other")), (Some(4.0), None, None, Some(80.0)));
+    let held = scrape(&metrics).sum("rustok_obsd_series", &[("family", "http_server_request_duration_seconds")]);
+    assert_eq!((held, recorder.meters().map(|meter| meter.evicted()).sum::<u64>()), (2.0, 19));
+    observe(&mut recorder, "/1");
+    observe(&mut recorder, "/99");
+    assert_eq!((of("/1"), of("/99"), of("~other")), (Some(1.0), Some(1.0), Some(80.0)));
+    // Nobody wants room: what stands still stays.
+    (0..5).for_each(|_| recorder.look());
+    assert_eq!((of("/0"), of("/1"), of("/99")), (Some(4.0), Some(1.0), Some(1.0)));
+    assert_eq!(scrape(&metrics).sum("http_server_active_requests", &[]), 1.0);
+    recorder.request_ended(A, Method::Get);
+    assert_eq!(scrape(&metrics).sum("http_server_active_requests", &[]), 0.0);
+}
+
+#[test]
+fn a_route_that_is_too_long_for_a_label_is_other() {
+    let (mut recorder, metrics) = HttpRecorder::new(Limits::default());
+    recorder.register_target(A, labels(&"n".repeat(5000), ""));
+    let long = route(&format!("/{}", "a".repeat(5000)), Source::Axum);
+    recorder.observe(A, &server(Method::Get, 200, 1), &long, None);
+    assert_eq!(scrape(&metrics).sum("rustok_http_requests_total", &[("path", "~other")]), 1.0);
+    assert!(to_text(&*metrics, Format::Text).lines().all(|line| line.len() < 2000));
 }

@@ -57,7 +57,7 @@ impl Model {
             }
         }
         for task in 0..TASKS as u64 {
-            world.tracker.requests.open(100 + task, 1, || Decision::Unsampled);
+            world.tracker.requests.open(TGID, 100 + task, 1, || Decision::Unsampled);
         }
         let runs = vec![None; TASKS * LANES];
         Self { world, clear, runs, free: [true; CONNECTIONS], count: 0, expected: Vec::new() }
@@ -227,7 +227,7 @@ proptest! {
             if clear { world.open_clear(conn, true) } else { world.open_tls(conn) }
         }
         for task in 0..4 {
-            world.tracker.requests.open(100 + task, 1, || Decision::Unsampled);
+            world.tracker.requests.open(TGID, 100 + task, 1, || Decision::Unsampled);
         }
         let mut calls = 0;
         for (task, conn, what) in steps {

@@ -59,7 +59,7 @@ impl World {
     pub fn new(drivers: Drivers) -> Self {
         let mut tracker = Tracker::default();
         tracker.add_process(TGID, drivers);
-        tracker.requests.open(REQUEST, 1, || Decision::Unsampled);
+        tracker.requests.open(TGID, REQUEST, 1, || Decision::Unsampled);
         let origin = Origin::Request(REQUEST);
         Self { tracker, shared: Shared::default(), told: Vec::new(), now: 5_000_000_000, origin, tgid: TGID, tid: 3 }
     }

@@ -297,7 +297,7 @@ impl HttpConnection {
                 // Read what there is of the head, as if the rest had not been captured.
                 match self.requests.next(&mut Piece::Gap(1), Method::Other, &mut shared.buffers) {
                     Step::Head(head) => {
-                        front.head(&head, &shared.wanted);
+                        shared.take_head(&mut front, &head);
                         front.unread = self.unsure && head.method == Method::Other;
                     }
                     _ => front.unread = true,

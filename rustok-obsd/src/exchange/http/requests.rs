@@ -58,9 +58,12 @@ impl HttpConnection {
                     return;
                 }
                 _ if begins => {
-                    self.receiving = self.overflow == 0 && self.in_flight.len() < Self::IN_FLIGHT;
-                    if self.receiving {
-                        self.in_flight.push_back(shared.begin(io, side, place == Place::Start, self.routes_exact));
+                    let fits = self.overflow == 0 && self.in_flight.len() < Self::IN_FLIGHT;
+                    let begun =
+                        if fits { shared.begin(io, side, place == Place::Start, self.routes_exact) } else { None };
+                    self.receiving = begun.is_some();
+                    if let Some(begun) = begun {
+                        self.in_flight.push_back(begun);
                     } else {
                         self.overflow += 1;
                         shared.stats.pipeline_overflow += 1;
@@ -100,7 +103,7 @@ impl HttpConnection {
             if let Some(pending) = pending {
                 match &step {
                     Step::Head(head) => {
-                        pending.head(head, &shared.wanted);
+                        shared.take_head(pending, head);
                         self.started = true;
                         // The first bytes of the method may have been lost.
                         pending.unread = self.unsure && head.method == Method::Other;

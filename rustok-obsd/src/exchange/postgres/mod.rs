@@ -25,12 +25,14 @@ mod requests;
 mod responses;
 
 use super::Io;
+use crate::budget::Meter;
 use crate::database::Ending;
 use crate::protocol::Buffers;
 pub use crate::protocol::postgres::TransactionStatus;
 use crate::protocol::postgres::{Backend, Frontend, Reader, SQL_LIMIT};
 use names::{Portals, Statements, Texts};
 use ops::Ops;
+use std::sync::Arc;
 
 /// What the bytes of a connection tell. Times are `CLOCK_MONOTONIC` ns.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -178,6 +180,21 @@ pub struct Shared {
 }
 
 impl Shared {
+    /// What follows is of connections of this target: what is kept of them counts for it.
+    pub const fn set_owner(&mut self, owner: u32) {
+        self.buffers.owner = owner;
+    }
+
+    /// Figures of what is kept.
+    pub fn meters(&self) -> impl Iterator<Item = Arc<Meter>> {
+        [self.texts.budget.meter(), self.buffers.meter()].into_iter()
+    }
+
+    /// Forgets texts that no connection holds any more.
+    pub fn sweep(&mut self) {
+        self.texts.sweep();
+    }
+
     /// Up to `sql_limit` bytes of each text are read.
     #[must_use]
     pub fn new(sql_limit: u32) -> Self {
@@ -213,6 +230,8 @@ pub struct PostgresConnection {
     group_closes: u32,
     status: Option<TransactionStatus>,
     opaque: bool,
+    /// Bytes that were charged for its names and queues.
+    charged: u32,
 }
 
 const _: () = assert!(size_of::<PostgresConnection>() <= 480, "an idle connection became expensive");
@@ -249,6 +268,7 @@ impl PostgresConnection {
             group_closes: 0,
             status: None,
             opaque: false,
+            charged: 0,
         }
     }
 
@@ -276,6 +296,7 @@ impl PostgresConnection {
             shared.stats.lost_bytes = shared.stats.lost_bytes.saturating_add(io.lost);
             self.on_requests(io, shared, sink);
             self.requests.end_of_record(&mut shared.buffers);
+            self.settle(io.time_ns, shared, sink);
         }
     }
 
@@ -285,6 +306,7 @@ impl PostgresConnection {
             shared.stats.lost_bytes = shared.stats.lost_bytes.saturating_add(io.lost);
             self.on_answers(io, shared, sink);
             self.answers.end_of_record(&mut shared.buffers);
+            self.settle(io.time_ns, shared, sink);
         }
     }
 
@@ -300,8 +322,44 @@ impl PostgresConnection {
         self.answers.lose();
         self.requests.end_of_record(&mut shared.buffers);
         self.answers.end_of_record(&mut shared.buffers);
+        self.forget_names();
+        self.ops = Ops::default();
+        self.settle(time_ns, shared, sink);
+    }
+
+    fn forget_names(&mut self) {
         self.statements.clear();
         self.portals.clear();
+    }
+
+    /// Charges what names and queues have grown by. Where there is no room for that the connection begins anew: what is in
+    /// flight ends, and what its names stand for is not known any more.
+    fn settle(&mut self, time_ns: u64, shared: &mut Shared, sink: &mut Sink<'_>) {
+        self.ops.shrink();
+        let (held, charged) = (self.held_bytes(), self.charged as usize);
+        if held == charged {
+            return;
+        }
+        let owner = shared.buffers.owner;
+        let budget = &mut shared.texts.budget;
+        if held < charged {
+            budget.release(owner, charged - held);
+        } else if !budget.charge(owner, held - charged) {
+            let forgotten = self.statements.len() as u64;
+            shared.stats.forgotten_names += forgotten;
+            budget.evicted(forgotten);
+            budget.release(owner, charged);
+            self.charged = 0;
+            self.forget_names();
+            self.break_off(time_ns, shared, sink);
+            self.ops = Ops::default();
+            return;
+        }
+        self.charged = u32::try_from(held).unwrap_or(u32::MAX);
+    }
+
+    fn held_bytes(&self) -> usize {
+        self.statements.held_bytes() + self.portals.held_bytes() + self.ops.held_bytes()
     }
 
     /// Ends what is in flight: nobody knows what becomes of it.
@@ -325,6 +383,11 @@ impl PostgresConnection {
         shared.stats.opaque_connections += 1;
         self.requests.lose();
         self.answers.lose();
+        // Whichever is not being read just now.
+        self.requests.end_of_record(&mut shared.buffers);
+        self.answers.end_of_record(&mut shared.buffers);
+        self.forget_names();
+        self.ops = Ops::default();
     }
 }
 

@@ -3,9 +3,9 @@
 //! Reads: Parse and Close. Yields: texts, shared by all connections. Costs: one copy of each distinct text for the
 //! whole daemon; a name costs about 60 bytes on its connection.
 
+use crate::budget::{Budget, Store, shrink};
 use rustc_hash::{FxBuildHasher, FxHashMap};
 use std::collections::HashMap;
-use std::collections::hash_map::Entry;
 use std::hash::BuildHasher;
 use std::sync::Arc;
 
@@ -16,31 +16,76 @@ pub(super) struct Text {
     pub(super) truncated: bool,
 }
 
-/// The texts that connections hold, each once.
-#[derive(Debug, Default)]
+/// The texts that connections hold, each once, charged to who sent it first.
+#[derive(Debug)]
 pub(super) struct Texts {
-    by_hash: HashMap<u64, Arc<Text>, FxBuildHasher>,
+    by_hash: HashMap<(u64, bool), Held, FxBuildHasher>,
+    /// Those whose hash another one has.
+    others: Vec<Held>,
+    pub(super) budget: Budget,
+    /// Texts when they were last looked through.
+    looked: usize,
+}
+
+#[derive(Debug)]
+struct Held {
+    text: Arc<Text>,
+    owner: u32,
+}
+
+impl Default for Texts {
+    fn default() -> Self {
+        let (by_hash, others, budget) = (HashMap::default(), Vec::new(), Budget::new(Store::Prepared));
+        Self { by_hash, others, budget, looked: 0 }
+    }
 }
 
 impl Texts {
-    /// So many texts are shared; those behind them are held by their connections alone.
-    const BOUND: usize = 8192;
+    /// Bytes of a text without its SQL, with its place in the table.
+    const TEXT: usize = size_of::<Text>() + 2 * size_of::<((u64, bool), Held)>() + 16;
 
-    pub(super) fn share(&mut self, sql: &[u8], truncated: bool) -> Arc<Text> {
-        let new = || Arc::new(Text { sql: sql.into(), truncated });
-        if self.by_hash.len() >= Self::BOUND {
-            self.by_hash.retain(|_, text| Arc::strong_count(text) > 1);
-            if self.by_hash.len() >= Self::BOUND {
-                return new();
-            }
+    /// The text, shared; `None` where its owner has its share.
+    pub(super) fn share(&mut self, owner: u32, sql: &[u8], truncated: bool) -> Option<Arc<Text>> {
+        let key = (FxBuildHasher.hash_one(sql), truncated);
+        let known = self.by_hash.get(&key);
+        if let Some(held) = known.filter(|held| *held.text.sql == *sql) {
+            return Some(Arc::clone(&held.text));
         }
-        match self.by_hash.entry(FxBuildHasher.hash_one(sql)) {
-            Entry::Occupied(known) if *known.get().sql == *sql && known.get().truncated == truncated => {
-                Arc::clone(known.get())
-            }
-            Entry::Occupied(_) => new(),
-            Entry::Vacant(place) => Arc::clone(place.insert(new())),
+        let (taken, size) = (known.is_some(), Self::TEXT + sql.len());
+        if self.budget.held(owner) + size > self.budget.allowance(owner) && self.len() > self.looked / 2 {
+            self.sweep();
         }
+        if !self.budget.charge(owner, size) {
+            return None;
+        }
+        let text = Arc::new(Text { sql: sql.into(), truncated });
+        let held = Held { text: Arc::clone(&text), owner };
+        if taken {
+            self.others.push(held);
+        } else {
+            self.by_hash.insert(key, held);
+        }
+        Some(text)
+    }
+
+    fn len(&self) -> usize {
+        self.by_hash.len() + self.others.len()
+    }
+
+    /// Forgets texts that no connection holds any more.
+    pub(super) fn sweep(&mut self) {
+        let Self { by_hash, others, budget, .. } = self;
+        let mut stays = |held: &Held| {
+            let stays = Arc::strong_count(&held.text) > 1;
+            if !stays {
+                budget.release(held.owner, Self::TEXT + held.text.sql.len());
+            }
+            stays
+        };
+        by_hash.retain(|_, held| stays(held));
+        others.retain(|held| stays(held));
+        shrink(by_hash);
+        self.looked = self.len();
     }
 }
 
@@ -56,10 +101,20 @@ pub(super) struct Statements {
     unnamed: Option<Arc<Text>>,
     named: FxHashMap<Box<[u8]>, Named>,
     bytes: usize,
+    /// Of names.
+    name_bytes: usize,
     clock: u64,
 }
 
 impl Statements {
+    /// Bytes of a name without its letters, with its place in the table.
+    const NAME: usize = 2 * size_of::<(Box<[u8]>, Named)>();
+
+    /// Bytes of names.
+    pub(super) const fn held_bytes(&self) -> usize {
+        self.name_bytes
+    }
+
     /// Names on one connection (sqlx keeps 100, sea-orm the same).
     pub(super) const NAMES: usize = 512;
     /// Bytes of text that the names of one connection stand for.
@@ -86,7 +141,10 @@ impl Statements {
         let named = Named { text, used: self.clock };
         let replaced = match self.named.get_mut(name) {
             Some(place) => Some(std::mem::replace(place, named)),
-            None => self.named.insert(name.into(), named),
+            None => {
+                self.name_bytes += Self::NAME + name.len();
+                self.named.insert(name.into(), named)
+            }
         };
         self.bytes -= replaced.map_or(0, |named| named.text.sql.len());
         let mut forgotten = 0;
@@ -104,11 +162,16 @@ impl Statements {
             self.unnamed = None;
         } else if let Some(named) = self.named.remove(name) {
             self.bytes -= named.text.sql.len();
+            self.name_bytes -= Self::NAME + name.len();
         }
     }
 
     pub(super) fn clear(&mut self) {
         *self = Self::default();
+    }
+
+    pub(super) fn len(&self) -> usize {
+        self.named.len()
     }
 
     #[cfg(test)]
@@ -165,7 +228,11 @@ impl Portals {
     }
 
     pub(super) fn clear(&mut self) {
-        self.unnamed = None;
-        self.named.clear();
+        *self = Self::default();
+    }
+
+    /// Bytes of names.
+    pub(super) fn held_bytes(&self) -> usize {
+        self.named.iter().map(|(name, _)| size_of::<(Box<[u8]>, Bound)>() + name.len()).sum()
     }
 }

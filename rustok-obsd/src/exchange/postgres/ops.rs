@@ -80,8 +80,25 @@ pub(super) struct Ops {
 impl Ops {
     /// Expected answers on one connection.
     pub(super) const BOUND: usize = 8192;
+    /// Room for so many stays with an idle connection.
+    const KEPT: usize = 256;
     /// A statement executed later than this after it was prepared was prepared for its own sake.
     pub(super) const PREPARED_NS: u64 = 100_000_000;
+
+    /// Bytes of its queues.
+    pub(super) fn held_bytes(&self) -> usize {
+        self.expected.capacity() * size_of::<Expected>() + self.ops.capacity() * size_of::<Op>()
+    }
+
+    /// Gives the room of a wave back.
+    pub(super) fn shrink(&mut self) {
+        if self.expected.is_empty()
+            && self.ops.is_empty()
+            && self.expected.capacity() + self.ops.capacity() > Self::KEPT
+        {
+            (self.expected, self.ops) = (VecDeque::new(), VecDeque::new());
+        }
+    }
 
     pub(super) fn told(&self) -> usize {
         self.ops.iter().filter(|op| op.told).count()

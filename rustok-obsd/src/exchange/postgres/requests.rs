@@ -8,6 +8,7 @@ use super::{Moment, OtherKind, PostgresConnection, Shared, Sink, WireEvent, Wire
 use crate::exchange::{Io, pieces};
 use crate::protocol::Piece;
 use crate::protocol::postgres::{Chain, Frontend, FrontendMessage, Reader, Step, Target};
+use std::sync::Arc;
 
 impl PostgresConnection {
     pub(super) fn on_requests(&mut self, io: &Io<'_>, shared: &mut Shared, sink: &mut Sink<'_>) {
@@ -145,11 +146,16 @@ impl PostgresConnection {
             FrontendMessage::Parse { name, sql, truncated } => {
                 self.drop_current(sink);
                 self.group += 1;
-                let text = shared.texts.share(sql, truncated);
-                if let Some(name) = name {
-                    shared.stats.forgotten_names += self.statements.set(name, text.clone());
+                let text = shared.texts.share(shared.buffers.owner, sql, truncated);
+                match (name, &text) {
+                    (Some(name), Some(text)) => {
+                        shared.stats.forgotten_names += self.statements.set(name, Arc::clone(text));
+                    }
+                    // It stands for another statement from now on.
+                    (Some(name), None) => self.statements.forget(name),
+                    (None, _) => {}
                 }
-                let op = self.ops.start(at, Some(text), false);
+                let op = self.ops.start(at, text, false);
                 self.ops.expect(Kind::Parse, op);
             }
             FrontendMessage::Bind { portal, statement } => {

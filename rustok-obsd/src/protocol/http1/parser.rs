@@ -189,14 +189,20 @@ impl<M: Message> Parser<M> {
                     self.rest = M::body(&head);
                     return Step::Head(head);
                 }
-                Parsed::Partial if window.len() < HEAD_LIMIT => self.partial = buffers.take(),
+                Parsed::Partial if window.len() < HEAD_LIMIT => {}
                 Parsed::Partial => return self.refuse(input, Malformed::TooLong),
                 Parsed::Malformed(reason) => return self.refuse(input, reason),
             }
         }
         let known = self.partial.len();
         let added = bytes.len().min(HEAD_LIMIT - known);
-        self.partial.extend_from_slice(&bytes[..added]);
+        if !buffers.append(&mut self.partial, &bytes[..added]) {
+            // As if the rest had not been captured.
+            if known == 0 {
+                return self.refuse(input, Malformed::NotCaptured);
+            }
+            return self.gathered(request, true, Malformed::NotCaptured);
+        }
         if let Some(end) = find_end(&self.partial, known.saturating_sub(2)) {
             self.partial.truncate(end);
             *input = &bytes[end - known..];

@@ -202,7 +202,7 @@ impl<D: Direction> Reader<D> {
         }
         match self.state {
             State::Head(known) => self.next_of_head(piece, known, buffers),
-            State::Gather { kind, wanted, body } => self.next_gathered(piece, kind, wanted, body),
+            State::Gather { kind, wanted, body } => self.next_gathered(piece, (kind, wanted, body), buffers),
             State::Skip(left) => {
                 let read = skip(piece, left);
                 self.state = rest(left - read);
@@ -291,11 +291,16 @@ impl<D: Direction> Reader<D> {
         let there = bytes.len().min(wanted as usize);
         let (prefix, after) = bytes.split_at(there);
         if there < wanted as usize && !(kind != UNTYPED && D::enough(kind, prefix)) {
-            self.buffer = buffers.take();
-            self.buffer.extend_from_slice(prefix);
-            *piece = Piece::Bytes(&[]);
-            self.state = State::Gather { kind, wanted, body };
-            return Step::Partial;
+            if buffers.append(&mut self.buffer, prefix) {
+                *piece = Piece::Bytes(&[]);
+                self.state = State::Gather { kind, wanted, body };
+                return Step::Partial;
+            }
+            if kind == UNTYPED {
+                return self.give_up(piece, Step::Missing);
+            }
+            // Told by what there is, as if the rest had not been captured.
+            self.recycle(buffers);
         }
         *piece = Piece::Bytes(after);
         self.state = rest(body - there as u32);
@@ -315,15 +320,17 @@ impl<D: Direction> Reader<D> {
     fn next_gathered<'p>(
         &'p mut self,
         piece: &mut Piece<'_>,
-        kind: u8,
-        wanted: u32,
-        body: u32,
+        (kind, wanted, body): (u8, u32, u32),
+        buffers: &mut Buffers,
     ) -> Step<D::Message<'p>> {
         if let Piece::Bytes(bytes) = piece {
             let added = bytes.len().min(wanted as usize - self.buffer.len());
-            self.buffer.extend_from_slice(&bytes[..added]);
-            *bytes = &bytes[added..];
-            let enough = kind != UNTYPED && D::enough(kind, &self.buffer);
+            // Where there is no room for more it is told by what there is.
+            let fits = buffers.append(&mut self.buffer, &bytes[..added]);
+            if fits {
+                *bytes = &bytes[added..];
+            }
+            let enough = !fits || kind != UNTYPED && D::enough(kind, &self.buffer);
             if self.buffer.len() < wanted as usize && !enough {
                 return Step::Partial;
             }

@@ -26,7 +26,7 @@
 //! | [`Tool`] | where a program is that was built or given for the tests |
 //! | [`Child`] | a process group that ends with its value; last log lines kept |
 //! | [`http_get`], [`http_get_with`] | one request over a fresh connection |
-//! | [`Counting`], [`allocations`] | an allocator that counts |
+//! | [`Counting`], [`allocations`], [`held`] | an allocator that counts |
 //! | [`free_port`], [`Ports`], [`wait_until`], [`skip`] | what is left |
 
 mod allocations;
@@ -55,7 +55,7 @@ use std::path::PathBuf;
 use std::process::{Command, Stdio};
 use std::time::{Duration, Instant};
 
-pub use allocations::{Counting, allocations};
+pub use allocations::{Counting, allocations, held, held_anew};
 pub use busybox::Workload;
 pub use child::Child;
 pub use containerd::{Containerd, Pod};

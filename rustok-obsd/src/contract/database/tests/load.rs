@@ -148,3 +148,87 @@ fn scrapes_during_recording_agree_with_themselves_and_never_fall() {
         done.store(true, Ordering::Release);
     });
 }
+
+#[test]
+fn one_service_cannot_take_the_series_of_another() {
+    let settings = Settings { operations: 20, requests: 20, databases: 10, statements: 10, ..Settings::default() };
+    let (mut recorder, metrics) = DatabaseRecorder::new(settings);
+    let (hog, good) = (TargetKey(1), TargetKey(2));
+    recorder.register_target(hog, "hog");
+    recorder.register_target(good, "good");
+    for i in 0..500u16 {
+        let select = statement("SELECT", Some(&format!("table{i}")), i.into());
+        let server = SocketAddr::new(SERVER.ip(), i);
+        recorder.observe(hog, &Operation { addresses: Some((APP, server)), ..operation(&select) }, None);
+        recorder.observe_request(hog, &request(200, None), &route(&format!("/{i}")));
+    }
+    let select = statement("SELECT", Some("orders"), 7000);
+    for _ in 0..3 {
+        recorder.observe(good, &operation(&select), None);
+        recorder.observe_request(good, &request(200, None), &route("/orders"));
+    }
+    let parsed = scrape(&metrics);
+    let own = |name, labels: &[(&str, &str)]| parsed.sum(name, &[&[("service_name", "good")], labels].concat());
+    assert_eq!(own("db_client_operation_duration_seconds_count", &[("db_collection_name", "orders")]), 3.0);
+    assert_eq!(own("rustok_obsd_statement_calls_total", &[("fingerprint", "0000000000001b58")]), 3.0);
+    assert_eq!(own("rustok_obsd_http_request_queries_count", &[]), 0.0);
+    let handled =
+        own("rustok_obsd_http_request_phase_seconds_count", &[("http_route", "/orders"), ("phase", "handler")]);
+    assert_eq!(handled, 3.0);
+    let hogs = parsed.find("db_client_operation_duration_seconds_count", &[("service_name", "hog")]).count();
+    assert!(hogs < 40, "{hogs}");
+    assert!(recorder.meters().map(|meter| meter.refused()).sum::<u64>() > 500);
+}
+
+#[test]
+fn series_that_stand_still_give_way_where_room_is_wanted_and_the_rest_goes_on() {
+    let settings = Settings { operations: 20, statements: 10, requests: 20, databases: 5, ..Settings::default() };
+    let (mut recorder, metrics) = DatabaseRecorder::new(settings);
+    recorder.register_target(A, "shop");
+    let namespace: Arc<str> = "orders".into();
+    let kept = statement("SELECT", Some("kept"), 9000);
+    let observe = |recorder: &mut DatabaseRecorder| {
+        let failed = Operation { namespace: Some(&namespace), ..failed(&kept, b"23505") };
+        recorder.observe(A, &Operation { parent: Parent::Background, ..failed }, None);
+        recorder.observe_request(A, &request(500, None), &route("/api/shop/x"));
+    };
+    observe(&mut recorder);
+    let pool = recorder.pool(A, Some(SERVER), Some(&namespace)).unwrap();
+    recorder.connection_opened(pool);
+    for i in 0..200u16 {
+        let select = statement("SELECT", Some(&format!("t{i}")), i.into());
+        let server = SocketAddr::new(SERVER.ip(), 1000 + i);
+        recorder.observe(A, &Operation { addresses: Some((APP, server)), ..operation(&select) }, None);
+        recorder.observe_request(A, &request(200, None), &route(&format!("/api/m{i}/x")));
+    }
+    let before = scrape(&metrics);
+    for _ in 0..3 {
+        observe(&mut recorder);
+        recorder.look();
+    }
+    let after = scrape(&metrics);
+    let calls = |parsed: &Parsed, labels: &[(&str, &str)]| parsed.sum("rustok_obsd_statement_calls_total", labels);
+    let of_kept = [("fingerprint", "0000000000002328")];
+    assert_eq!((calls(&before, &of_kept), calls(&after, &of_kept)), (1.0, 4.0));
+    assert_eq!(calls(&after, &[("fingerprint", "~other")]), calls(&before, &[("fingerprint", "~other")]));
+    assert_eq!(after.find("rustok_obsd_statement_calls_total", &[]).count(), 2, "the one in use, and ~other");
+    let labels = [("db_collection_name", "kept"), ("db_namespace", "orders"), ("db_response_status_code", "23505")];
+    assert_eq!(after.sum("db_client_operation_duration_seconds_count", &labels), 4.0);
+    assert_eq!(after.sum("rustok_database_query_errors_total", &[]), 4.0);
+    let phases = [("http_route", "/api/shop/x"), ("phase", "handler")];
+    assert_eq!(after.sum("rustok_obsd_http_request_phase_seconds_count", &phases), 4.0);
+    let mishaps =
+        |parsed: &Parsed| parsed.sum("rustok_errors_total", &[("module", "shop"), ("error_type", "http_500")]);
+    assert_eq!((mishaps(&before), mishaps(&after)), (1.0, 4.0));
+    assert_eq!(after.sum("rustok_database_connections", &[]), 1.0);
+    recorder.connection_closed(pool, ConnectionState::Idle);
+    assert_eq!(scrape(&metrics).sum("rustok_database_connections", &[]), 0.0);
+    // There is room for new ones.
+    let fresh = statement("SELECT", Some("fresh"), 9001);
+    recorder.observe(A, &operation(&fresh), None);
+    observe(&mut recorder);
+    let parsed = scrape(&metrics);
+    assert_eq!(parsed.sum("db_client_operation_duration_seconds_count", &[("db_collection_name", "fresh")]), 1.0);
+    assert_eq!(mishaps(&parsed), 5.0);
+    assert!(recorder.meters().map(|meter| meter.evicted()).sum::<u64>() > 30);
+}

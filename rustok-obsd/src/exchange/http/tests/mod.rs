@@ -3,6 +3,7 @@
 mod missing;
 
 use super::{HttpConnection, Shared, Verdict};
+use crate::budget::Meter;
 use crate::exchange::{Exchange, Io, Method, NEST_TAIL, Outcome, Side};
 use crate::protocol::Protocol;
 use std::sync::Arc;
@@ -470,4 +471,43 @@ fn routes_belong_to_the_request_that_is_being_handled() {
     );
     wire.route(&a).receive("GET /part").route(&a);
     assert_eq!(wire.shared.stats.unmatched_routes, 2);
+}
+
+#[test]
+fn requests_that_are_never_answered_leave_room_for_another_target() {
+    let mut shared = Shared::default();
+    let mut count = 0;
+    let mut io = |connection: &mut HttpConnection, shared: &mut Shared, received: bool, text: &str| {
+        let data = text.as_bytes();
+        let io = Io { time_ns: 1, ready_ns: 0, task: 1, tid: 1, len: data.len(), data, tail: &[], lost: 0 };
+        let mut sink = |exchange: &Exchange<'_>| count += usize::from(exchange.outcome == Complete);
+        if received {
+            connection.on_receive(&io, shared, &mut sink);
+        } else {
+            connection.on_send(&io, shared, &mut sink);
+        }
+        count
+    };
+    shared.set_owner(1);
+    let long = get(&format!("/{}", "a".repeat(10_000)));
+    let mut waiting: Vec<_> = (0..20_000).map(|_| HttpConnection::new(Some(Side::Server), false, false)).collect();
+    for connection in &mut waiting {
+        io(connection, &mut shared, true, &long);
+    }
+    let meters: Vec<_> = shared.meters().collect();
+    let sum = |of: fn(&Meter) -> u64| meters.iter().map(|meter| of(meter)).sum::<u64>();
+    assert!(sum(Meter::used) <= 8 << 20 && sum(Meter::refused) > 10_000, "{meters:?}");
+    assert!(shared.stats.pipeline_overflow > 0, "counted as not followed");
+    shared.set_owner(2);
+    let mut good = HttpConnection::new(Some(Side::Server), false, false);
+    for number in 1..=100 {
+        io(&mut good, &mut shared, true, &get("/good"));
+        assert_eq!(io(&mut good, &mut shared, false, OK), number);
+    }
+    // Whoever filled it goes, and what it held comes back.
+    shared.set_owner(1);
+    for connection in &mut waiting {
+        connection.on_close(2, &mut shared, &mut |_| {});
+    }
+    assert_eq!(sum(Meter::used), 0);
 }

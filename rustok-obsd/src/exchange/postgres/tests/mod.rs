@@ -1,4 +1,5 @@
 use super::{OtherKind, PostgresConnection, Shared, WireEvent, WireSql};
+use crate::budget::Meter;
 use crate::database::Ending;
 use crate::exchange::Io;
 use crate::protocol::postgres::TransactionStatus;
@@ -480,4 +481,50 @@ fn what_comes_at_any_time_disturbs_nothing() {
             Seen::Other(OtherKind::Error),
         ]
     );
+}
+
+#[test]
+fn names_of_one_target_leave_room_for_those_of_another() {
+    let mut shared = Shared::new(16_000);
+    let mut texts = Vec::new();
+    let mut io = |connection: &mut PostgresConnection, shared: &mut Shared, received: bool, data: &[u8]| {
+        let io = Io { time_ns: 1, ready_ns: 0, task: 1, tid: 1, len: data.len(), data, tail: &[], lost: 0 };
+        let mut sink = |event: WireEvent<'_>| {
+            if let WireEvent::Begin { sql, .. } = event {
+                texts.push(matches!(sql, WireSql::Text { .. }));
+            }
+        };
+        if received {
+            connection.on_receive(&io, shared, &mut sink);
+        } else {
+            connection.on_send(&io, shared, &mut sink);
+        }
+        std::mem::take(&mut texts)
+    };
+    shared.set_owner(1);
+    let mut hogs: Vec<_> = (0..40).map(|_| PostgresConnection::new(true, &shared)).collect();
+    for (at, hog) in hogs.iter_mut().enumerate() {
+        for number in 0..100 {
+            let sql = format!("SELECT a{at}_{number} {}", "x".repeat(8000));
+            io(hog, &mut shared, false, &prepare(&format!("s{number}"), &sql));
+            io(hog, &mut shared, true, &prepared());
+        }
+    }
+    let meters: Vec<_> = shared.meters().collect();
+    let sum = |of: fn(&Meter) -> u64| meters.iter().map(|meter| of(meter)).sum::<u64>();
+    assert!(sum(Meter::used) <= 4 << 20 && sum(Meter::refused) > 1000, "{meters:?}");
+    // A name that found no room stands for nothing: not for another statement.
+    let last = hogs.last_mut().expect("forty");
+    assert_eq!(io(last, &mut shared, false, &execute("s99", b"")), [false]);
+    shared.set_owner(2);
+    let mut good = PostgresConnection::new(true, &shared);
+    io(&mut good, &mut shared, false, &prepare("s", "SELECT 1"));
+    io(&mut good, &mut shared, true, &prepared());
+    assert_eq!(io(&mut good, &mut shared, false, &execute("s", b"")), [true]);
+    shared.set_owner(1);
+    hogs.iter_mut().for_each(|hog| hog.on_close(2, &mut shared, &mut |_| {}));
+    shared.set_owner(2);
+    good.on_close(2, &mut shared, &mut |_| {});
+    shared.sweep();
+    assert_eq!(sum(Meter::used), 0);
 }
