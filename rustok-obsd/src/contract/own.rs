@@ -26,6 +26,7 @@ pub const FAMILIES: &[Family<'static>] = &[
     BUILD_INFO,
     RECORDS,
     RECORDS_LOST,
+    RECOVERING,
     TRANSFERS_SKIPPED,
     EBPF_PROGRAM_RUNS,
     EBPF_PROGRAM_RUN_SECONDS,
@@ -83,6 +84,16 @@ pub const RECORDS_LOST: Family<'static> = own(
     "",
     &["reason"],
     "Records, or parts of them, that never reached the daemon's parsers.",
+);
+
+/// Whether a loss can still be felt.
+pub const RECOVERING: Family<'static> = own(
+    "rustok_obsd_recovering",
+    Kind::Gauge,
+    "",
+    &[],
+    "1 from a loss of records in the ring buffer until all that was read lies behind it and ten seconds have passed, in \
+     which requests of that time end; 0 when everything that begins is reported whole.",
 );
 
 /// Sends and receives without a record, as it should be.
@@ -454,6 +465,8 @@ pub struct SelfMetrics {
     pub records: Counters<RecordKind>,
     /// [`RECORDS_LOST`].
     pub lost: Counters<LossReason>,
+    /// How many records the full ring had refused when the loss was last felt, see [`RECOVERING`].
+    pub recovered: AtomicU64,
     /// [`TRANSFERS_SKIPPED`].
     pub skipped: Counters<SkipReason>,
     /// [`EXCHANGE_PROBLEMS`].
@@ -475,12 +488,21 @@ impl SelfMetrics {
             build,
             records,
             lost,
+            recovered: AtomicU64::new(0),
             skipped: Counters::default(),
             problems: Counters::default(),
             database_problems: Counters::default(),
             lost_bytes: AtomicU64::new(0),
             spans: OnceLock::new(),
         }
+    }
+}
+
+impl SelfMetrics {
+    /// The ring refused records, and that can still be felt: see [`RECOVERING`].
+    #[must_use]
+    pub fn is_recovering(&self) -> bool {
+        self.lost.get(LossReason::RingFull) != self.recovered.load(Ordering::Relaxed)
     }
 }
 

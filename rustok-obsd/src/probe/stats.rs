@@ -144,6 +144,7 @@ impl ProbeCollector {
 impl Collect for ProbeCollector {
     fn collect(&self, out: &mut Encoder<'_>) {
         self.take_counts();
+        out.family(&own::RECOVERING).put([], u64::from(self.own.is_recovering()));
         // The lock is held by whoever attaches a probe, for some ms: the numbers are read under it, written after it.
         let (mut programs, entries) = match &self.programs {
             Some(programs) => {
