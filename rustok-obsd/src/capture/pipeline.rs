@@ -282,6 +282,7 @@ impl Pipeline {
             }
         }
         self.publish();
+        self.own.set_processed();
         self.look_for_losses();
         if self.swept.elapsed() >= SWEEP {
             self.sweep();

@@ -425,6 +425,18 @@ fn a_servers_connection_whose_beginning_was_lost_is_read_from_its_next_request_o
 }
 
 #[test]
+fn records_wait_until_what_they_say_was_published() {
+    let mut scene = Scene::new(TOKIO);
+    scene.accept(1);
+    assert_eq!(scene.own.waiting(3), 3);
+    scene.receive(1, 71, REQUEST);
+    scene.pipeline.take(b"none of a known kind");
+    assert_eq!(scene.own.waiting(3), 3);
+    scene.pipeline.obey();
+    assert_eq!((scene.own.waiting(3), scene.own.waiting(5)), (0, 2));
+}
+
+#[test]
 fn a_loss_is_felt_until_it_lies_behind_and_its_time_is_over() {
     let mut scene = tokio();
     let recovering = |scene: &Scene| scene.own.is_recovering();

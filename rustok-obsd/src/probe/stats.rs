@@ -144,6 +144,8 @@ impl ProbeCollector {
 impl Collect for ProbeCollector {
     fn collect(&self, out: &mut Encoder<'_>) {
         self.take_counts();
+        let written = self.counts.as_ref().map_or(0, |counts| counts.get(rustok_obsd_ebpf::Counter::Submitted));
+        out.family(&own::RECORDS_WAITING).put([], self.own.waiting(written));
         out.family(&own::RECOVERING).put([], u64::from(self.own.is_recovering()));
         // The lock is held by whoever attaches a probe, for some ms: the numbers are read under it, written after it.
         let (mut programs, entries) = match &self.programs {
