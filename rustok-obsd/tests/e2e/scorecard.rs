@@ -87,11 +87,9 @@ pub fn observe(server: &Path, tls: Tls, mix: &str, requests: u32, late: bool) ->
     daemon.wait_for_targets(1)?;
     scene.load(&load)?;
     drop(before);
-    // Detached work ends some 20 ms after its request.
-    std::thread::sleep(Duration::from_millis(500));
+    // The server waits for its detached work.
     let truth = scene.finish();
-    std::thread::sleep(Duration::from_millis(2500));
-    let metrics = daemon.metrics();
+    let metrics = daemon.settled();
     let status = daemon.child.stop(libc::SIGTERM, Duration::from_secs(20)).expect("SIGTERM ends the daemon");
     assert!(status.success(), "{}", daemon.child.log_tail());
     assert!(sink.problems().is_empty(), "{:?}", sink.problems());
