@@ -262,8 +262,8 @@ fn without_symbols_nothing_is_told_wrong_in_clear_text_and_statements_are_counte
 const SMALL_RING: [&str; 2] = ["--capture.ring-bytes", "8388608"];
 /// Requests that make several times as much.
 const FLOOD: u32 = 4000;
-/// Their seeds: a flood while the daemon does not run.
-const FLOODS: [u32; 2] = [23, 29];
+/// The seeds of each such load, while the daemon does not run.
+const FLOODS: [u32; 3] = [23, 29, 31];
 /// The pool's connections take turns.
 const SETTLED: u32 = 60;
 const REQUESTS: u32 = 300;
@@ -289,15 +289,20 @@ fn unseen(metrics: &Metrics) -> f64 {
 fn loses_records(name: &'static str, tls: Tls) -> Result<(), Skip> {
     let mut stage = Stage::set("RUSTOK_OBSD_SHOP", tls)?;
     stage.watch(&SMALL_RING)?;
-    // It goes on meanwhile, so that requests, operations and connections reach across each loss.
+    // While the daemon does not run, one connection to the database fills the ring; the pool opens the others when that is
+    // full, so that nobody sees their beginning.
+    stage.daemon().child.signal(libc::SIGSTOP);
+    let filled = stage.load("two", FLOOD, 1, FLOODS[0]);
+    // This goes on, so that requests, operations and connections reach across each loss.
     let load = stage.begin_load("causal", &BEFORE.to_string())?;
-    stage.sees(1.0);
-    for seed in FLOODS {
+    for seed in &FLOODS[1..] {
         stage.daemon().child.signal(libc::SIGSTOP);
-        let flooded = stage.load("causal", FLOOD, 64, seed);
+        let flooded = stage.load("causal", FLOOD, 64, *seed);
         stage.daemon().child.signal(libc::SIGCONT);
         flooded?;
+        stage.sees(1.0);
     }
+    filled?;
     ends_well(load);
     let recovered = stage.metrics_when("the end of the loss", |metrics| {
         refused(metrics) > 0.0 && metrics.sum("rustok_obsd_recovering", &[]) == 0.0
