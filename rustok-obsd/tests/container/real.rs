@@ -40,11 +40,16 @@ fn a_busy_process_with_a_quota() {
         cgroups.write("busy", Controller::Cpu, "cpu.cfs_quota_us", "20000").unwrap();
     }
     let _running = cgroups.run("busy", "while :; do :; done");
-    let (start, first) = (Instant::now(), scrape(&containers));
-    // A busy machine may give it less than its quota for a long time.
-    let throttled = |scraped: &Scraped| value(scraped, "container_cpu_cfs_throttled_periods_total", &id);
-    let second = wait_until(Duration::from_secs(60), || {
-        Some(scrape(&containers)).filter(|second| throttled(second) >= throttled(&first) + 5.0)
+    // The quota is found at one of the next scrapes. A busy machine may give it less than that for a long time.
+    let throttled = |scraped: &Scraped| scraped.sum("container_cpu_cfs_throttled_periods_total", &[("id", &id)]);
+    let within = Duration::from_secs(60);
+    let ran = |scraped: &Scraped| scraped.sum("container_cpu_usage_seconds_total", &[("id", &id)]);
+    let first = wait_until(within, || {
+        Some(scrape(&containers)).filter(|first| throttled(first).is_some() && ran(first).is_some())
+    });
+    let (start, first) = (Instant::now(), first.expect("its quota is told"));
+    let second = wait_until(within, || {
+        Some(scrape(&containers)).filter(|second| throttled(second) >= throttled(&first).map(|before| before + 5.0))
     });
     let (second, elapsed) = (second.expect("it is throttled"), start.elapsed().as_secs_f64());
     assert_eq!(value(&second, "container_spec_cpu_quota", &id), 20_000.0);
