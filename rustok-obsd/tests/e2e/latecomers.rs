@@ -120,6 +120,14 @@ fn a_daemon_that_comes_under_load_tells_nothing_wrong_in_clear_text() {
     or_skip!(name, comes_late(name, Tls::Off));
 }
 
+/// The database ends the connections; the pool opens others, and prepares again.
+fn end_connections(stage: &Stage) {
+    let sql = "SELECT count(pg_terminate_backend(pid)) FROM pg_stat_activity \
+               WHERE pid <> pg_backend_pid() AND backend_type = 'client backend'";
+    let ended: u32 = stage.scene.postgres.psql("postgres", sql).expect("psql").parse().expect("a number");
+    assert!(ended >= 1);
+}
+
 /// Calls of statements whose text nobody saw.
 fn unknown_calls(metrics: &Metrics) -> f64 {
     let fingerprint = format!("{:016x}", Statement::unknown().fingerprint);
@@ -148,11 +156,7 @@ fn statements_that_were_prepared_before_are_reported_as_unknown_and_counted() {
         still.sum("rustok_obsd_statement_calls_total", &[]) - before.sum("rustok_obsd_statement_calls_total", &[]);
     let database = calls(&counted(&stage.scene)).values().sum::<u64>();
     assert_eq!(all, database as f64, "{}", told(&still));
-    // The database ends the connections; the pool opens others, and prepares again.
-    let sql = "SELECT count(pg_terminate_backend(pid)) FROM pg_stat_activity \
-               WHERE pid <> pg_backend_pid() AND backend_type = 'client backend'";
-    let ended: u32 = stage.scene.postgres.psql("postgres", sql).expect("psql").parse().expect("a number");
-    assert!(ended >= 1);
+    end_connections(&stage);
     let settled = stage.metrics();
     or_skip!(name, stage.scene.postgres.count_statements());
     or_skip!(name, stage.load("database", 3000, 64, AFTER));
@@ -289,10 +293,10 @@ fn unseen(metrics: &Metrics) -> f64 {
 fn loses_records(name: &'static str, tls: Tls) -> Result<(), Skip> {
     let mut stage = Stage::set("RUSTOK_OBSD_SHOP", tls)?;
     stage.watch(&SMALL_RING)?;
-    // While the daemon does not run, one connection to the database fills the ring; the pool opens the others when that is
-    // full, so that nobody sees their beginning.
+    // The pool opens its connections anew while the ring is full, so that nobody sees their beginning.
     stage.daemon().child.signal(libc::SIGSTOP);
-    let filled = stage.load("two", FLOOD, 1, FLOODS[0]);
+    let filled = stage.load("two", FLOOD, 64, FLOODS[0]);
+    end_connections(&stage);
     // This goes on, so that requests, operations and connections reach across each loss.
     let load = stage.begin_load("causal", &BEFORE.to_string())?;
     for seed in &FLOODS[1..] {
