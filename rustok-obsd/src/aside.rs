@@ -279,13 +279,13 @@ mod tests {
     const PATIENCE: Duration = Duration::from_secs(60);
 
     /// Lets a job go, says when it was begun, and what came of it.
-    type Held = (mpsc::Sender<()>, Receiver<()>, Receiver<Result<u32, Overdue>>);
+    type Held = (mpsc::SyncSender<()>, Receiver<()>, Receiver<Result<u32, Overdue>>);
 
     /// Submits a job that waits until the test lets it go.
     fn held(aside: &Aside, user: u32, bound: Duration) -> Held {
-        let (go, wait) = mpsc::channel::<()>();
-        let (begun, begins) = mpsc::channel();
-        let (done, result) = mpsc::channel();
+        let (go, wait) = mpsc::sync_channel::<()>(1);
+        let (begun, begins) = mpsc::sync_channel(1);
+        let (done, result) = mpsc::sync_channel(1);
         let work = move || {
             let _ = begun.send(());
             let _ = wait.recv();

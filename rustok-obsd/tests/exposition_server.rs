@@ -9,6 +9,7 @@ use std::net::{SocketAddr, TcpStream};
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::{Arc, Condvar, Mutex};
 use std::time::{Duration, Instant};
+use test_support::wait_until;
 use tokio::sync::oneshot;
 
 struct Health(AtomicBool);
@@ -327,6 +328,12 @@ fn a_head_that_is_too_large_is_refused() {
     assert_eq!(answer.status, 431);
 }
 
+/// Whether the server's end of a connection is open, as the kernel lists it.
+fn is_established(server: u16, client: u16) -> bool {
+    let wanted = format!(" 0100007F:{server:04X} 0100007F:{client:04X} 01 ");
+    std::fs::read_to_string("/proc/self/net/tcp").unwrap().lines().any(|line| line.contains(&wanted))
+}
+
 #[test]
 fn a_client_that_does_not_read_its_answer_is_cut_off() {
     let limits = Limits { stall_timeout: Duration::from_millis(300), ..Limits::default() };
@@ -334,7 +341,10 @@ fn a_client_that_does_not_read_its_answer_is_cut_off() {
     let server = Running::start(Arc::new(Samples(600_000)), limits);
     let mut lazy = server.connect();
     lazy.write_all(b"GET /metrics HTTP/1.1\r\nHost: x\r\n\r\n").unwrap();
-    std::thread::sleep(Duration::from_secs(4));
+    // Not a byte is read before the server has closed its end.
+    let client = lazy.local_addr().unwrap().port();
+    let cut = wait_until(Duration::from_secs(60), || (!is_established(server.address.port(), client)).then_some(()));
+    assert!(cut.is_some(), "the server still waits");
     let mut bytes = Vec::new();
     let ended = lazy.read_to_end(&mut bytes);
     let answer = Answer::parse(&bytes);
@@ -346,21 +356,25 @@ fn a_client_that_does_not_read_its_answer_is_cut_off() {
 fn shutdown_lets_answers_finish_and_closes_idle_connections_at_once() {
     let gate = Arc::new(Gate::default());
     let mut server = Running::start(gate.clone(), Limits::default());
-    let idle = server.connect();
+    let mut idle = server.connect();
     let mut asking = server.connect();
     asking.write_all(b"GET /metrics HTTP/1.1\r\nHost: x\r\n\r\n").unwrap();
     while gate.waiting.load(Ordering::SeqCst) < 1 {
         std::thread::yield_now();
     }
+    // The idle one is closed while the answer is still awaited; only then the answer can go on.
+    let opened = Arc::new(AtomicBool::new(false));
+    let before = Arc::clone(&opened);
     let opener = std::thread::spawn(move || {
-        std::thread::sleep(Duration::from_millis(300));
+        let closed = idle.read(&mut [0; 16]);
+        before.store(true, Ordering::SeqCst);
         gate.open();
+        closed
     });
-    let took = server.stop();
-    assert!(took >= Duration::from_millis(200) && took < Duration::from_secs(2), "{took:?}");
+    server.stop();
+    assert!(opened.load(Ordering::SeqCst), "the server ended before its answer");
     assert_eq!(Answer::read(&mut asking).status, 200);
-    opener.join().unwrap();
-    drop(idle);
+    assert_eq!(opener.join().unwrap().unwrap(), 0);
 }
 
 #[test]

@@ -12,14 +12,14 @@ use super::address;
 use crate::{
     budget::{Budget, Meter, Store, shrink},
     database::sockets::Link,
-    exchange::{HttpConnection, Side},
+    exchange::{HttpConnection, Side, Verdict},
 };
 
 /// A followed connection.
 pub struct Connection {
     /// Its id.
     pub conn: u64,
-    /// It was established before the daemon saw it.
+    /// Its first bytes were not seen: it is older than the daemon, or their records were lost.
     pub mid_stream: bool,
     /// Process that it was announced for.
     pub tgid: u32,
@@ -49,6 +49,7 @@ impl Connection {
         let next = &mut self.next[usize::from(received)];
         let lost = io.offset.saturating_sub(*next);
         *next = io.offset.saturating_add(u64::try_from(io.result).unwrap_or(0));
+        self.mid_stream |= lost > 0 && self.http.verdict() == Verdict::Undecided;
         self.last_ns = io.time_ns;
         lost
     }

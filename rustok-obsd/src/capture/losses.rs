@@ -13,7 +13,7 @@ use rustok_obsd_ebpf::{Counter, begins_request};
 use super::pipeline::Pipeline;
 use crate::contract::own::{LossReason, Problem};
 
-/// How long a loss of records is taken to be felt: longer than most requests.
+/// How long a loss of records is taken to be felt once it lies behind: longer than most requests.
 const LOSSY: Duration = Duration::from_secs(10);
 
 impl Pipeline {
@@ -24,8 +24,14 @@ impl Pipeline {
         let Some(counts) = &self.counts else { return };
         let refused = counts.get(Counter::RingFull);
         // Counted right behind the refusal: a look may come between the two.
-        if refused != self.refused || self.lossy_until.is_some() {
-            let requests = counts.get(Counter::RequestRefused);
+        let felt = refused != self.refused || self.lossy_until.is_some();
+        let requests = if felt { counts.get(Counter::RequestRefused) } else { self.refused_requests };
+        self.look_for_losses_of(refused, requests);
+    }
+
+    /// The same with what the programs count: records that the full ring refused, and requests among them.
+    pub(super) fn look_for_losses_of(&mut self, refused: u64, requests: u64) {
+        if requests != self.refused_requests {
             let more = requests.saturating_sub(std::mem::replace(&mut self.refused_requests, requests));
             self.outputs.recorder.requests_lost(more);
         }
@@ -35,10 +41,13 @@ impl Pipeline {
             self.gap_ahead = true;
             self.databases.doubt_transactions();
             self.lossy_until = Some(Instant::now() + LOSSY);
-        } else if self.lossy_until.is_some_and(|until| until <= Instant::now()) {
+        } else if !self.gap_ahead && self.lossy_until.is_some_and(|until| until <= Instant::now()) {
             self.lossy_until = None;
         }
         self.databases.lossy = self.lossy_until.is_some();
+        if !self.databases.lossy && !self.gap_ahead {
+            self.own.recovered.store(self.refused, Ordering::Relaxed);
+        }
     }
 
     /// The ring is empty: what it refused until the last look lies behind, and new requests are certain again.
@@ -46,6 +55,7 @@ impl Pipeline {
         if std::mem::take(&mut self.gap_ahead) {
             self.doubtful = self.shared.last_id();
             self.databases.doubt_transactions();
+            self.lossy_until = Some(Instant::now() + LOSSY);
         }
     }
 

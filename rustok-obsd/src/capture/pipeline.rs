@@ -303,6 +303,7 @@ impl Pipeline {
         }
         self.name_parked();
         self.publish();
+        self.own.set_processed();
         self.look_for_losses();
         if self.swept.elapsed() >= SWEEP {
             self.sweep();

@@ -15,7 +15,7 @@ use crate::{
     contract::{
         HttpMetrics,
         database::{DatabaseMetrics, DatabaseRecorder, Settings},
-        own::{Build, SelfMetrics},
+        own::{Build, LossReason, SelfMetrics},
         recorder::{HttpRecorder, Limits, TargetKey, TargetLabels},
     },
     database::{System, tracker::Drivers},
@@ -394,6 +394,86 @@ fn a_forked_child_has_tasks_of_its_own_and_counts_for_its_parent() {
     (scene.tgid, scene.tid) = (PID, PID);
     assert_eq!(scene.query(71), "request");
     assert_eq!(scene.gauges(), ["1", "0"]);
+}
+
+/// The first bytes of each direction were among records that were lost.
+fn miss_beginning(scene: &mut Scene, conn: u64) {
+    scene.offsets.insert((conn, false), 300);
+    scene.offsets.insert((conn, true), 900);
+}
+
+#[test]
+fn a_databases_connection_whose_beginning_was_lost_is_found_by_the_calls_that_send_on_it() {
+    let ping = b"S\0\0\0\x04";
+    let query = [&b"Q\0\0\0\x14"[..], SQL.as_bytes(), b"\0"].concat();
+    let answer = b"C\0\0\0\x0dSELECT 1\0Z\0\0\0\x05I";
+    for (first, question, answer) in [(TLS, TLS, TLS), (&ping[..], &query[..], &answer[..])] {
+        let mut scene = tokio();
+        // Opened while the daemon watched; no port says what it is.
+        let conn = LINK + 1;
+        scene.open(conn, Role::Client, 40_001, false);
+        miss_beginning(&mut scene, conn);
+        // The pool asks whether it lives: no call.
+        scene.send(conn, 71, first);
+        scene.receive(conn, 71, answer);
+        scene.receive(1, 71, REQUEST);
+        let start = scene.call(71);
+        scene.send(conn, 71, question);
+        scene.receive(conn, 71, answer);
+        assert_eq!(scene.parents(|scene| scene.done(71, start)), "request");
+        let text = to_text(scene.own.as_ref(), Format::Text);
+        assert!(text.contains("rustok_obsd_database_problems_total{problem=\"unbound\"} 0"), "{text}");
+        assert_eq!(scene.gauges(), ["1", "0"]);
+    }
+}
+
+#[test]
+fn a_servers_connection_whose_beginning_was_lost_is_read_from_its_next_request_on() {
+    let mut scene = tokio();
+    scene.accept(3);
+    miss_beginning(&mut scene, 3);
+    // The rest of a body.
+    scene.receive(3, 73, b"\x01\x02\x03 and so on, which is no beginning of anything");
+    scene.send(3, 73, RESPONSE);
+    scene.receive(3, 73, REQUEST);
+    assert_eq!(scene.query(73), "request");
+}
+
+#[test]
+fn records_wait_until_what_they_say_was_published() {
+    let mut scene = Scene::new(TOKIO);
+    scene.accept(1);
+    assert_eq!(scene.own.waiting(3), 3);
+    scene.receive(1, 71, REQUEST);
+    scene.pipeline.take(b"none of a known kind");
+    assert_eq!(scene.own.waiting(3), 3);
+    scene.pipeline.obey();
+    assert_eq!((scene.own.waiting(3), scene.own.waiting(5)), (0, 2));
+}
+
+#[test]
+fn a_loss_is_felt_until_it_lies_behind_and_its_time_is_over() {
+    let mut scene = tokio();
+    let recovering = |scene: &Scene| scene.own.is_recovering();
+    assert!(!recovering(&scene));
+    // Told by the programs before the capture thread looks.
+    scene.own.lost.raise_to(LossReason::RingFull, 5);
+    assert!(recovering(&scene));
+    scene.pipeline.look_for_losses_of(5, 0);
+    assert!(recovering(&scene) && scene.pipeline.doubtful == u64::MAX);
+    // However long the ring is never empty.
+    scene.pipeline.lossy_until = Some(std::time::Instant::now());
+    scene.pipeline.look_for_losses_of(5, 0);
+    assert!(recovering(&scene) && scene.pipeline.databases.lossy);
+    scene.pipeline.caught_up();
+    scene.pipeline.look_for_losses_of(5, 0);
+    assert!(recovering(&scene) && scene.pipeline.databases.lossy && scene.pipeline.doubtful < u64::MAX);
+    scene.pipeline.lossy_until = Some(std::time::Instant::now());
+    scene.pipeline.look_for_losses_of(5, 0);
+    assert!(!recovering(&scene) && !scene.pipeline.databases.lossy);
+    // Another one.
+    scene.own.lost.raise_to(LossReason::RingFull, 6);
+    assert!(recovering(&scene));
 }
 
 fn bare() -> Scene {

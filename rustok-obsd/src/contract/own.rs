@@ -27,6 +27,8 @@ pub const FAMILIES: &[Family<'static>] = &[
     BUILD_INFO,
     RECORDS,
     RECORDS_LOST,
+    RECORDS_WAITING,
+    RECOVERING,
     TRANSFERS_SKIPPED,
     EBPF_PROGRAM_RUNS,
     EBPF_PROGRAM_RUN_SECONDS,
@@ -85,6 +87,25 @@ pub const RECORDS_LOST: Family<'static> = own(
     "",
     &["reason"],
     "Records, or parts of them, that never reached the daemon's parsers.",
+);
+
+/// Records that the daemon has yet to process.
+pub const RECORDS_WAITING: Family<'static> = own(
+    "rustok_obsd_records_waiting",
+    Kind::Gauge,
+    "",
+    &[],
+    "Records in the kernel programs' ring buffer that the daemon has not processed yet.",
+);
+
+/// Whether a loss can still be felt.
+pub const RECOVERING: Family<'static> = own(
+    "rustok_obsd_recovering",
+    Kind::Gauge,
+    "",
+    &[],
+    "1 from a loss of records in the ring buffer until all that was read lies behind it and ten seconds have passed, in \
+     which requests of that time end; 0 when everything that begins is reported whole.",
 );
 
 /// Sends and receives without a record, as it should be.
@@ -460,6 +481,11 @@ impl<L: LabelValue> Counters<L> {
         self.cells[value.index()].load(Ordering::Relaxed)
     }
 
+    /// All of them.
+    fn total(&self) -> u64 {
+        self.cells.iter().map(|cell| cell.load(Ordering::Relaxed)).sum()
+    }
+
     pub(crate) fn collect(&self, family: &Family<'_>, out: &mut Encoder<'_>) {
         let mut samples = out.family(family);
         for (cell, text) in self.cells.iter().zip(L::TEXTS) {
@@ -487,6 +513,10 @@ pub struct SelfMetrics {
     pub records: Counters<RecordKind>,
     /// [`RECORDS_LOST`].
     pub lost: Counters<LossReason>,
+    /// How many records were taken from the ring, and whatever they say counted.
+    pub processed: AtomicU64,
+    /// How many records the full ring had refused when the loss was last felt, see [`RECOVERING`].
+    pub recovered: AtomicU64,
     /// [`TRANSFERS_SKIPPED`].
     pub skipped: Counters<SkipReason>,
     /// [`TARGETS_REFUSED`].
@@ -514,6 +544,8 @@ impl SelfMetrics {
             build,
             records,
             lost,
+            processed: AtomicU64::new(0),
+            recovered: AtomicU64::new(0),
             skipped: Counters::default(),
             refusals: Counters::default(),
             problems: Counters::default(),
@@ -523,6 +555,25 @@ impl SelfMetrics {
             spans: OnceLock::new(),
             stores: Meters::default(),
         }
+    }
+}
+
+impl SelfMetrics {
+    /// What was taken so far is processed, and its counts are published.
+    pub fn set_processed(&self) {
+        self.processed.store(self.records.total() + self.lost.get(LossReason::Malformed), Ordering::Relaxed);
+    }
+
+    /// Of so many records, those that wait: see [`RECORDS_WAITING`].
+    #[must_use]
+    pub fn waiting(&self, written: u64) -> u64 {
+        written.saturating_sub(self.processed.load(Ordering::Relaxed))
+    }
+
+    /// The ring refused records, and that can still be felt: see [`RECOVERING`].
+    #[must_use]
+    pub fn is_recovering(&self) -> bool {
+        self.lost.get(LossReason::RingFull) != self.recovered.load(Ordering::Relaxed)
     }
 }
 

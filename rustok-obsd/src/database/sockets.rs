@@ -157,17 +157,16 @@ impl Link {
         if open.kind != Kind::Wire && open.wire.is_none() {
             self.dropped_ns = open.send_ns;
         }
-        if ending != Ending::Complete {
-            return;
-        }
         // In clear text the protocol says that a transaction ended, too; nobody says how deep it is.
         match &*open.statement.operation {
+            // However it ended, or whether nobody saw that: what was not committed the driver rolls back.
+            "COMMIT" | "ROLLBACK" | "END" | "ABORT" => (self.transaction, self.depth) = (None, 0),
+            _ if ending != Ending::Complete => {}
             "BEGIN" | "START TRANSACTION" => (self.transaction, self.depth) = (Some(open.key), 1),
             "SAVEPOINT" => self.depth += 1,
             "RELEASE" | "RELEASE SAVEPOINT" | "ROLLBACK TO" | "ROLLBACK TO SAVEPOINT" => {
                 self.depth = self.depth.saturating_sub(1).max(1);
             }
-            "COMMIT" | "ROLLBACK" | "END" | "ABORT" => (self.transaction, self.depth) = (None, 0),
             _ => {}
         }
     }

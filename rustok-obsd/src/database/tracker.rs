@@ -332,18 +332,33 @@ impl Tracker {
     }
 
     /// A call begins: the task's earlier ones of which nobody tells the end and that were answered are over, and an error
-    /// that none of them took is none of this one. In clear text the protocol tells the ends.
+    /// that none of them took is none of this one. In clear text the protocol tells the ends. A BEGIN of which no bytes
+    /// were seen is over, too, or it would be taken for the asker of whatever its task sends next.
     fn begin_call(&mut self, key: (u32, u64), time_ns: u64, sink: &mut Sink<'_>) {
         if !self.notices.is_empty() {
             self.notices.remove(key);
         }
         loop {
             let links = &self.links;
-            let over =
-                self.open.find(key, |open| is_settled(open) && links.get(&open.conn).is_none_or(Link::is_encrypted));
+            let over = self.open.find(key, |open| {
+                is_unseen(open) || is_settled(open) && links.get(&open.conn).is_none_or(Link::is_encrypted)
+            });
             let Some(id) = over else { return };
-            let end_ns = self.open.get(id).map_or(time_ns, |open| open.last_ns);
+            self.end_settled(id, time_ns, sink);
+        }
+    }
+
+    /// Ends what is over although nobody says so.
+    fn end_settled(&mut self, id: OpId, time_ns: u64, sink: &mut Sink<'_>) {
+        let Some(open) = self.open.get(id) else { return };
+        let (seen, end_ns, tgid) = (!is_unseen(open), open.last_ns, open.key.0);
+        if seen {
             self.finish(id, end_ns, Ending::Complete, sink);
+        } else if self.processes.get(&tgid).is_some_and(|process| process.binds) {
+            self.lose(id, time_ns, sink);
+        } else {
+            // Nothing of the process' connections is seen at all.
+            self.finish(id, time_ns, Ending::Complete, sink);
         }
     }
 
@@ -429,11 +444,10 @@ impl Tracker {
         self.start(open)
     }
 
-    /// Ends those of a task that were answered and of which nobody tells the end, for its request ends.
+    /// Ends those of a task of which nobody tells the end, for its request ends.
     pub fn settle(&mut self, key: (u32, u64), time_ns: u64, sink: &mut Sink<'_>) {
-        while let Some(id) = self.open.find(key, is_settled) {
-            let end_ns = self.open.get(id).map_or(time_ns, |open| open.last_ns);
-            self.finish(id, end_ns, Ending::Complete, sink);
+        while let Some(id) = self.open.find(key, |open| is_settled(open) || is_unseen(open)) {
+            self.end_settled(id, time_ns, sink);
         }
     }
 
@@ -527,6 +541,11 @@ const fn asker(hit: &CallHit) -> (u32, u64, u32) {
 /// Answered, and nobody will tell its end.
 fn is_settled(open: &Open) -> bool {
     open.kind == Kind::OpenEnded && open.answered
+}
+
+/// A BEGIN whose bytes nobody saw: sqlx sends them at once.
+fn is_unseen(open: &Open) -> bool {
+    open.kind == Kind::Short && open.is_unsent()
 }
 
 /// Whether a text begins like SQL: anything else is another argument, or memory that serves another purpose by now.

@@ -35,14 +35,20 @@ struct Shared {
     idle: AtomicUsize,
     threads: AtomicUsize,
     most: usize,
+    patience: Duration,
 }
 
 impl Pool {
     /// Up to `most` threads; none is started yet.
     #[must_use]
     pub fn new(most: usize) -> Self {
+        Self::with_patience(most, PATIENCE)
+    }
+
+    fn with_patience(most: usize, patience: Duration) -> Self {
         let (idle, threads) = (AtomicUsize::new(0), AtomicUsize::new(0));
-        Self { shared: Arc::new(Shared { jobs: Mutex::default(), ready: Condvar::new(), idle, threads, most }) }
+        let (jobs, ready) = (Mutex::default(), Condvar::new());
+        Self { shared: Arc::new(Shared { jobs, ready, idle, threads, most, patience }) }
     }
 
     /// Threads that are there.
@@ -87,7 +93,10 @@ impl Pool {
             Box::new(move || {
                 // The lock must not be held while the work is done.
                 while let Some(item) = { lock(&queue).pop_front() } {
-                    if results.send(work(item)).is_err() {
+                    let unwinding = Lost(&results);
+                    let result = work(item);
+                    std::mem::forget(unwinding);
+                    if results.send(Some(result)).is_err() {
                         return;
                     }
                 }
@@ -138,9 +147,20 @@ impl Pool {
     }
 }
 
+/// Says that a result will never come, should its job panic.
+struct Lost<'a, R>(&'a mpsc::SyncSender<Option<R>>);
+
+impl<R> Drop for Lost<'_, R> {
+    fn drop(&mut self) {
+        // Nobody waits any more: as good.
+        let _ = self.0.send(None);
+    }
+}
+
 /// A run under way.
 pub struct Running<R> {
-    arrived: mpsc::Receiver<R>,
+    arrived: mpsc::Receiver<Option<R>>,
+    /// Results that may still come, or came.
     open: usize,
     worker: Box<dyn FnMut() -> Job>,
     /// Items that nobody has begun; drops them if told so.
@@ -153,8 +173,15 @@ impl<R> Running<R> {
         let mut results = Vec::with_capacity(self.open);
         while results.len() < self.open {
             let left = deadline.saturating_duration_since(Instant::now());
-            match self.arrived.recv_timeout(PATIENCE.min(left)) {
-                Ok(result) => results.push(result),
+            match self.arrived.recv_timeout(pool.shared.patience.min(left)) {
+                Ok(Some(result)) => results.push(result),
+                Ok(None) => {
+                    self.open -= 1;
+                    // The panic ended its thread's turn.
+                    if (self.left)(false) > 0 {
+                        pool.submit((self.worker)());
+                    }
+                }
                 Err(RecvTimeoutError::Timeout) if !left.is_zero() => {
                     if (self.left)(false) > 0 {
                         pool.submit((self.worker)());
@@ -200,7 +227,7 @@ fn serve(shared: &Shared) {
             }
         };
         drop((jobs, waiting));
-        // A job that panics has said so through the panic hook; its result never comes, which its run notices.
+        // A job that panics has said so through the panic hook, and its run learns of it.
         let _ = std::panic::catch_unwind(std::panic::AssertUnwindSafe(job));
     }
 }
@@ -220,33 +247,42 @@ mod tests {
 
     #[test]
     fn all_items_are_done_by_one_thread_where_none_is_slow() {
-        let pool = Pool::new(8);
+        // However long one takes on a busy machine.
+        let pool = Pool::with_patience(8, Duration::from_secs(60));
         for _ in 0..50 {
-            let mut results = pool.run(0..100, soon(5000), |item| item * 2);
+            let mut results = pool.run(0..100, soon(60_000), |item| item * 2);
             results.sort_unstable();
             assert_eq!(results, (0..100).map(|item| item * 2).collect::<Vec<_>>());
         }
         assert!(pool.threads() <= 2, "{}", pool.threads());
-        assert!(pool.run(Vec::<u8>::new(), soon(5000), |item| item).is_empty());
+        assert!(pool.run(Vec::<u8>::new(), soon(60_000), |item| item).is_empty());
     }
 
     #[test]
     fn stuck_items_cost_themselves_alone() {
-        let pool = Pool::new(8);
+        let pool = Pool::with_patience(8, Duration::from_secs(1));
         let (release, stuck) = mpsc::sync_channel::<()>(1);
-        let stuck = Mutex::new(stuck);
-        let start = Instant::now();
-        let mut results = pool.run(0..20, soon(1000), move |item| {
+        let (stuck, done) = (Mutex::new(stuck), Arc::new(AtomicUsize::new(0)));
+        let (counted, watched) = (Arc::clone(&done), pool.clone());
+        let watch = thread::spawn(move || {
+            let until = soon(60_000);
+            while done.load(Ordering::SeqCst) < 18 {
+                assert!(Instant::now() < until, "others wait for the stuck ones");
+                thread::sleep(Duration::from_millis(10));
+            }
+            let threads = watched.threads();
+            drop(release);
+            threads
+        });
+        let results = pool.run(0..20, soon(60_000), move |item| {
             if item % 10 == 3 {
                 let _ = lock(&stuck).recv();
             }
+            counted.fetch_add(1, Ordering::SeqCst);
             item
         });
-        results.sort_unstable();
-        assert_eq!(results.len(), 18, "{results:?}");
-        assert!(start.elapsed() >= Duration::from_millis(1000));
-        assert_eq!(pool.threads(), 3);
-        drop(release);
+        assert_eq!((results.len(), watch.join().unwrap()), (20, 3));
+        assert!(results[..18].iter().all(|item| item % 10 != 3), "{results:?}");
     }
 
     #[test]
@@ -260,10 +296,12 @@ mod tests {
                 let _ = lock(&stuck).recv();
             }
         };
-        assert!(pool.run(0..5, soon(150), wait).is_empty());
+        while pool.threads() < 2 {
+            assert!(pool.run(0..5, soon(150), wait.clone()).is_empty());
+        }
         assert!(pool.run(0..5, soon(60_000), |item| item).is_empty(), "no thread is to be had");
         drop(release);
-        let until = soon(10_000);
+        let until = soon(60_000);
         while pool.run(0..3, soon(1000), |item| item).len() < 3 {
             assert!(Instant::now() < until, "the threads are free again");
             thread::sleep(Duration::from_millis(10));
@@ -273,7 +311,7 @@ mod tests {
     #[test]
     fn a_panic_loses_one_result() {
         let pool = Pool::new(4);
-        let mut results = pool.run(0..6, soon(300), |item| {
+        let mut results = pool.run(0..6, soon(60_000), |item| {
             assert_ne!(item, 2, "on purpose");
             item
         });

@@ -206,6 +206,9 @@ impl ProbeCollector {
 impl Collect for ProbeCollector {
     fn collect(&self, out: &mut Encoder<'_>) {
         self.take_counts();
+        let written = self.counts.as_ref().map_or(0, |counts| counts.get(rustok_obsd_ebpf::Counter::Submitted));
+        out.family(&own::RECORDS_WAITING).put([], self.own.waiting(written));
+        out.family(&own::RECOVERING).put([], u64::from(self.own.is_recovering()));
         let objects = || self.programs.iter().chain(&self.host);
         let programs: Vec<ProgramStats> = objects().flat_map(ProgramFacts::programs).collect();
         let facts: Vec<_> = objects().flat_map(|object| object.maps.iter().map(MapFacts::read)).collect();

@@ -9,7 +9,7 @@
 //! its paths are [`Lookup::Awaited`], as those of a table that is read for the first time.
 
 use std::sync::Arc;
-use std::sync::mpsc::{self, Receiver, Sender};
+use std::sync::mpsc::{self, Receiver, SyncSender};
 use std::time::{Duration, Instant};
 
 use rustc_hash::FxHashMap;
@@ -19,6 +19,8 @@ use super::discovery::ProcessKey;
 use super::memory::Memory;
 use super::reader::{DEADLINE, Reader};
 
+/// Answers that wait: more than jobs can be under way at a time, so that a reader never waits.
+const ANSWERS: usize = 512;
 /// How often a known router is checked to be the same: its memory may have been given to another one.
 const RECHECK: Duration = Duration::from_secs(10);
 /// Wait after a read that did not help, doubled each time.
@@ -88,7 +90,7 @@ pub struct RouteCache {
     stats: RouteCacheStats,
     last_error: Option<String>,
     reader: Reader,
-    answers: (Sender<Answer>, Receiver<Answer>),
+    answers: (SyncSender<Answer>, Receiver<Answer>),
     /// Number of the newest read.
     job: u64,
     /// Reads under way.
@@ -136,7 +138,7 @@ impl RouteCache {
             stats: RouteCacheStats::default(),
             last_error: None,
             reader,
-            answers: mpsc::channel(),
+            answers: mpsc::sync_channel(ANSWERS),
             job: 0,
             under_way: 0,
         }

@@ -182,7 +182,7 @@ fn a_check_that_does_not_end_takes_the_tables_names_away() {
     assert!(settled(&mut cache, own(), address(&good), 1, now).is_some());
     assert_eq!(cache.lookup(own(), address(&good), 1, now + RECHECK), Lookup::Awaited);
     // Its answer is lost, as if the read hung.
-    cache.answers = mpsc::channel();
+    cache.answers = mpsc::sync_channel(1);
     assert!(cache.catch_up(now + RECHECK + PATIENCE));
     assert_eq!(cache.path(own(), address(&good), 1), None, "nobody knows whether it is the same table");
     assert_eq!((cache.bytes, cache.stats().timeouts), (0, 1));

@@ -4,8 +4,8 @@
 //! thread; memory for one batch besides the queue.
 //!
 //! Batching as the specification's batch processor has it
-//! (<https://opentelemetry.io/docs/specs/otel/trace/sdk/#batching-processor>): at the latest every `schedule_delay`, as
-//! soon as a batch is full. Retries, three with growing pauses within `timeout`, are opentelemetry-otlp's; a batch that
+//! (<https://opentelemetry.io/docs/specs/otel/trace/sdk/#batching-processor>): a full batch leaves at once, and what is
+//! less than one leaves `schedule_delay` after the last batch did. Retries, three with growing pauses within `timeout`, are opentelemetry-otlp's; a batch that
 //! still fails is dropped and counted, so that an absent collector costs a bounded queue and nothing else.
 
 use super::record::Record;
@@ -76,6 +76,11 @@ impl Shared {
         for record in records {
             self.budget.release(&record.resource().queued, record.size());
         }
+    }
+
+    /// A whole batch waits.
+    fn is_full(&self) -> bool {
+        self.waiting.load(Ordering::Relaxed) >= self.batch_size
     }
 
     pub(super) fn is_closed(&self) -> bool {
@@ -193,8 +198,10 @@ enum Failure {
     Shutdown,
 }
 
-struct Worker {
-    exporter: OtlpExporter,
+/// Takes batches out of the queue. Generic over the exporter, so that a test holds the answers back; the clock is
+/// Tokio's, which a test can stop.
+struct Worker<E> {
+    exporter: E,
     clock: Clock,
     conventions: Conventions,
     url: String,
@@ -205,21 +212,28 @@ struct Worker {
     stopped: watch::Receiver<Option<Instant>>,
 }
 
-impl Worker {
+impl<E: SpanExporter> Worker<E> {
     async fn run(mut self) {
         let mut deadline = None;
+        let mut pause = std::pin::pin!(sleep(self.settings.schedule_delay));
         while deadline.is_none() {
-            tokio::select! {
-                () = self.shared.ready.notified() => {}
-                () = sleep(self.settings.schedule_delay) => {}
+            let due = tokio::select! {
+                () = self.shared.ready.notified() => false,
+                () = pause.as_mut() => true,
                 // An error: the handle was dropped without a shutdown.
-                result = self.stopped.changed() => deadline = stop_time(result.is_ok(), &self.stopped),
-            }
-            loop {
+                result = self.stopped.changed() => {
+                    deadline = stop_time(result.is_ok(), &self.stopped);
+                    false
+                }
+            };
+            let mut left = due;
+            // Before its time, only a whole batch leaves.
+            while due || deadline.is_some() || self.shared.is_full() {
                 let batch = self.take();
                 let (full, empty) = (batch.len() == self.settings.batch_size, batch.is_empty());
                 if !empty {
                     self.export(batch).await;
+                    left = true;
                 }
                 deadline = deadline.or_else(|| stop_time(self.stopped.has_changed().is_ok(), &self.stopped));
                 let done = match deadline {
@@ -230,6 +244,9 @@ impl Worker {
                 if done {
                     break;
                 }
+            }
+            if left {
+                pause.set(sleep(self.settings.schedule_delay));
             }
         }
         self.shared.closed.store(true, Ordering::Release);
@@ -331,3 +348,7 @@ async fn reached(stopped: &mut watch::Receiver<Option<Instant>>) {
         sleep_until(deadline).await;
     }
 }
+
+#[cfg(test)]
+#[path = "export_tests.rs"]
+mod tests;

@@ -3,7 +3,7 @@
 use super::scraped::{Daemon, prometheus};
 use super::set::{evaluate, folder, report, rows};
 use std::time::{Duration, Instant};
-use test_support::{Job, NodeExporter, Skip, skip};
+use test_support::{Job, NodeExporter, Prometheus, Skip, skip, wait_until};
 
 /// What node_exporter has here and we do not, and why.
 const KNOWN: &[(&str, &str)] = &[];
@@ -30,8 +30,13 @@ fn compare() -> Result<(), Skip> {
     let ours = prometheus(&folder, &jobs(daemon.address, "/metrics/node"), &rules)?;
     let mut missing = Vec::new();
     // A rate needs two scrapes, and rules upon rules some evaluations.
+    let enough = |prometheus: &Prometheus| {
+        let least = prometheus.query("min(count_over_time(up[5m]))");
+        least[0]["value"][1].as_str().and_then(|least| least.parse::<f64>().ok()).is_some_and(|least| least >= 8.0)
+    };
+    let ready = wait_until(Duration::from_secs(120), || (enough(&theirs) && enough(&ours)).then_some(()));
+    assert!(ready.is_some(), "Prometheus does not scrape");
     let deadline = Instant::now() + Duration::from_secs(40);
-    std::thread::sleep(Duration::from_secs(8));
     for set in ["grafana-1860", "node-mixin"] {
         let rows = rows(&folder, set);
         loop {

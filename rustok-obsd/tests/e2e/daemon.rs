@@ -2,7 +2,8 @@
 
 use std::{
     collections::{BTreeMap, HashSet},
-    net::SocketAddr,
+    io::{Read as _, Write as _},
+    net::{SocketAddr, TcpStream},
     process::Command,
     time::Duration,
 };
@@ -14,6 +15,7 @@ use test_support::{
 };
 
 use super::{
+    running::LONG_PATIENCE,
     scene::{Scene, program},
     truth::Request,
 };
@@ -50,6 +52,26 @@ impl Daemon {
         let (status, _, body) = http_get(self.addr, "/metrics/app").expect("a scrape");
         assert_eq!(status, 200);
         String::from_utf8(body).expect("UTF-8")
+    }
+
+    /// A scrape, once the daemon has processed every record of what was done so far: none waits in the ring, and what was
+    /// counted until then is the same a moment later.
+    pub fn settled(&self) -> String {
+        let counted = |text: &str| {
+            let names =
+                ["rustok_obsd_database_operations_total{", "rustok_http_requests_total{", "rustok_obsd_records_total{"];
+            text.lines().filter(|line| names.iter().any(|name| line.starts_with(name))).collect::<Vec<_>>().join("\n")
+        };
+        let (mut last, mut text) = (None, String::new());
+        let settled = wait_until(LONG_PATIENCE, || {
+            text = self.metrics();
+            let now = Some(counted(&text)).filter(|_| value(&text, "rustok_obsd_records_waiting") == Some(0.0));
+            let same = now.is_some() && now == last;
+            last = now;
+            same.then_some(())
+        });
+        assert!(settled.is_some(), "the records are never all processed: {text}");
+        text
     }
 
     /// Waits until so many processes are observed; the reason if the daemon cannot observe anything here.
@@ -167,7 +189,7 @@ fn run(name: &str) -> Result<(), Skip> {
 
     // Counts: to the last one.
     let mut last = Vec::new();
-    wait_until(Duration::from_secs(10), || {
+    wait_until(LONG_PATIENCE, || {
         last = differences(&requests(&daemon.metrics()), &truth, &gone);
         last.is_empty().then_some(())
     });
@@ -257,18 +279,22 @@ fn number(result: &Value) -> Option<f64> {
 
 /// A request in flight, and its connection, are in the gauges while they last.
 fn assert_counted_while_active(daemon: &Daemon, scene: &Scene) {
-    let shop: SocketAddr = ([127, 0, 0, 1], scene.port()).into();
-    let request = std::thread::spawn(move || http_get(shop, "/api/slow/3000"));
-    let active =
-        "http_server_active_requests{service_name=\"shop-under-test\",http_request_method=\"GET\",url_scheme=\"http\"}";
+    // Its answer waits for the rest of its body.
+    let mut client = TcpStream::connect(("127.0.0.1", scene.port())).expect("connect");
+    client
+        .write_all(b"POST /api/upload HTTP/1.1\r\nhost: e2e\r\ncontent-length: 8\r\nconnection: close\r\n\r\nhalf")
+        .expect("send");
+    let active = "http_server_active_requests{service_name=\"shop-under-test\",http_request_method=\"POST\",url_scheme=\"http\"}";
     let both = |text: &str, wanted: f64| {
         value(text, active) == Some(wanted) && value(text, "rustok_http_active_connections") == Some(wanted)
     };
-    let seen = wait_until(Duration::from_millis(2500), || both(&daemon.metrics(), 1.0).then_some(()));
+    let seen = wait_until(LONG_PATIENCE, || both(&daemon.metrics(), 1.0).then_some(()));
     assert!(seen.is_some(), "{}", daemon.metrics());
-    let (status, ..) = request.join().expect("the client").expect("an answer");
-    assert_eq!(status, 200);
-    let gone = wait_until(Duration::from_secs(5), || both(&daemon.metrics(), 0.0).then_some(()));
+    client.write_all(b"rest").expect("send");
+    let mut answer = String::new();
+    client.read_to_string(&mut answer).expect("an answer");
+    assert!(answer.starts_with("HTTP/1.1 200 "), "{answer}");
+    let gone = wait_until(LONG_PATIENCE, || both(&daemon.metrics(), 0.0).then_some(()));
     assert!(gone.is_some(), "{}", daemon.metrics());
 }
 

@@ -1,13 +1,11 @@
 //! Daemons that come late, see less, or lose records: what they tell is right, and what they cannot tell is counted.
 
-use std::time::Duration;
-
 use rustok_obsd::statement::Statement;
 use test_support::{Child, Skip, SpanKind, Tls, skip};
 
 use super::{
     faults::or_skip,
-    running::{Metrics, PATIENCE},
+    running::{LONG_PATIENCE, Metrics},
     scorecard::{Run, Score, offset_ns, report, score, score_of},
     serial,
     stage::{RING, Stage, WIRE_ALONE, calls, counted, differing, ours, since, told},
@@ -33,8 +31,24 @@ fn monotonic_ns() -> u64 {
     u64::try_from(now.cast_signed() - offset_ns()).expect("a time")
 }
 
-fn ends_well(load: &mut Child) {
-    assert!(load.wait(PATIENCE).is_some_and(|status| status.success()), "{}", load.log_tail());
+/// The load asks for nothing more, and awaits what it asked for.
+fn ends_well(mut load: Child) {
+    let status = load.stop(libc::SIGTERM, LONG_PATIENCE);
+    assert!(status.is_some_and(|status| status.success()), "{status:?}: {}", load.log_tail());
+}
+
+/// The daemon comes while a load runs that has every connection and statement open. Yields the load, once the daemon has
+/// seen so many operations of it, and when it came.
+fn come(stage: &mut Stage, mix: &str, settings: &[&str], operations: u32) -> Result<(Child, u64), Skip> {
+    stage.scene.postgres.count_statements()?;
+    let load = stage.begin_load(mix, &BEFORE.to_string())?;
+    stage.wait_for("the load to be under way", |stage| {
+        (calls(&counted(&stage.scene)).values().sum::<u64>() > 10_000).then_some(())
+    });
+    stage.watch(settings)?;
+    let watched_ns = monotonic_ns();
+    stage.sees(f64::from(operations));
+    Ok((load, watched_ns))
 }
 
 /// The requests that the load with this seed sent.
@@ -48,11 +62,9 @@ fn of(run: &Run, seed: u32) -> Run {
 /// The daemon starts while a load runs that has every connection and statement open; another load follows.
 fn late(name: &'static str, tls: Tls, settings: &[&str]) -> Result<(Run, Metrics, Metrics, u64), Skip> {
     let mut stage = Stage::set("RUSTOK_OBSD_SHOP", tls)?;
-    let mut load = stage.begin_load("causal", "6s", &BEFORE.to_string())?;
-    std::thread::sleep(Duration::from_secs(2));
-    stage.watch(settings)?;
-    let watched_ns = monotonic_ns();
-    ends_well(&mut load);
+    // Many more than have to be known of requests that begin from here on.
+    let (load, watched_ns) = come(&mut stage, "causal", settings, 8000)?;
+    ends_well(load);
     let early = stage.metrics();
     stage.scene.postgres.count_statements()?;
     stage.load("database", 4000, 64, AFTER)?;
@@ -108,6 +120,14 @@ fn a_daemon_that_comes_under_load_tells_nothing_wrong_in_clear_text() {
     or_skip!(name, comes_late(name, Tls::Off));
 }
 
+/// The database ends the connections; the pool opens others, and prepares again.
+fn end_connections(stage: &Stage) {
+    let sql = "SELECT count(pg_terminate_backend(pid)) FROM pg_stat_activity \
+               WHERE pid <> pg_backend_pid() AND backend_type = 'client backend'";
+    let ended: u32 = stage.scene.postgres.psql("postgres", sql).expect("psql").parse().expect("a number");
+    assert!(ended >= 1);
+}
+
 /// Calls of statements whose text nobody saw.
 fn unknown_calls(metrics: &Metrics) -> f64 {
     let fingerprint = format!("{:016x}", Statement::unknown().fingerprint);
@@ -119,10 +139,8 @@ fn statements_that_were_prepared_before_are_reported_as_unknown_and_counted() {
     let name = "statements_that_were_prepared_before_are_reported_as_unknown_and_counted";
     let _alone = serial();
     let mut stage = or_skip!(name, Stage::set("RUSTOK_OBSD_SHOP", Tls::Off));
-    let mut load = or_skip!(name, stage.begin_load("database", "5s", &BEFORE.to_string()));
-    std::thread::sleep(Duration::from_secs(2));
-    or_skip!(name, stage.watch(&[&RING[..], &WIRE_ALONE].concat()));
-    ends_well(&mut load);
+    let (load, _) = or_skip!(name, come(&mut stage, "database", &[&RING[..], &WIRE_ALONE].concat(), 4000));
+    ends_well(load);
     let before = stage.metrics();
     let unknown = unknown_calls(&before);
     let text = told(&before);
@@ -138,11 +156,7 @@ fn statements_that_were_prepared_before_are_reported_as_unknown_and_counted() {
         still.sum("rustok_obsd_statement_calls_total", &[]) - before.sum("rustok_obsd_statement_calls_total", &[]);
     let database = calls(&counted(&stage.scene)).values().sum::<u64>();
     assert_eq!(all, database as f64, "{}", told(&still));
-    // The database ends the connections; the pool opens others, and prepares again.
-    let sql = "SELECT count(pg_terminate_backend(pid)) FROM pg_stat_activity \
-               WHERE pid <> pg_backend_pid() AND backend_type = 'client backend'";
-    let ended: u32 = stage.scene.postgres.psql("postgres", sql).expect("psql").parse().expect("a number");
-    assert!(ended >= 1);
+    end_connections(&stage);
     let settled = stage.metrics();
     or_skip!(name, stage.scene.postgres.count_statements());
     or_skip!(name, stage.load("database", 3000, 64, AFTER));
@@ -248,52 +262,98 @@ fn without_symbols_nothing_is_told_wrong_in_clear_text_and_statements_are_counte
     or_skip!(name, without_symbols(name, "RUSTOK_OBSD_LEDGER", Tls::Off));
 }
 
+/// A ring that takes what the loads behind the loss make, however late it is read: a few KiB for each of 360 requests.
+const SMALL_RING: [&str; 2] = ["--capture.ring-bytes", "8388608"];
+/// Requests that make several times as much.
+const FLOOD: u32 = 4000;
+/// The seeds of each such load, while the daemon does not run.
+const FLOODS: [u32; 3] = [23, 29, 31];
+/// The pool's connections take turns.
+const SETTLED: u32 = 60;
+const REQUESTS: u32 = 300;
+
+/// Requests that were answered.
+fn answered(metrics: &Metrics) -> f64 {
+    let sum = |labels| metrics.sum("rustok_http_requests_total", labels);
+    sum(&[]) - sum(&[("status", "000")]) - sum(&[("path", "~lost")])
+}
+
+fn refused(metrics: &Metrics) -> f64 {
+    metrics.sum("rustok_obsd_records_lost_total", &[("reason", "ring_full")])
+}
+
+/// Operations that were not seen as they were.
+fn unseen(metrics: &Metrics) -> f64 {
+    let problems = ["unbound", "lost_end", "unmatched_end", "unmatched_call"];
+    problems.iter().map(|problem| metrics.sum(PROBLEMS, &[("problem", problem)])).sum::<f64>()
+        + metrics.sum(OPERATIONS, &[("ending", "incomplete")])
+        + metrics.sum(OPERATIONS, &[("ending", "cancelled")])
+}
+
+fn loses_records(name: &'static str, tls: Tls) -> Result<(), Skip> {
+    let mut stage = Stage::set("RUSTOK_OBSD_SHOP", tls)?;
+    stage.watch(&SMALL_RING)?;
+    // The pool opens its connections anew while the ring is full, so that nobody sees their beginning.
+    stage.daemon().child.signal(libc::SIGSTOP);
+    let filled = stage.load("two", FLOOD, 64, FLOODS[0]);
+    end_connections(&stage);
+    // This goes on, so that requests, operations and connections reach across each loss.
+    let load = stage.begin_load("causal", &BEFORE.to_string())?;
+    for seed in &FLOODS[1..] {
+        stage.daemon().child.signal(libc::SIGSTOP);
+        let flooded = stage.load("causal", FLOOD, 64, *seed);
+        stage.daemon().child.signal(libc::SIGCONT);
+        flooded?;
+        stage.sees(1.0);
+    }
+    filled?;
+    ends_well(load);
+    let recovered = stage.metrics_when("the end of the loss", |metrics| {
+        refused(metrics) > 0.0 && metrics.sum("rustok_obsd_recovering", &[]) == 0.0
+    });
+    // Operations whose end was lost end when their connection serves again, and are counted then.
+    stage.load("database", SETTLED, 1, SETTLING)?;
+    let before = stage.metrics_when("the settling requests", |metrics| {
+        answered(metrics) - answered(&recovered) >= f64::from(SETTLED)
+    });
+    // Everything is told again: on old connections to the database, and on those that were opened meanwhile.
+    stage.scene.postgres.count_statements()?;
+    stage.load("database", REQUESTS, 1, AFTER)?;
+    let metrics =
+        stage.metrics_when("the last requests", |metrics| answered(metrics) - answered(&before) >= f64::from(REQUESTS));
+    let database = counted(&stage.scene);
+    let run = stage.end();
+    let whole = score(&run);
+    report(&format!("{name} {tls:?}"), &whole);
+    let text = format!("{}\n-- later\n{}", told(&before), told(&metrics));
+    eprintln!("{text}");
+    let wrong = whole.examples.iter().filter(|example| example.starts_with("wrong")).take(30).collect::<Vec<_>>();
+    assert_eq!(whole.wrong, 0, "{wrong:#?}");
+    assert!(answered(&recovered) < run.truth.len() as f64 - f64::from(SETTLED + REQUESTS), "nothing was lost: {text}");
+    let after = score(&of(&run, AFTER));
+    report(&format!("{name} {tls:?}, after"), &after);
+    let others = since(&ours(&metrics, &run.truth), &ours(&before, &run.truth));
+    let differing = differing(&others, &database);
+    let examples = after.examples.iter().take(12).collect::<Vec<_>>();
+    assert_eq!(
+        (after.right, refused(&metrics)),
+        (after.queries, refused(&recovered)),
+        "{examples:?} {differing:#?}\n{text}"
+    );
+    assert!(differing.is_empty(), "{differing:#?}\n{text}");
+    assert_eq!(unseen(&metrics), unseen(&before), "{text}");
+    // Requests: as many as the server answered. One whose connection's close was lost ends without a status whenever its
+    // socket serves again.
+    assert_eq!(answered(&before) - answered(&recovered), f64::from(SETTLED), "{text}");
+    assert_eq!(answered(&metrics) - answered(&before), f64::from(REQUESTS), "{text}");
+    Ok(())
+}
+
 #[test]
 fn a_daemon_that_loses_records_tells_nothing_wrong_and_is_itself_again() {
     let name = "a_daemon_that_loses_records_tells_nothing_wrong_and_is_itself_again";
     let _alone = serial();
     for tls in [Tls::On, Tls::Off] {
-        let mut stage = or_skip!(name, Stage::set("RUSTOK_OBSD_SHOP", tls));
-        or_skip!(name, stage.watch(&["--capture.ring-bytes", "65536"]));
-        let mut load = or_skip!(name, stage.begin_load("causal", "4s", &BEFORE.to_string()));
-        std::thread::sleep(Duration::from_secs(1));
-        for _ in 0..3 {
-            stage.daemon().child.signal(libc::SIGSTOP);
-            std::thread::sleep(Duration::from_millis(200));
-            stage.daemon().child.signal(libc::SIGCONT);
-            std::thread::sleep(Duration::from_millis(300));
-        }
-        ends_well(&mut load);
-        // Whether a connection is within a transaction is unknown until one ends on it: a slow machine may have lost the
-        // very last ones. The pool's connections take turns.
-        or_skip!(name, stage.load("database", 60, 1, SETTLING));
-        let before = stage.metrics();
-        let lost = before.sum("rustok_obsd_records_lost_total", &[("reason", "ring_full")]);
-        assert!(lost > 0.0, "nothing was lost: {}", told(&before));
-        // Below what the ring can take, everything is told again: on old connections to the database, and new ones.
-        or_skip!(name, stage.scene.postgres.count_statements());
-        or_skip!(name, stage.load("database", 300, 1, AFTER));
-        let metrics = stage.metrics();
-        let database = counted(&stage.scene);
-        let run = stage.end();
-        let whole = score(&run);
-        report(&format!("{name} {tls:?}"), &whole);
-        eprintln!("{}\n-- later\n{}", told(&before), told(&metrics));
-        let wrong = whole.examples.iter().filter(|example| example.starts_with("wrong")).take(30).collect::<Vec<_>>();
-        assert_eq!(whole.wrong, 0, "{wrong:#?}");
-        assert_eq!(metrics.sum("rustok_obsd_records_lost_total", &[("reason", "ring_full")]), lost);
-        let after = score(&of(&run, AFTER));
-        report(&format!("{name} {tls:?}, after"), &after);
-        assert_eq!(after.right, after.queries, "{:?}", after.examples.iter().take(12).collect::<Vec<_>>());
-        let differing = differing(&since(&ours(&metrics, &run.truth), &ours(&before, &run.truth)), &database);
-        assert!(differing.is_empty(), "{differing:#?}");
-        // Requests: as many as the server answered, once nothing is lost. One whose connection's close was lost ends
-        // without a status whenever its socket serves again.
-        let answered = |metrics: &Metrics| {
-            let sum = |labels| metrics.sum("rustok_http_requests_total", labels);
-            sum(&[]) - sum(&[("status", "000")])
-        };
-        assert_eq!(answered(&metrics) - answered(&before), 300.0);
-        assert!(answered(&before) < run.truth.len() as f64, "{} by the server", run.truth.len());
+        or_skip!(name, loses_records(name, tls));
     }
 }

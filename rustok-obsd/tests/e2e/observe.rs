@@ -22,6 +22,8 @@ use rustok_obsd::{
 use rustok_obsd_ebpf::{Counter, Scope, SocketOpen};
 use test_support::Skip;
 
+use super::running::LONG_PATIENCE;
+
 /// Everything that came out of the ring, in order.
 pub struct Recorded {
     pub entries: Vec<Vec<u8>>,
@@ -87,8 +89,13 @@ impl Observer {
 
     /// Reads the routes that were matched; to be called while the process lives.
     pub fn finish(mut self, end_process: impl FnOnce()) -> Recorded {
-        // What was sent is in the ring when the system call returned; what the target does after its end is not.
-        thread::sleep(std::time::Duration::from_millis(200));
+        // What was sent is in the ring when the system call returned: once none of its threads runs.
+        let pid = self.target.process.key.pid;
+        let rests = test_support::wait_until(LONG_PATIENCE, || {
+            let before = self.counts.get(Counter::Submitted);
+            (is_asleep(pid) && self.counts.get(Counter::Submitted) == before).then_some(())
+        });
+        assert!(rests.is_some(), "the target never rests");
         let process: ProcessKey = self.target.process.key;
         let memory = ProcessMemory::new(process.pid);
         let probe = |entries: &[Vec<u8>]| {
@@ -114,6 +121,15 @@ impl Observer {
         self.programs.detach();
         Recorded { entries, routes, lost }
     }
+}
+
+/// Each thread of the process waits for something.
+fn is_asleep(pid: u32) -> bool {
+    let tasks = std::fs::read_dir(format!("/proc/{pid}/task")).expect("its threads");
+    tasks.flatten().all(|task| {
+        let stat = std::fs::read_to_string(task.path().join("stat")).unwrap_or_default();
+        stat.rsplit_once(") ").is_none_or(|(_, rest)| rest.starts_with('S'))
+    })
 }
 
 /// An exchange with what it borrows copied.

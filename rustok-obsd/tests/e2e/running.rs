@@ -22,6 +22,8 @@ use super::scene::program;
 
 /// How long a slow machine may take for what takes a moment.
 pub const PATIENCE: Duration = Duration::from_secs(20);
+/// And for what takes seconds.
+pub const LONG_PATIENCE: Duration = Duration::from_secs(180);
 
 /// A running daemon.
 pub struct Daemon {

@@ -87,17 +87,17 @@ pub fn observe(server: &Path, tls: Tls, mix: &str, requests: u32, late: bool) ->
     daemon.wait_for_targets(1)?;
     scene.load(&load)?;
     drop(before);
-    // Detached work ends some 20 ms after its request.
-    std::thread::sleep(Duration::from_millis(500));
+    // The server waits for its detached work.
     let truth = scene.finish();
-    std::thread::sleep(Duration::from_millis(2500));
-    let metrics = daemon.metrics();
+    let metrics = daemon.settled();
     let status = daemon.child.stop(libc::SIGTERM, Duration::from_secs(20)).expect("SIGTERM ends the daemon");
     assert!(status.success(), "{}", daemon.child.log_tail());
     assert!(sink.problems().is_empty(), "{:?}", sink.problems());
     Ok(Run { spans: sink.take(), truth, metrics, offset_ns: offset_ns() })
 }
 
+/// A span that begins so far outside of a call is not its own.
+const NEAR_NS: i128 = 1_000_000;
 const TASK: &str = "rustok_obsd.tokio.task.id";
 
 /// Compares the parents of all queries with the server's account.
@@ -115,6 +115,15 @@ pub fn score_of(run: &Run, counts: impl Fn(&Request) -> bool) -> Score {
             by_task.entry(query.task.unwrap_or(0)).or_default().push((query, request));
         }
     }
+    // In the order of their times, and how long the longest took: a task may have had thousands.
+    let by_task: HashMap<u64, (Vec<_>, u64)> = by_task
+        .into_iter()
+        .map(|(task, mut queries)| {
+            queries.sort_by_key(|(query, _)| query.start_ns);
+            let longest = queries.iter().map(|(query, _)| query.end_ns - query.start_ns).max().unwrap_or(0);
+            (task, (queries, longest))
+        })
+        .collect();
     // A server span is its request's where the trace is the one that the client began.
     let servers: HashMap<&str, &str> = run
         .spans
@@ -135,10 +144,16 @@ pub fn score_of(run: &Run, counts: impl Fn(&Request) -> bool) -> Score {
         let operation = span.text("db.operation.name").unwrap_or_default();
         let table = span.text("db.collection.name").unwrap_or_default();
         let is = |query: &Query| {
-            let sql = query.sql.trim_start().replace('"', "");
-            outside(query) < 1_000_000 && sql.to_uppercase().starts_with(operation) && sql.contains(table)
+            outside(query) < NEAR_NS && {
+                let sql = query.sql.trim_start().replace('"', "");
+                sql.to_uppercase().starts_with(operation) && sql.contains(table)
+            }
         };
-        let candidates = by_task.get(&task).map_or(&[][..], Vec::as_slice);
+        let candidates = by_task.get(&task).map_or(&[][..], |(queries, longest)| {
+            let until = queries.partition_point(|(query, _)| i128::from(query.start_ns) < start + NEAR_NS);
+            let from = start - NEAR_NS - i128::from(*longest);
+            &queries[queries[..until].partition_point(|(query, _)| i128::from(query.start_ns) < from)..until]
+        });
         // Several at once in one task are of one request, but each is told once. Requests follow each other in the task
         // of their connection within microseconds: the nearest counts.
         let free = candidates.iter().filter(|(query, _)| is(query));
@@ -174,7 +189,7 @@ pub fn score_of(run: &Run, counts: impl Fn(&Request) -> bool) -> Score {
         }
     }
     score.others = strange;
-    for queries in by_task.values() {
+    for (queries, _) in by_task.values() {
         for (query, request) in queries {
             if told.contains_key(&std::ptr::from_ref(*query)) || !counts(request) {
                 continue;

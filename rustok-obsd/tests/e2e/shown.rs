@@ -1,6 +1,6 @@
 //! What users see of databases: the tree of a request in Jaeger, and the panels of the shipped dashboard.
 
-use std::{collections::BTreeMap, time::Duration};
+use std::collections::BTreeMap;
 
 use serde_json::Value;
 use test_support::{Jaeger, Skip, Tls, skip, wait_until};
@@ -117,8 +117,6 @@ fn run(name: &str) -> Result<(), Skip> {
     stage.watch(&RING)?;
     let prometheus = stage.daemon().prometheus().map_err(|reason| skip(&format!("{name} (Prometheus)"), reason));
     stage.load("causal", 3000, 64, 17)?;
-    // Scraped at least twice.
-    std::thread::sleep(Duration::from_secs(3));
     if let Ok(prometheus) = prometheus {
         assert_dashboard_has_data(&prometheus, &stage.metrics().0, true);
     }

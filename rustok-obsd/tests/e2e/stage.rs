@@ -13,7 +13,7 @@ use test_support::{Child, Sink, Skip, Tls, wait_until};
 
 use super::{
     daemon::Daemon,
-    running::{Binary, Metrics, PATIENCE},
+    running::{Binary, LONG_PATIENCE, Metrics},
     scene::{Scene, program},
     scorecard::{Run, offset_ns},
     truth::{Query, Request},
@@ -94,31 +94,41 @@ impl Stage {
         Ok(summary)
     }
 
-    /// A load that goes on meanwhile.
-    pub fn begin_load(&self, mix: &str, duration: &str, seed: &str) -> Result<Child, Skip> {
+    /// A load that goes on until it is told to end.
+    pub fn begin_load(&self, mix: &str, seed: &str) -> Result<Child, Skip> {
         let mut command = Command::new(program("RUSTOK_OBSD_SHOP_LOAD")?);
-        command.args(["--target", &self.scene.url, "--mix", mix, "--duration", duration, "--seed", seed]);
+        command.args(["--target", &self.scene.url, "--mix", mix, "--duration", "60m", "--seed", seed]);
         Child::spawn("shop-load", &mut command).map_err(|error| Skip::new(error.to_string()))
     }
 
-    /// `/metrics`, once two scrapes agree on how many operations there were.
-    pub fn metrics(&self) -> Metrics {
-        let daemon = self.daemon.as_ref().expect("somebody watches");
-        let (mut last, mut metrics) = (f64::NAN, String::new());
-        let settled = wait_until(PATIENCE, || {
-            std::thread::sleep(Duration::from_millis(300));
-            metrics = daemon.metrics();
-            let now = Metrics(metrics.clone()).sum("rustok_obsd_database_operations_total", &[]);
-            (std::mem::replace(&mut last, now) == now).then_some(())
-        });
-        assert!(settled.is_some(), "operations never settle: {last}");
-        Metrics(metrics)
+    /// Waits for a condition.
+    pub fn wait_for<T>(&self, what: &str, found: impl FnMut(&Self) -> Option<T>) -> T {
+        let mut found = found;
+        wait_until(LONG_PATIENCE, || found(self)).unwrap_or_else(|| panic!("waited in vain for {what}"))
     }
 
-    /// Ends the server, and then the daemon.
+    /// Waits until the daemon has seen so many operations.
+    pub fn sees(&self, operations: f64) {
+        let daemon = self.daemon.as_ref().expect("somebody watches");
+        self.wait_for("operations", |_| {
+            let now = Metrics(daemon.metrics()).sum("rustok_obsd_database_operations_total", &[]);
+            (now >= operations).then_some(())
+        });
+    }
+
+    /// `/metrics`, once every record of what was done so far is processed.
+    pub fn metrics(&self) -> Metrics {
+        Metrics(self.daemon.as_ref().expect("somebody watches").settled())
+    }
+
+    /// The same, once `done` holds of it. For what a client sees before the server's system call has returned: its answer.
+    pub fn metrics_when(&self, what: &str, done: impl Fn(&Metrics) -> bool) -> Metrics {
+        let found = wait_until(LONG_PATIENCE, || Some(self.metrics()).filter(&done));
+        found.unwrap_or_else(|| panic!("waited in vain for {what}: {}", told(&self.metrics())))
+    }
+
+    /// Ends the server, which waits for its detached work, and then the daemon.
     pub fn end(mut self) -> Run {
-        // Detached work ends some 20 ms after its request.
-        std::thread::sleep(Duration::from_millis(500));
         let truth = self.scene.finish();
         let metrics = self.metrics().0;
         let daemon = self.daemon();
@@ -252,5 +262,12 @@ pub fn differing(ours: &Table, theirs: &Table) -> Vec<String> {
 
 /// What `/metrics` tells of databases beyond what is 0, for messages.
 pub fn told(metrics: &Metrics) -> String {
-    metrics.matching(&["database_problems", "database_parents", "database_operations", "records_lost"])
+    metrics.matching(&[
+        "database_problems",
+        "database_parents",
+        "database_operations",
+        "records_lost",
+        "records_waiting",
+        "recovering",
+    ])
 }

@@ -9,7 +9,6 @@ use std::collections::BTreeMap;
 use std::fs;
 use std::process::Command;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
-use std::time::{Duration, Instant};
 use test_support::Scraped;
 
 /// The last value of each counter.
@@ -90,9 +89,8 @@ fn what_vanishes_while_it_is_read_is_no_error() {
         }
         let mut stage = Stage::new(&Config::default());
         let mut counters = Counters::default();
-        let start = Instant::now();
         let mut scrapes = 0;
-        while start.elapsed() < Duration::from_secs(4) {
+        while scrapes < 50 || born.load(Ordering::Relaxed) <= 2000 {
             let scraped = stage.scrape();
             counters.check(&scraped);
             assert_eq!(value(&scraped, "namedprocess_scrape_errors", &[]), 0.0);
@@ -100,7 +98,6 @@ fn what_vanishes_while_it_is_read_is_no_error() {
             scrapes += 1;
         }
         ended.store(true, Ordering::Relaxed);
-        assert!(scrapes >= 20 && born.load(Ordering::Relaxed) > 500, "{scrapes} {born:?}");
     });
 }
 

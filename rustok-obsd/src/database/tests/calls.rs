@@ -134,6 +134,59 @@ fn transactions_within_a_transaction_are_savepoints() {
 }
 
 #[test]
+fn a_begin_of_which_no_bytes_were_seen_is_not_taken_for_the_asker_of_later_ones() {
+    let mut world = tls(ALL);
+    let start = world.call(TASK, SQL);
+    world.trip(1, TASK, TLS, TLS);
+    world.done(TASK, SQL, start);
+    world.told.clear();
+    // Its connection is one that nobody knows as a database's.
+    world.point(Point::Begin, TASK);
+    let start = world.call(TASK, SQL);
+    let told = world.one();
+    assert_eq!((told.text.as_str(), told.ending, told.port), ("BEGIN", Ending::Incomplete, None));
+    assert_eq!(world.tracker.stats.lost_ends, 1);
+    world.done(TASK, SQL, start);
+    world.told.clear();
+    // The pool's ping of another connection, and a transaction there.
+    world.trip(1, TASK, TLS, TLS);
+    assert!(world.told.is_empty());
+    world.point(Point::Begin, TASK);
+    world.trip(1, TASK, TLS, TLS);
+    assert_eq!((world.one().text.as_str(), world.tracker.under_way()), ("BEGIN", 0));
+    // At the end of its request, too.
+    world.point(Point::Begin, TASK);
+    world.settle(TASK);
+    assert_eq!((world.one().ending, world.tracker.stats.lost_ends), (Ending::Incomplete, 2));
+}
+
+#[test]
+fn where_no_bytes_are_ever_seen_a_begin_ends_with_the_next_call() {
+    let mut world = World::new(ALL);
+    world.point(Point::Begin, TASK);
+    let start = world.call(TASK, SQL);
+    let told = world.one();
+    assert_eq!((told.text.as_str(), told.ending, told.times[4]), ("BEGIN", Ending::Complete, start));
+    assert_eq!(world.tracker.stats.lost_ends, 0);
+}
+
+#[test]
+fn a_transaction_is_over_with_its_commit_whether_or_not_the_end_of_that_was_seen() {
+    let mut world = tls(ALL);
+    world.point(Point::Begin, TASK);
+    world.trip(1, TASK, TLS, TLS);
+    world.call(TASK, "COMMIT");
+    world.trip(1, TASK, TLS, TLS);
+    world.told.clear();
+    // The pool's task sends before anybody said that the COMMIT had ended.
+    world.trip(1, 900, TLS, TLS);
+    assert_eq!(world.one().ending, Ending::Incomplete);
+    world.point(Point::Begin, TASK);
+    world.trip(1, TASK, TLS, TLS);
+    assert_eq!(world.one().text, "BEGIN");
+}
+
+#[test]
 fn an_error_is_its_statements_and_a_notice_is_nobodys() {
     let mut world = tls(ALL);
     // Errors that no statement is there for: refused at the start, or another one's that was dropped.

@@ -235,6 +235,8 @@ impl HttpConnection {
         if matches!(self.verdict, Verdict::Opaque(_)) {
             return;
         }
+        // The first bytes were among what was lost: what comes now is no beginning.
+        self.mid_stream |= io.lost > 0;
         let asks = self.side.map(|side| received == (side == Side::Server));
         let mut start = [0; 24];
         let known = if asks == Some(true) { self.requests.partial() } else { self.responses.partial() };

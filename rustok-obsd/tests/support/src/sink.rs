@@ -488,8 +488,6 @@ mod tests {
             post(&mut stream, &format!("{TYPE}content-length: {}\r\n", batch.len()), &batch);
         }
         assert!(sink.wait_for(100_000, Duration::from_secs(30)));
-        // Not a measurement: a bound that a busy machine keeps as well.
-        assert!(start.elapsed() < Duration::from_secs(30), "{:?}", start.elapsed());
         println!("100 000 spans in {:?}", start.elapsed());
     }
 }

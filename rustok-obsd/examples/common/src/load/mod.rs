@@ -16,6 +16,7 @@ use std::sync::mpsc::Sender;
 use std::time::Duration;
 
 use anyhow::Context as _;
+use tokio::signal::unix::{SignalKind, signal};
 use tokio::time::{Instant, sleep_until, timeout};
 
 use crate::clock::now_ns;
@@ -47,13 +48,18 @@ pub struct Options {
     pub mix: Mix,
 }
 
-/// Runs to the end.
+/// Runs to the end. SIGTERM brings it on: what was asked is still awaited.
 ///
 /// # Errors
-/// If the server cannot be reached at the start, or the log not be written.
+/// If the server cannot be reached at the start, signals not be heard, or the log not be written.
 pub async fn run(options: &Options, log: Option<Log>) -> anyhow::Result<Summary> {
     drop(Kept::connect(options.addr).await.context("is the server running?")?);
     let left = Arc::new(AtomicU64::new(options.requests.unwrap_or(u64::MAX)));
+    let (mut terminate, rest) = (signal(SignalKind::terminate())?, Arc::clone(&left));
+    let ender = tokio::spawn(async move {
+        terminate.recv().await;
+        rest.store(0, Ordering::Relaxed);
+    });
     let start = Instant::now();
     let slots: Vec<_> = (0..options.concurrency)
         .map(|number| {
@@ -78,6 +84,7 @@ pub async fn run(options: &Options, log: Option<Log>) -> anyhow::Result<Summary>
         stats.add(slot.await?);
     }
     let elapsed = start.elapsed();
+    ender.abort();
     if let Some(log) = log {
         log.finish()?;
     }
