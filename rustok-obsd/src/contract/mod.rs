@@ -17,6 +17,7 @@ pub mod own;
 pub mod recorder;
 pub mod runtimes;
 mod series;
+pub mod server;
 #[cfg(test)]
 pub(crate) mod tests;
 
@@ -155,6 +156,7 @@ pub const CATALOGUE: &[Area] = &[
     Area { title: "The daemon's own process, as Prometheus' client libraries", families: process::families::ITSELF },
     Area { title: "The daemon itself", families: own::FAMILIES },
     Area { title: "The daemon itself: databases", families: database::OWN },
+    Area { title: "The daemon itself: its HTTP server", families: server::FAMILIES },
     Area { title: "Collectors of the host", families: crate::host::FAMILIES },
     Area { title: "The daemon itself: events of the host's kernel", families: host_events::FAMILIES },
     Area { title: "Containers, cAdvisor's names", families: container::families::FAMILIES },

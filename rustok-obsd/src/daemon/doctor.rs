@@ -10,6 +10,7 @@ use serde::Serialize;
 use super::{DaemonError, drivers::functions, rules::rules, settings};
 use crate::{
     config::Config,
+    escape,
     probe::{HostPrograms, HostSettings, Kernel, ProbeBoard, ProbeStatus, Programs, State, host, kernel::Need, loader},
     target::{BinaryCache, CustomPoint, ProbePoint, Scanner, Selector, Target, TaskSlot},
 };
@@ -212,12 +213,13 @@ impl fmt::Display for Diagnosis {
                 (false, true) => "FAIL",
                 (false, false) => "without",
             };
-            writeln!(f, "  {verdict:<8} {:<24} {}", check.what, check.detail)
+            writeln!(f, "  {verdict:<8} {:<24} {}", escape::line(&check.what), escape::line(&check.detail))
         };
         writeln!(f, "host")?;
         self.host.iter().try_for_each(|check| line(f, check))?;
         for target in &self.targets {
-            writeln!(f, "process {} {} ({})", target.pid, target.exe, target.service_name)?;
+            let (exe, service_name) = (escape::line(&target.exe), escape::line(&target.service_name));
+            writeln!(f, "process {} {exe} ({service_name})", target.pid)?;
             target.checks.iter().try_for_each(|check| line(f, check))?;
         }
         Ok(())

@@ -34,6 +34,7 @@ use crate::{
         recorder::HttpRecorder,
     },
     exposition::{self, BindError, Exposition, Part, server},
+    host,
     probe::{Kernel, LoadError, ProbeBoard, Programs, Settings, State, kernel::Need, loader, stats::ProbeCollector},
     process,
     target::{RuleError, ScanError},
@@ -112,6 +113,7 @@ struct Daemon {
     capture: thread::JoinHandle<()>,
     tracing: Option<Tracing>,
     sample_limit: u64,
+    allowed_hosts: Vec<String>,
 }
 
 impl Daemon {
@@ -169,6 +171,7 @@ impl Daemon {
         };
         let pipeline = Pipeline::new(parts, obeyed, noticed);
         let sample_limit = config.web.sample_limit as u64;
+        let allowed_hosts = config.web.allowed_hosts.clone();
         let config = Arc::new(config);
         let manager = manager::Manager::new(
             Arc::clone(&config),
@@ -196,7 +199,18 @@ impl Daemon {
             let run = move || capture_thread::run(ring, pipeline, &stop);
             thread::Builder::new().name("capture".into()).spawn(run).map_err(|e| thread("the capture thread", e))?
         };
-        Ok(Self { exposition, status, stop, programs, events, manager, capture, tracing: spans, sample_limit })
+        Ok(Self {
+            exposition,
+            status,
+            stop,
+            programs,
+            events,
+            manager,
+            capture,
+            tracing: spans,
+            sample_limit,
+            allowed_hosts,
+        })
     }
 
     /// Serves until a signal comes. Yields the deadline of the shutdown.
@@ -215,6 +229,10 @@ impl Daemon {
                 ..server::Limits::default()
             },
         );
+        let owners = host::owner::Owners::default();
+        let server = server
+            .with_hosts(self.allowed_hosts.clone())
+            .with_owners(Box::new(move |peer, local| owners.of(peer, local)));
         runtime.block_on(async {
             let signals = |source| DaemonError::Thread { what: "signal handling", source };
             let mut terminate = signal(SignalKind::terminate()).map_err(signals)?;

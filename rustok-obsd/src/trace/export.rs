@@ -116,7 +116,7 @@ pub(super) fn start(settings: &Traces, queue: Receiver<Record>, shared: Arc<Shar
                 exporter,
                 clock: Clock::new(),
                 conventions: Conventions::new(&settings.request_headers),
-                url: settings.url(),
+                url: settings.shown_url(),
                 down: false,
                 settings,
                 queue,
@@ -139,7 +139,8 @@ pub(super) fn start(settings: &Traces, queue: Receiver<Record>, shared: Arc<Shar
 /// The library's exporter. It reads `OTEL_EXPORTER_OTLP_*` too, but only below what is set here.
 fn build(settings: &Traces) -> Result<OtlpExporter, TraceError> {
     let url = settings.url();
-    let refuse = |reason: String| TraceError::Exporter { url: url.clone(), reason };
+    // The library's words may hold the URL and the headers.
+    let refuse = |reason: String| TraceError::Exporter { url: settings.shown_url(), reason: hide(&reason, settings) };
     let gzip = settings.compression == Compression::Gzip;
     if settings.resolved_protocol() == Protocol::Grpc {
         let mut headers = axum::http::HeaderMap::new();
@@ -169,6 +170,15 @@ fn build(settings: &Traces) -> Result<OtlpExporter, TraceError> {
         }
         builder.build().map_err(|error| refuse(error.to_string()))
     }
+}
+
+/// A reason without the secrets of the settings: the URL's query, the values of headers.
+fn hide(reason: &str, settings: &Traces) -> String {
+    let url = settings.url();
+    let query = url.split_once(['?', '#']).map(|(_, query)| query);
+    let values = settings.headers.0.iter().map(|(_, value)| value.as_str());
+    let secrets = query.into_iter().chain(values).filter(|secret| !secret.is_empty());
+    secrets.fold(reason.to_owned(), |reason, secret| reason.replace(secret, "…"))
 }
 
 /// Why a group of spans did not get through.
@@ -280,7 +290,10 @@ impl Worker {
                     tracing::info!(collector = self.url, dropped, "spans are exported again");
                 }
             }
-            Err(Failure::Failed(reason)) => self.report_down(&reason),
+            Err(Failure::Failed(reason)) => {
+                let reason = hide(&reason, &self.settings);
+                self.report_down(&reason);
+            }
             Err(Failure::Timeout) => self.report_down("no answer within traces.export_timeout"),
             Err(Failure::Shutdown) => {}
         }
