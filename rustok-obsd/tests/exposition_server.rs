@@ -223,7 +223,8 @@ fn health_status_and_index_answer_and_the_rest_is_refused() {
     let head = server.ask("HEAD /metrics HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n");
     assert_eq!((head.status, head.body.len()), (200, 0));
     assert_ne!(head.header("content-length"), Some("0"));
-    let post = server.ask("POST /metrics HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\nContent-Length: 0\r\n\r\n");
+    let post =
+        server.ask("POST /metrics HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\nContent-Length: 0\r\n\r\n");
     assert_eq!((post.status, post.header("allow")), (405, Some("get,head")));
     assert_eq!(server.ask("nonsense\r\n\r\n").status, 400);
 }
@@ -570,7 +571,8 @@ impl Socket {
         };
         let address = sockaddr(([127, 0, 0, 1], 0).into());
         // SAFETY: the address is a whole sockaddr_in.
-        let bound = unsafe { libc::bind(socket.as_raw_fd(), (&raw const address).cast(), size_of_val(&address) as u32) };
+        let bound =
+            unsafe { libc::bind(socket.as_raw_fd(), (&raw const address).cast(), size_of_val(&address) as u32) };
         assert_eq!(bound, 0);
         Self(socket)
     }

@@ -83,9 +83,9 @@ mod tests {
 
     #[test]
     fn one_bad_pair_refuses_the_whole_string_without_showing_values() {
-        for bad in [
-            "secret", "a=1,secret", "=secret", "k=secret%2", "k=secret%zz", "k=secret%+1", "k=secret%ff", "secret=%zz",
-        ] {
+        for bad in
+            ["secret", "a=1,secret", "=secret", "k=secret%2", "k=secret%zz", "k=secret%+1", "k=secret%ff", "secret=%zz"]
+        {
             let message = parse_pairs(bad).unwrap_err();
             assert!(!message.contains("secret"), "{bad}: {message}");
         }

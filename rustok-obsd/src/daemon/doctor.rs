@@ -225,3 +225,19 @@ impl fmt::Display for Diagnosis {
         Ok(())
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_hostile_name_forges_no_line() {
+        let hostile = "shop\n  ok       all\x1b[2J\u{9b}";
+        let check = required(hostile, Err(hostile.into()));
+        let target =
+            TargetDiagnosis { pid: 1, exe: hostile.into(), service_name: hostile.into(), checks: vec![check.clone()] };
+        let text = Diagnosis { host: vec![check], targets: vec![target] }.to_string();
+        assert_eq!(text.lines().count(), 4, "{text}");
+        assert!(!text.contains(|letter| letter != '\n' && escape::forges(letter)), "{text:?}");
+    }
+}

@@ -138,8 +138,10 @@ mod tests {
         let text = written(&log, hostile_records);
         assert_eq!(text.lines().count(), 7, "{text}");
         assert!(!text.contains(|letter| letter != '\n' && escape::forges(letter)), "{text:?}");
-        let records: Vec<serde_json::Value> =
-            text.lines().map(|line| serde_json::from_str(line).unwrap_or_else(|error| panic!("{error}: {line}"))).collect();
+        let records: Vec<serde_json::Value> = text
+            .lines()
+            .map(|line| serde_json::from_str(line).unwrap_or_else(|error| panic!("{error}: {line}")))
+            .collect();
         assert_eq!(records[0]["fields"]["message"], format!("process 1, {HOSTILE}"));
         assert_eq!(records[1]["fields"]["name"], HOSTILE);
     }

@@ -10,12 +10,12 @@ use super::server::Server;
 use super::{accepts_gzip, negotiate_format};
 use crate::contract::server::Refusal;
 use crate::escape;
+use axum::Router;
 use axum::body::{Body, Bytes};
 use axum::extract::{Extension, RawQuery, State};
 use axum::http::{HeaderMap, HeaderName, HeaderValue, StatusCode, header};
 use axum::response::{IntoResponse, Response};
 use axum::routing::get;
-use axum::Router;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Instant;
@@ -96,7 +96,8 @@ async fn metrics(
             let Some(unread) = Unread::take(&server, rendered.body.len() as u64, busy.connection().peer.is_local())
             else {
                 server.exposition.server.refused.add(Refusal::AnswerBytes, 1);
-                let body = "answers that their clients do not read fill the memory for them; the next may come in a second\n";
+                let body =
+                    "answers that their clients do not read fill the memory for them; the next may come in a second\n";
                 return (StatusCode::SERVICE_UNAVAILABLE, [(header::RETRY_AFTER, "1")], body).into_response();
             };
             let body = Bytes::from_owner(Sent { body: rendered.body, _unread: unread, _own: own, _busy: busy });
@@ -131,7 +132,8 @@ pub(super) fn unanswered(reason: &Unanswered) -> Response {
         Unanswered::Missing => (StatusCode::BAD_REQUEST, "the request names no Host".to_owned(), String::new()),
         Unanswered::Several => (StatusCode::BAD_REQUEST, "the request names several Hosts".to_owned(), String::new()),
         Unanswered::Foreign(name) => {
-            let shown = if name.is_empty() { "what its Host says, which is no name".to_owned() } else { format!("`{name}`") };
+            let shown =
+                if name.is_empty() { "what its Host says, which is no name".to_owned() } else { format!("`{name}`") };
             let name = if name.is_empty() { "NAME" } else { name };
             let remedy = format!(
                 "\nIf that is a name of this host that you gave it (a proxy, host.docker.internal), allow it: \
@@ -184,4 +186,47 @@ impl Drop for Unread {
 
 fn values(headers: &HeaderMap, name: HeaderName) -> impl Iterator<Item = &str> {
     headers.get_all(name).into_iter().filter_map(|value| value.to_str().ok())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::Exposition;
+    use super::super::server::{Limits, Status};
+    use super::*;
+    use axum::http::Request;
+    use tower::ServiceExt as _;
+
+    const HOSTILE: &str = "shop\nready\u{9b}2J\u{202e}";
+
+    struct Hostile;
+
+    impl Status for Hostile {
+        fn ready(&self) -> Result<(), String> {
+            Err(HOSTILE.into())
+        }
+
+        fn status(&self) -> serde_json::Value {
+            serde_json::json!({ "exe": HOSTILE })
+        }
+    }
+
+    #[test]
+    fn a_hostile_name_forges_nothing_in_status_and_readiness() {
+        let server = Server::new(Arc::new(Exposition::new()), Arc::new(Hostile), Limits::default());
+        let router = router(Arc::new(server));
+        let runtime = tokio::runtime::Builder::new_current_thread().build().unwrap();
+        let get = |path: &str| {
+            let request = Request::get(path).body(Body::empty()).unwrap();
+            let answer = runtime.block_on(async {
+                let answer = router.clone().oneshot(request).await.unwrap();
+                axum::body::to_bytes(answer.into_body(), 1 << 20).await.unwrap()
+            });
+            let text = String::from_utf8(answer.to_vec()).unwrap();
+            assert!(!text.contains(|letter| letter != '\n' && escape::forges(letter)), "{text:?}");
+            text
+        };
+        let status: serde_json::Value = serde_json::from_str(&get("/status")).unwrap();
+        assert_eq!(status["exe"], HOSTILE);
+        assert_eq!(get("/readyz").lines().count(), 1);
+    }
 }

@@ -161,7 +161,11 @@ impl Connections {
 
     fn count(&self, peer: Peer, more: bool) {
         let open = &self.metrics.open[usize::from(!peer.is_local())];
-        if more { open.fetch_add(1, Ordering::Relaxed) } else { open.fetch_sub(1, Ordering::Relaxed) };
+        if more {
+            open.fetch_add(1, Ordering::Relaxed)
+        } else {
+            open.fetch_sub(1, Ordering::Relaxed)
+        };
     }
 
     /// Valid after a panic of its holder too: each change is one push or one store.

@@ -9,11 +9,11 @@
 //! take, its size, and the time that a client may let an answer stand still. What is refused or made to end is counted.
 //! There is no authentication: hence loopback by default, and the check of [`super::hosts`].
 
+use super::Exposition;
 use super::answers;
 use super::hosts::{Hosts, Unanswered};
 use super::peers::{Connection, Connections, Peer, Places};
 use super::stall::Stall;
-use super::Exposition;
 use crate::contract::server::{ConnectionEnd, Refusal, ServerMetrics};
 use axum::Router;
 use axum::body::Body;
@@ -29,7 +29,7 @@ use std::io;
 use std::net::{IpAddr, SocketAddr};
 use std::pin::pin;
 use std::sync::Arc;
-use std::sync::atomic::AtomicU64;
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::Duration;
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::{Semaphore, watch};
@@ -154,6 +154,7 @@ pub async fn serve(listener: TcpListener, mut server: Server, shutdown: impl Fut
         http,
         limits,
         metrics: Arc::clone(&metrics),
+        said: AtomicBool::new(false),
     });
     let places =
         Places { all: limits.connections, local: limits.local_connections, answers: limits.peer_scrapes.max(1) };
@@ -197,6 +198,8 @@ struct Shared {
     hosts: Hosts,
     limits: Limits,
     metrics: Arc<ServerMetrics>,
+    /// A refused name was logged: once is enough, whoever sends many.
+    said: AtomicBool,
 }
 
 /// One connection, to its end.
@@ -270,6 +273,14 @@ impl Shared {
         if let Err(reason) = self.hosts.check(request.version(), request.uri(), request.headers(), local) {
             let refusal = if matches!(reason, Unanswered::Foreign(_)) { Refusal::Host } else { Refusal::NoHost };
             self.metrics.refused.add(refusal, 1);
+            if let Unanswered::Foreign(name) = &reason
+                && !self.said.swap(true, Ordering::Relaxed)
+            {
+                tracing::warn!(
+                    "a request for another name than this server's was refused, `{name}`; further ones are counted only. \
+                     If the name is this host's, because a proxy passes it on, add it to web.allowed_hosts"
+                );
+            }
             return Ok(answers::unanswered(&reason));
         }
         request.extensions_mut().insert(Arc::clone(&busy));

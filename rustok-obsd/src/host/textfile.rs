@@ -354,7 +354,10 @@ mod tests {
         assert!(!now.contains("\nx 1\n") && now.contains("\ny 22\n") && now.contains("\nz 4\n"), "{now}");
         assert!(!now.contains("\ny 3\n") && now.contains("node_textfile_scrape_error 1"), "{now}");
         let problems = collector.0.borrow().problems.join("\n");
-        assert!(problems.contains("d.prom: is no file") && problems.contains("a series of y is there already"), "{problems}");
+        assert!(
+            problems.contains("d.prom: is no file") && problems.contains("a series of y is there already"),
+            "{problems}"
+        );
     }
 
     #[test]

@@ -329,3 +329,28 @@ async fn reached(stopped: &mut watch::Receiver<Option<Instant>>) {
         sleep_until(deadline).await;
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::config::{Endpoint, Pairs};
+
+    #[test]
+    fn what_the_library_says_is_told_without_secrets() {
+        let url = "http://127.0.0.1:4318/v1/traces?key=s3cret".to_owned();
+        let settings = Traces {
+            endpoint: Some(Endpoint { url: url.clone(), exact: true }),
+            headers: Pairs(vec![("x-key".into(), "s3cret-too".into()), ("x-none".into(), String::new())]),
+            ..Traces::default()
+        };
+        assert_eq!(
+            hide(&format!("{url} refused s3cret-too"), &settings),
+            "http://127.0.0.1:4318/v1/traces?… refused …"
+        );
+        let broken =
+            Traces { headers: Pairs(vec![("x-key".into(), "s3cret\n".into())]), protocol: Protocol::Grpc, ..settings };
+        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
+        let error = runtime.block_on(async { build(&broken).unwrap_err().to_string() });
+        assert!(error.contains("http://127.0.0.1:4318/v1/traces:") && !error.contains("s3cret"), "{error}");
+    }
+}

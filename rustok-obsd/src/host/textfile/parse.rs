@@ -235,7 +235,9 @@ impl Families {
         let kind = |name: &str| self.by_name.get(name).map(|at| self.list[*at].kind);
         match kind(name) {
             Some(Some(Kind::Summary)) => return Ok((name, "", Some("quantile"))),
-            Some(Some(Kind::Histogram)) => return Err("a sample of a histogram that is none of its _bucket, _sum, _count".into()),
+            Some(Some(Kind::Histogram)) => {
+                return Err("a sample of a histogram that is none of its _bucket, _sum, _count".into());
+            }
             Some(_) => return Ok((name, "", None)),
             None => {}
         }
