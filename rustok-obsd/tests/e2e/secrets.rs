@@ -29,9 +29,10 @@ const PIECE: usize = 10;
 struct Planted(Vec<(String, String)>);
 
 impl Planted {
-    /// A secret of its own: letters and digits of which no piece is anywhere else.
+    /// A secret of its own: letters and digits of which no piece is anywhere else. It begins as a name does, so that what
+    /// takes it for one shows it.
     fn make(&mut self, place: &str) -> String {
-        self.shaped(place, |seed| format!("{:016x}{:08x}", mix(seed), mix(seed + 1) as u32))
+        self.shaped(place, |seed| format!("k{:016x}{:08x}", mix(seed), mix(seed + 1) as u32))
     }
 
     /// The same in a shape that its place needs.
@@ -51,8 +52,10 @@ impl Planted {
         self.0.iter().filter_map(move |(place, secret)| {
             let pieces = [&secret[..PIECE], &secret[secret.len() - PIECE..]];
             let at = pieces.iter().find_map(|piece| text.find(piece))?;
-            let line = text[..at].rfind('\n').map_or(0, |end| end + 1);
-            let shown: String = text[line..].lines().next().unwrap_or_default().chars().take(600).collect();
+            let before = text[..at].chars().rev().take(200).take_while(|letter| *letter != '\n');
+            let before: String = before.collect::<Vec<_>>().into_iter().rev().collect();
+            let after: String = text[at..].chars().take(200).take_while(|letter| *letter != '\n').collect();
+            let shown = before + &after;
             Some(format!("{output} holds the secret of {place}:\n    {shown}"))
         })
     }
@@ -69,7 +72,7 @@ fn mix(state: u64) -> u64 {
 /// Shapes that tokens in paths have: 16 to 40 letters, digits, `-` and `_`.
 fn tokens(seed: u64) -> [String; 6] {
     let letters = |seed: u64, count: usize, of: &[u8]| -> String {
-        (0..count).map(|at| char::from(of[(mix(seed + 100 * at as u64) % of.len() as u64) as usize])).collect()
+        (0..count).map(|at| char::from(of[(mix(mix(seed) + at as u64) % of.len() as u64) as usize])).collect()
     };
     const LOWER: &[u8] = b"abcdefghijklmnopqrstuvwxyz";
     const URL: &[u8] = b"ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789-_";
@@ -95,10 +98,9 @@ fn send(server: SocketAddr, request: &str) -> u16 {
     text.get(9..12).and_then(|status| status.parse().ok()).unwrap_or_else(|| panic!("{request}\n{text}"))
 }
 
-/// A request with a secret in each part of its head, and in its body.
-fn request(planted: &mut Planted, method: &str, path: &str, body: &str) -> String {
-    let mut head = format!("{method} {path} HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n");
-    for (name, before) in [
+/// Headers with a secret in each.
+fn headers(planted: &mut Planted) -> String {
+    let fields = [
         ("Authorization", "Bearer "),
         ("Proxy-Authorization", "Basic "),
         ("Cookie", "session="),
@@ -108,11 +110,17 @@ fn request(planted: &mut Planted, method: &str, path: &str, body: &str) -> Strin
         ("User-Agent", "client/"),
         ("X-Forwarded-For", ""),
         ("tracestate", "vendor="),
-    ] {
-        let secret = planted.make(&format!("the header {name}"));
-        head.push_str(&format!("{name}: {before}{secret}\r\n"));
-    }
-    format!("{head}Content-Type: text/plain\r\nContent-Length: {}\r\n\r\n{body}", body.len())
+    ];
+    let line = |(name, before)| format!("{name}: {before}{}\r\n", planted.make(&format!("the header {name}")));
+    fields.map(line).concat()
+}
+
+fn request(method: &str, path: &str, headers: &str, body: &str) -> String {
+    let length = body.len();
+    format!(
+        "{method} {path} HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n{headers}Content-Type: \
+         text/plain\r\nContent-Length: {length}\r\n\r\n{body}"
+    )
 }
 
 /// Statements of PostgreSQL with a secret in every position that a literal can have. Some fail: the database's message then
@@ -153,6 +161,8 @@ fn statements(planted: &mut Planted) -> Vec<String> {
         "SET application_name TO 'S'",
         "SET search_path TO public, 'S'",
         "SET shop.section.key = 'S'",
+        "SET shop.a.b.c = S",
+        "SET shop.a.b.c TO 'x', S",
         "SET shop.token = S",
         "SELECT set_config('shop.token', 'S', false)",
         "NOTIFY shop, 'S'",
@@ -243,13 +253,13 @@ fn run(binary: &Binary, tls: Tls, exact_routes: bool) -> Result<Vec<String>, Ski
     let in_file = planted.make("traces.headers of the file");
     fs::write(&file, format!("[traces]\nheaders = {{ x-file-key = {in_file:?} }}\n[log]\nlevel = \"trace\"\n"))
         .expect("write");
-    let headers =
+    let exported =
         format!("authorization=Bearer%20{},x-key={}", planted.make("a header of exports"), planted.make("another"));
     let endpoint = sink.endpoint();
     let variables = [
         ("OTEL_EXPORTER_OTLP_ENDPOINT", endpoint.as_str()),
         ("OTEL_EXPORTER_OTLP_PROTOCOL", "http/protobuf"),
-        ("OTEL_EXPORTER_OTLP_HEADERS", headers.as_str()),
+        ("OTEL_EXPORTER_OTLP_HEADERS", exported.as_str()),
         ("OTEL_BSP_SCHEDULE_DELAY", "200"),
         ("OTEL_BSP_MAX_QUEUE_SIZE", "100000"),
     ];
@@ -259,6 +269,7 @@ fn run(binary: &Binary, tls: Tls, exact_routes: bool) -> Result<Vec<String>, Ski
     daemon.observes(ledger.id());
     daemon.observes(script.child.id());
 
+    let secret_headers = headers(&mut planted);
     let mut sent = 0u64;
     let mut ask = |request: &str, to: SocketAddr| {
         sent += 1;
@@ -267,13 +278,13 @@ fn run(binary: &Binary, tls: Tls, exact_routes: bool) -> Result<Vec<String>, Ski
     let mut answered = 0;
     for statement in statements(&mut planted) {
         for path in ["/api/sql", "/api/sql/prepared"] {
-            let status = ask(&request(&mut planted, "POST", path, &statement), server);
+            let status = ask(&request("POST", path, &secret_headers, &statement), server);
             answered += u32::from(status == 200);
         }
     }
     let bound = planted.make("a bound value");
     let body = "SELECT $1::text";
-    let request_bound = request(&mut planted, "POST", "/api/sql/prepared", body);
+    let request_bound = request("POST", "/api/sql/prepared", &secret_headers, body);
     assert_eq!(ask(&request_bound.replacen("\r\n", &format!("\r\nX-Bind: {bound}\r\n"), 1), server), 200);
     assert!(answered > 40, "{answered} statements worked");
 
@@ -281,9 +292,9 @@ fn run(binary: &Binary, tls: Tls, exact_routes: bool) -> Result<Vec<String>, Ski
     let query = planted.make("a query string");
     for to in [server, script.address] {
         for path in ["/hello", "/api/content/nodes", "/nothing"] {
-            ask(&request(&mut planted, "GET", &format!("{path}?token={query}&{query}=1"), ""), to);
+            ask(&request("GET", &format!("{path}?token={query}&{query}=1"), &secret_headers, ""), to);
         }
-        ask(&request(&mut planted, &method, "/hello", ""), to);
+        ask(&request(&method, "/hello", &secret_headers, ""), to);
     }
     // Tokens of paths: on routes that exist, where nothing matched, and on a server whose routes nobody knows. One that
     // comes again and again is as secret as one that comes once.
@@ -292,10 +303,10 @@ fn run(binary: &Binary, tls: Tls, exact_routes: bool) -> Result<Vec<String>, Ski
             planted.add(&format!("a path, shape {shape}, round {round}"), &token);
             let again = if round == 0 { 25 } else { 1 };
             for _ in 0..again {
-                ask(&request(&mut planted, "GET", &format!("/reset/{token}"), ""), script.address);
-                ask(&request(&mut planted, "GET", &format!("/users/{token}/keys"), ""), script.address);
-                ask(&request(&mut planted, "GET", &format!("/reset/{token}"), ""), server);
-                ask(&request(&mut planted, "GET", &format!("/api/content/nodes/{token}"), ""), server);
+                ask(&request("GET", &format!("/reset/{token}"), &secret_headers, ""), script.address);
+                ask(&request("GET", &format!("/users/{token}/keys"), &secret_headers, ""), script.address);
+                ask(&request("GET", &format!("/reset/{token}"), &secret_headers, ""), server);
+                ask(&request("GET", &format!("/api/content/nodes/{token}"), &secret_headers, ""), server);
             }
         }
     }
@@ -311,7 +322,8 @@ fn run(binary: &Binary, tls: Tls, exact_routes: bool) -> Result<Vec<String>, Ski
     let texts = sink.spans().iter().filter(|span| span.text("db.query.text").is_some()).count();
     assert!(texts >= 100, "statements in spans: {texts}");
 
-    let mut outputs = vec![("the spans".to_owned(), format!("{:#?}", sink.spans()))];
+    let spans: Vec<String> = sink.spans().iter().map(|span| format!("{span:?}")).collect();
+    let mut outputs = vec![("the spans".to_owned(), spans.join("\n"))];
     let openmetrics = ("accept", "application/openmetrics-text; version=1.0.0");
     for path in ["/metrics", "/metrics/app", "/metrics/node", "/metrics/cadvisor", "/metrics/process"] {
         for headers in [&[][..], &[openmetrics]] {
