@@ -375,8 +375,14 @@ fn set_endpoint(slot: &mut Option<Endpoint>, text: &str, style: Style<'_>) -> Re
         Some("https") => return Err(NO_TLS.to_owned()),
         scheme => return Err(format!("has {}; {allowed}", redact::scheme(scheme.unwrap_or_default()))),
     }
-    if uri.authority().is_some_and(|authority| authority.as_str().contains('@')) {
+    // Also behind the first `/`: a password may hold one.
+    if full.contains('@') {
         return Err(format!("a URL with a user name or password is refused; use `traces.headers`; {allowed}"));
+    }
+    let port = |authority: &str, host: &str| authority.strip_prefix(host).is_some_and(|port| !port.is_empty());
+    if uri.authority().is_some_and(|authority| port(authority.as_str(), authority.host()) && authority.port().is_none())
+    {
+        return Err(format!("is no URL (its port is no number); {allowed}"));
     }
     let exact = style == Style::Otel("OTEL_EXPORTER_OTLP_TRACES_ENDPOINT");
     *slot = Some(Endpoint { url: text.to_owned(), exact });

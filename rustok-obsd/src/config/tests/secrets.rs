@@ -65,7 +65,7 @@ fn headers_and_attributes_are_never_shown_in_whatever_way_they_are_wrong() {
         }
         assert!(!said("traces.headers", bad).is_empty(), "{bad} was taken");
     }
-    let problems = load("[traces]\nheaders = { authorization = 's3cret\u{7f}' }", &[], &[]).unwrap_err();
+    let problems = load("[traces]\nheaders = { authorization = \"s3cret\\u007f\" }", &[], &[]).unwrap_err();
     assert!(problems[0].contains("traces.headers") && !problems[0].contains("s3cret"), "{problems:?}");
 }
 
