@@ -7,6 +7,7 @@
 //! addresses, to the address that was connected to, and to `web.allowed_hosts`; one that listens elsewhere to any name,
 //! unless `web.allowed_hosts` is set. `Forwarded` and `X-Forwarded-Host` say nothing: the page can send them.
 
+use axum::http::uri::Authority;
 use axum::http::{HeaderMap, Uri, Version, header};
 use std::net::{IpAddr, Ipv6Addr};
 
@@ -52,7 +53,7 @@ impl Hosts {
             return Err(Unanswered::Several);
         }
         // Whoever serves behind us would go by the target, who looks at the log by the other: both have to fit.
-        let target = target.authority().map(|authority| authority.as_str());
+        let target = target.authority().map(Authority::as_str);
         let named = match host.map(|host| host.to_str()) {
             Some(Ok(host)) => Some(host.trim()),
             Some(Err(_)) => return Err(Unanswered::Foreign(String::new())),
