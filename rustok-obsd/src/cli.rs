@@ -193,6 +193,7 @@ fn value_name(key: &Key) -> &'static str {
         Slot::Ports(_) => "PORT,PORT",
         Slot::Pattern(_) => "REGEX",
         Slot::Names(_) => "TEXT,TEXT",
+        Slot::Hosts(_) => "HOST,HOST",
         Slot::Probes(_) => "NAME,NAME",
     }
 }

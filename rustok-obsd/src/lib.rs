@@ -15,6 +15,7 @@ pub mod container;
 pub mod contract;
 pub mod daemon;
 pub mod database;
+pub mod escape;
 pub mod events;
 pub mod exchange;
 pub mod exposition;

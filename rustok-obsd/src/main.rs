@@ -14,6 +14,7 @@ use rustok_obsd::{
     cli::{Action, Cli, exit},
     config::{ConfigError, Loaded},
     daemon::{self, doctor, logging},
+    escape,
     target::{BinaryReport, memory_helper},
 };
 
@@ -22,7 +23,10 @@ fn main() -> ExitCode {
         Ok(code) => ExitCode::from(code),
         Err(error) => {
             let code = if error.is::<ConfigError>() { exit::USAGE } else { exit::FAILURE };
-            let _ = writeln!(io::stderr(), "rustok-obsd: {error:#}");
+            // Problems of a configuration are lines of their own, each escaped by itself.
+            let text = format!("{error:#}");
+            let text = if code == exit::USAGE { text.into() } else { escape::line(&text) };
+            let _ = writeln!(io::stderr(), "rustok-obsd: {text}");
             ExitCode::from(code)
         }
     }
@@ -39,11 +43,11 @@ fn run(cli: Cli) -> anyhow::Result<u8> {
         Action::Doctor(args) => {
             let Loaded { config, warnings } = args.config.sources().load()?;
             for warning in warnings {
-                writeln!(io::stderr(), "rustok-obsd: {warning}")?;
+                writeln!(io::stderr(), "rustok-obsd: {}", escape::line(&warning))?;
             }
             let diagnosis = doctor::diagnose(&config)?;
             if args.json {
-                print(&format!("{:#}\n", serde_json::to_value(&diagnosis)?))?;
+                print(&escape::json(&format!("{:#}\n", serde_json::to_value(&diagnosis)?)))?;
             } else {
                 print(&diagnosis.to_string())?;
             }
@@ -52,7 +56,7 @@ fn run(cli: Cli) -> anyhow::Result<u8> {
         Action::Probes(args) => {
             let report = BinaryReport::new(&args.binary)?;
             if args.json {
-                print(&format!("{:#}\n", report.to_json()))?;
+                print(&escape::json(&format!("{:#}\n", report.to_json())))?;
             } else {
                 print(&report.to_string())?;
             }
@@ -61,7 +65,7 @@ fn run(cli: Cli) -> anyhow::Result<u8> {
         Action::CheckConfig(args) => {
             let Loaded { config, warnings } = args.sources().load()?;
             for warning in warnings {
-                writeln!(io::stderr(), "rustok-obsd: {warning}")?;
+                writeln!(io::stderr(), "rustok-obsd: {}", escape::line(&warning))?;
             }
             print(&format!("configuration is valid, {} targets\n", config.targets.len()))?;
         }

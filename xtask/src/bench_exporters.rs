@@ -242,7 +242,7 @@ impl Client {
     fn get(&mut self, path: &str, gzip: bool) -> Result<Vec<u8>> {
         let coding = if gzip { "gzip" } else { "identity" };
         let request = format!(
-            "GET {path} HTTP/1.1\r\nHost: bench\r\nAccept: text/plain;version=0.0.4\r\nAccept-Encoding: {coding}\r\n\r\n"
+            "GET {path} HTTP/1.1\r\nHost: localhost\r\nAccept: text/plain;version=0.0.4\r\nAccept-Encoding: {coding}\r\n\r\n"
         );
         self.stream.get_mut().write_all(request.as_bytes())?;
         let (mut length, mut line) = (None, String::new());

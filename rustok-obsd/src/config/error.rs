@@ -2,7 +2,8 @@
 //!
 //! Reads: nothing. Yields: messages that name the place, the key, the reason and what is allowed. Costs: nothing.
 
-use std::fmt;
+use crate::escape;
+use std::fmt::{self, Write as _};
 
 /// One thing that is wrong: where, which key, why and what is allowed.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -16,11 +17,13 @@ pub struct Problem {
 }
 
 impl fmt::Display for Problem {
+    /// One line, whatever the file's name or its keys hold.
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let mut line = escape::Line(f);
         if self.key.is_empty() {
-            write!(f, "{}: {}", self.place, self.message)
+            write!(line, "{}: {}", self.place, self.message)
         } else {
-            write!(f, "{}: {}: {}", self.place, self.key, self.message)
+            write!(line, "{}: {}: {}", self.place, self.key, self.message)
         }
     }
 }

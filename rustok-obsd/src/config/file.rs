@@ -7,8 +7,23 @@ use super::keys::KEYS;
 use super::process::GroupRule;
 use super::value::article;
 use super::{Config, ProbePoint, Target};
+use std::fs::File;
+use std::io::{self, Read as _};
 use std::path::Path;
 use toml::de::{DeTable, DeValue};
+
+/// A file of this length is no configuration.
+const MOST_BYTES: u64 = 1 << 20;
+
+/// The file's text. A pipe is taken too; what never ends is not.
+pub(super) fn read(path: &Path) -> io::Result<String> {
+    let mut text = String::new();
+    File::open(path)?.take(MOST_BYTES + 1).read_to_string(&mut text)?;
+    if text.len() as u64 > MOST_BYTES {
+        return Err(io::Error::new(io::ErrorKind::FileTooLarge, "longer than 1 MiB, hence no configuration"));
+    }
+    Ok(text)
+}
 
 /// Applies the file's text to `config`; the problems are added.
 pub(super) fn apply(config: &mut Config, path: &Path, text: &str, problems: &mut Vec<Problem>) {

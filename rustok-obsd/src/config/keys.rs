@@ -67,6 +67,13 @@ static GENERAL: &[Key] = &[
         "Samples of one answer at most, for each path by itself; what is beyond is left out and counted. Containers come last.",
     ),
     key(
+        "web.allowed_hosts",
+        "web.allowed-hosts",
+        &[],
+        |c| Slot::Hosts(&mut c.web.allowed_hosts),
+        "Names that requests may have in `Host` beside `localhost`, loopback addresses and the address that was connected to, such as that of a proxy. On loopback every other name is refused (421): else a web page could read /status under a name of its own (DNS rebinding). On another address any name is answered unless this is set. `*` answers any.",
+    ),
+    key(
         "traces.exporter",
         "traces.exporter",
         &["OTEL_TRACES_EXPORTER"],
@@ -307,7 +314,13 @@ static GENERAL: &[Key] = &[
         |c| Slot::PowerOfTwo(&mut c.ebpf.host_ring_bytes, 1 << 16, 1 << 30),
         "Ring buffer for the events of the host, bytes. What does not fit is lost and counted.",
     ),
-    key("log.level", "log.level", &[], |c| Slot::Choice(&mut c.log.level), "Least severity that is logged."),
+    key(
+        "log.level",
+        "log.level",
+        &[],
+        |c| Slot::Choice(&mut c.log.level),
+        "Least severity that the daemon logs. Its libraries log warnings and errors only: other records of theirs may hold headers.",
+    ),
     key("log.format", "log.format", &[], |c| Slot::Choice(&mut c.log.format), "Form of a log line, on standard error."),
     key(
         "security.confine",

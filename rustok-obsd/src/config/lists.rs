@@ -5,6 +5,7 @@
 
 use super::{Pairs, ProbeSets, Slot};
 use crate::exchange::Wanted;
+use crate::exposition::is_host_name;
 use axum::http::HeaderName;
 use toml::de::DeValue;
 
@@ -17,6 +18,9 @@ pub(super) const HEADER_NAMES: &str = "a list of up to 16 names of HTTP headers,
 /// What a list of modules may be.
 pub(super) const MODULES: &str = "a table of route prefixes and names of modules (`a-z`, `0-9`, `_`, `-`, `.`), or \
                                   `/prefix=module,/prefix=module`";
+
+/// What a list of hosts may be.
+pub(super) const HOSTS: &str = "a list of names or addresses of hosts, without port, or `*`";
 
 /// Members of a list in the file; `None` where the value is none.
 pub(super) fn members(value: &DeValue<'_>) -> Option<Result<Vec<String>, String>> {
@@ -41,6 +45,12 @@ pub(super) fn set(slot: &mut Slot<'_>, items: &[String]) -> Result<(), String> {
     match slot {
         Slot::HeaderNames(names) => **names = header_names(items, &allowed)?,
         Slot::Names(names) => **names = items.to_vec(),
+        Slot::Hosts(names) => {
+            if let Some(bad) = items.iter().find(|item| *item != "*" && !is_host_name(item)) {
+                return Err(format!("`{bad}` is no name of a host; allowed: {allowed}"));
+            }
+            **names = items.to_vec();
+        }
         Slot::Ports(ports) => **ports = self::ports(items, &allowed)?,
         Slot::Probes(sets) => {
             let mut parsed = ProbeSets::none();

@@ -54,7 +54,7 @@ impl Sources {
         let mut problems = Vec::new();
         let mut warnings = Vec::new();
         if let Some(path) = &self.file {
-            match std::fs::read_to_string(path) {
+            match file::read(path) {
                 Ok(text) => file::apply(&mut config, path, &text, &mut problems),
                 Err(error) => problems.push(Problem {
                     place: path.display().to_string(),

@@ -41,6 +41,7 @@ mod lists;
 mod load;
 mod pairs;
 pub mod process;
+mod redact;
 #[cfg(test)]
 mod reference;
 mod target;
@@ -101,11 +102,14 @@ pub struct Web {
     pub listen_address: SocketAddr,
     /// Samples of one answer at most.
     pub sample_limit: usize,
+    /// Names in `Host` that are answered beside the server's own.
+    pub allowed_hosts: Vec<String>,
 }
 
 impl Default for Web {
     fn default() -> Self {
-        Self { listen_address: SocketAddr::from((Ipv4Addr::LOCALHOST, 9464)), sample_limit: 500_000 }
+        let listen_address = SocketAddr::from((Ipv4Addr::LOCALHOST, 9464));
+        Self { listen_address, sample_limit: 500_000, allowed_hosts: Vec::new() }
     }
 }
 
@@ -200,6 +204,11 @@ impl Traces {
             (Protocol::Auto, None) => Protocol::HttpProtobuf,
             (protocol, _) => protocol,
         }
+    }
+
+    /// The URL for messages: without its query, which may be a key.
+    pub fn shown_url(&self) -> String {
+        redact::url(&self.url())
     }
 
     /// The URL that spans are sent to, with scheme and, for HTTP, path.

@@ -4,8 +4,8 @@
 //! once at start.
 
 use super::collector::Pattern;
-use super::lists::{self, HEADER_NAMES, MODULES};
-use super::{Endpoint, Pairs, ProbeSets, parse_pairs};
+use super::lists::{self, HEADER_NAMES, HOSTS, MODULES};
+use super::{Endpoint, Pairs, ProbeSets, parse_pairs, redact};
 use axum::http::{HeaderName, HeaderValue, Uri};
 use std::fmt::Write;
 use std::net::SocketAddr;
@@ -63,6 +63,8 @@ pub enum Slot<'a> {
     Pattern(&'a mut Pattern),
     /// A list of names or paths.
     Names(&'a mut Vec<String>),
+    /// Names or addresses of hosts.
+    Hosts(&'a mut Vec<String>),
 }
 
 /// Which conventions a text follows.
@@ -101,6 +103,7 @@ impl Slot<'_> {
             Self::Modules(_) => MODULES.into(),
             Self::Pattern(_) => "a regular expression (the crate `regex`), not anchored; empty for none".into(),
             Self::Names(_) => "a list of texts".into(),
+            Self::Hosts(_) => HOSTS.into(),
         }
     }
 
@@ -126,7 +129,7 @@ impl Slot<'_> {
             Self::HeaderNames(names) => format!("{names:?}"),
             Self::Ports(ports) => format!("{ports:?}"),
             Self::Pattern(pattern) => toml_text(pattern.as_str()),
-            Self::Names(names) => format!("{names:?}"),
+            Self::Names(names) | Self::Hosts(names) => format!("{names:?}"),
             Self::Probes(sets) => {
                 format!("{:?}", sets.all().iter().filter(|(_, on)| *on).map(|(name, _)| *name).collect::<Vec<_>>())
             }
@@ -176,7 +179,7 @@ impl Slot<'_> {
                 **pattern = Pattern::parse(text)?;
                 Some(())
             }
-            Self::HeaderNames(_) | Self::Ports(_) | Self::Probes(_) | Self::Names(_) => {
+            Self::HeaderNames(_) | Self::Ports(_) | Self::Probes(_) | Self::Names(_) | Self::Hosts(_) => {
                 return lists::set(self, &lists::split(text));
             }
         };
@@ -205,7 +208,7 @@ impl Slot<'_> {
                 };
                 self.set_text(text, Style::Own)
             }
-            (Self::HeaderNames(_) | Self::Ports(_) | Self::Probes(_) | Self::Names(_), value) => {
+            (Self::HeaderNames(_) | Self::Ports(_) | Self::Probes(_) | Self::Names(_) | Self::Hosts(_), value) => {
                 match lists::members(value) {
                     Some(Ok(items)) => lists::set(self, &items),
                     Some(Err(member)) => Err(format!("holds {member}; allowed: {}", self.allowed())),
@@ -339,12 +342,18 @@ fn parse_address(text: &str) -> Option<SocketAddr> {
 }
 
 fn set_headers(slot: &mut Pairs, headers: Pairs) -> Result<(), String> {
-    for (name, value) in &headers.0 {
+    // Neither is shown: a value that was written in a wrong way can stand where the name belongs.
+    for (index, (name, value)) in headers.0.iter().enumerate() {
+        let number = index + 1;
         if HeaderName::try_from(name.as_str()).is_err() {
-            return Err(format!("`{name}` is no name of an HTTP header; allowed: letters, digits and !#$%&'*+-.^_`|~"));
+            return Err(format!(
+                "the name of header {number} is no name of an HTTP header; allowed: letters, digits and !#$%&'*+-.^_`|~"
+            ));
         }
         if HeaderValue::try_from(value.as_str()).is_err() {
-            return Err(format!("the value of `{name}` holds characters that HTTP forbids; allowed: visible ASCII"));
+            return Err(format!(
+                "the value of header {number} holds characters that HTTP forbids; allowed: visible ASCII"
+            ));
         }
     }
     *slot = headers;
@@ -359,17 +368,21 @@ fn set_endpoint(slot: &mut Option<Endpoint>, text: &str, style: Style<'_>) -> Re
         return Ok(());
     }
     let full = if text.contains("://") { text.to_owned() } else { format!("http://{text}") };
-    let uri: Uri = full.parse().map_err(|error| format!("`{text}` is no URL ({error}); {allowed}"))?;
+    // The text is not shown: any part of it may be a password or a key.
+    let uri: Uri = full.parse().map_err(|error| format!("is no URL ({error}); {allowed}"))?;
     match uri.scheme_str() {
         Some("http") => {}
         Some("https") => return Err(NO_TLS.to_owned()),
-        scheme => {
-            let scheme = scheme.unwrap_or_default();
-            return Err(format!("`{text}` has the scheme `{scheme}`; {allowed}"));
-        }
+        scheme => return Err(format!("has {}; {allowed}", redact::scheme(scheme.unwrap_or_default()))),
     }
-    if uri.authority().is_some_and(|authority| authority.as_str().contains('@')) {
+    // Also behind the first `/`: a password may hold one.
+    if full.contains('@') {
         return Err(format!("a URL with a user name or password is refused; use `traces.headers`; {allowed}"));
+    }
+    let port = |authority: &str, host: &str| authority.strip_prefix(host).is_some_and(|port| !port.is_empty());
+    if uri.authority().is_some_and(|authority| port(authority.as_str(), authority.host()) && authority.port().is_none())
+    {
+        return Err(format!("is no URL (its port is no number); {allowed}"));
     }
     let exact = style == Style::Otel("OTEL_EXPORTER_OTLP_TRACES_ENDPOINT");
     *slot = Some(Endpoint { url: text.to_owned(), exact });

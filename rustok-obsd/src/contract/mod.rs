@@ -20,6 +20,7 @@ mod renew;
 pub mod routing;
 pub mod runtimes;
 mod series;
+pub mod server;
 pub mod stores;
 #[cfg(test)]
 pub(crate) mod tests;
@@ -161,6 +162,7 @@ pub const CATALOGUE: &[Area] = &[
     Area { title: "The daemon itself: routes", families: routing::FAMILIES },
     Area { title: "The daemon itself: budgets", families: stores::FAMILIES },
     Area { title: "The daemon itself: databases", families: database::OWN },
+    Area { title: "The daemon itself: its HTTP server", families: server::FAMILIES },
     Area { title: "Collectors of the host", families: crate::host::FAMILIES },
     Area { title: "The daemon itself: events of the host's kernel", families: host_events::FAMILIES },
     Area { title: "The daemon itself: its health", families: liveness::FAMILIES },

@@ -10,6 +10,7 @@ use serde::Serialize;
 use super::{DaemonError, drivers::functions, rules::scanner, settings};
 use crate::{
     config::Config,
+    escape,
     probe::{HostPrograms, HostSettings, Kernel, ProbeBoard, ProbeStatus, Programs, State, host, kernel::Need, loader},
     target::{BinaryCache, CustomPoint, InProcess, ProbePoint, Reader, Target, TaskSlot, Trust},
 };
@@ -218,14 +219,31 @@ impl fmt::Display for Diagnosis {
                 (false, true) => "FAIL",
                 (false, false) => "without",
             };
-            writeln!(f, "  {verdict:<8} {:<24} {}", check.what, check.detail)
+            writeln!(f, "  {verdict:<8} {:<24} {}", escape::line(&check.what), escape::line(&check.detail))
         };
         writeln!(f, "host")?;
         self.host.iter().try_for_each(|check| line(f, check))?;
         for target in &self.targets {
-            writeln!(f, "process {} {} ({})", target.pid, target.exe, target.service_name)?;
+            let (exe, service_name) = (escape::line(&target.exe), escape::line(&target.service_name));
+            writeln!(f, "process {} {exe} ({service_name})", target.pid)?;
             target.checks.iter().try_for_each(|check| line(f, check))?;
         }
         Ok(())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_hostile_name_forges_no_line() {
+        let hostile = "shop\n  ok       all\x1b[2J\u{9b}";
+        let check = required(hostile, Err(hostile.into()));
+        let target =
+            TargetDiagnosis { pid: 1, exe: hostile.into(), service_name: hostile.into(), checks: vec![check.clone()] };
+        let text = Diagnosis { host: vec![check], targets: vec![target] }.to_string();
+        assert_eq!(text.lines().count(), 4, "{text}");
+        assert!(!text.contains(|letter| letter != '\n' && escape::forges(letter)), "{text:?}");
     }
 }

@@ -38,6 +38,7 @@ use crate::{
         recorder::HttpRecorder,
     },
     exposition::{self, BindError, Exposition, Part, server},
+    host,
     liveness::{Beat, queue},
     probe::{
         Kernel, LoadError, Loaded, ProbeBoard, Programs, Settings, State, kernel::Need, loader, stats::ProbeCollector,
@@ -150,6 +151,7 @@ struct Daemon {
     capture: thread::JoinHandle<()>,
     tracing: Option<Tracing>,
     sample_limit: u64,
+    allowed_hosts: Vec<String>,
 }
 
 impl Daemon {
@@ -212,6 +214,7 @@ impl Daemon {
         };
         let pipeline = Pipeline::new(parts, obeyed, noticed);
         let sample_limit = config.web.sample_limit as u64;
+        let allowed_hosts = config.web.allowed_hosts.clone();
         let parts = manager::Parts {
             maps: targets,
             uprobes: programs.as_ref().map(|programs| Arc::clone(&programs.uprobes)),
@@ -248,7 +251,19 @@ impl Daemon {
             let run = move || capture_thread::run(ring, pipeline, &stop, vitals.register("capture", vitals::CAPTURE));
             thread::Builder::new().name("capture".into()).spawn(run).map_err(|e| thread("the capture thread", e))?
         };
-        Ok(Self { vitals, exposition, status, stop, programs, events, manager, capture, tracing: spans, sample_limit })
+        Ok(Self {
+            vitals,
+            exposition,
+            status,
+            stop,
+            programs,
+            events,
+            manager,
+            capture,
+            tracing: spans,
+            sample_limit,
+            allowed_hosts,
+        })
     }
 
     /// Serves until a signal comes. Yields the deadline of the shutdown.
@@ -268,6 +283,10 @@ impl Daemon {
                 ..server::Limits::default()
             },
         );
+        let owners = host::owner::Owners::default();
+        let server = server
+            .with_hosts(self.allowed_hosts.clone())
+            .with_owners(Box::new(move |peer, local| owners.of(peer, local)));
         runtime.block_on(beat.beside(async {
             let signals = |source| DaemonError::Thread { what: "signal handling", source };
             let mut terminate = signal(SignalKind::terminate()).map_err(signals)?;

@@ -4,14 +4,17 @@
 //! ([`server`]). Costs: nothing is allocated per sample; buffers are reused from scrape to scrape. A scrape takes no
 //! lock that the capture thread waits for.
 
+mod answers;
 mod bind;
 mod encoder;
 mod fragment;
+mod hosts;
 mod labels;
 mod negotiate;
 mod output;
 #[cfg(test)]
 pub(crate) mod parse;
+mod peers;
 mod registry;
 mod scrape;
 pub mod server;
@@ -22,6 +25,7 @@ mod tests;
 pub use bind::{BindError, bind};
 pub use encoder::{Encoder, Exemplar, Format, HistogramValue, Samples, Value};
 pub use fragment::Fragment;
+pub(crate) use hosts::is_name as is_host_name;
 pub use labels::{LabelSet, Labels, Written as WrittenLabels};
 pub use negotiate::{accepts_gzip, format as negotiate_format};
 pub use output::Output;

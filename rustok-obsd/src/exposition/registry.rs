@@ -7,6 +7,7 @@ use super::encoder::{Encoder, Format, HistogramValue, Seen, Value};
 use super::scrape::{Part, Scrape};
 use super::{Collect, Output};
 use crate::contract::own;
+use crate::contract::server::ServerMetrics;
 use axum::body::Bytes;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -23,6 +24,7 @@ pub struct Exposition {
     sources: Mutex<Arc<[(Part, Source)]>>,
     pool: Arc<Mutex<Vec<Scratch>>>,
     scrapes: Scrapes,
+    pub(super) server: Arc<ServerMetrics>,
 }
 
 /// Memory that a rendering reuses.
@@ -75,7 +77,7 @@ impl Exposition {
             dropped: AtomicU64::new(0),
             over_limit: AtomicU64::new(0),
         };
-        Self { sources: Mutex::new(Arc::new([])), pool: Arc::default(), scrapes }
+        Self { sources: Mutex::new(Arc::new([])), pool: Arc::default(), scrapes, server: Arc::default() }
     }
 
     /// Adds a source; it is collected from the next scrape on.
@@ -119,6 +121,7 @@ impl Exposition {
         encoder.lift_limit();
         if scrape.wants_part(Part::App) {
             self.scrapes.collect(&mut encoder);
+            self.server.collect(&mut encoder);
         }
         encoder.finish();
         let body = scratch.output.finish();

@@ -4,36 +4,40 @@
 //! blocking thread, so that neither collectors that read files nor compression hold up the async runtime, and nothing
 //! here ever takes a lock of the capture thread.
 //!
-//! Bounds: connections, concurrent scrapes (then 503 with `Retry-After`), the time that a request head may take, its size,
-//! and the time that a client may let an answer stand still. There is no authentication: hence loopback by default.
+//! Bounds: connections in all and per peer ([`super::peers`]), concurrent scrapes and answers per peer (who has to wait
+//! too long gets 503 with `Retry-After`), bytes of answers that nobody has read yet, the time that a request head may
+//! take, its size, and the time that a client may let an answer stand still. What is refused or made to end is counted.
+//! There is no authentication: hence loopback by default, and the check of [`super::hosts`].
 
-use super::scrape::{Part, Scrape};
+use super::Exposition;
+use super::answers;
+use super::hosts::{Hosts, Unanswered};
+use super::peers::{Connection, Connections, Peer, Places};
 use super::stall::Stall;
-use super::{Exposition, accepts_gzip, negotiate_format};
+use crate::contract::server::{ConnectionEnd, Refusal, ServerMetrics};
 use axum::Router;
 use axum::body::Body;
-use axum::extract::{RawQuery, State};
-use axum::http::{HeaderMap, HeaderName, HeaderValue, StatusCode, header};
-use axum::response::{IntoResponse, Response};
-use axum::routing::get;
+use axum::http::{Request, Response};
+use hyper::body::Incoming;
 use hyper::server::conn::http1;
+use hyper::service::service_fn;
 use hyper_util::rt::{TokioIo, TokioTimer};
-use hyper_util::service::TowerToHyperService;
+use std::convert::Infallible;
+use std::error::Error as _;
 use std::future::Future;
+use std::io;
+use std::net::{IpAddr, SocketAddr};
 use std::pin::pin;
 use std::sync::Arc;
-use std::time::{Duration, Instant};
-
-use crate::liveness::{self, Late};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::time::Duration;
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::{Semaphore, watch};
 use tokio::task::JoinSet;
+use tower::ServiceExt as _;
 
 /// Where the daemon listens unless told otherwise: the port that OpenTelemetry's Prometheus exporters use, on loopback.
 pub const DEFAULT_ADDRESS: &str = "127.0.0.1:9464";
-
-/// A scrape that takes half as long makes `/readyz` say so: there are few at a time.
-const SLOW_SCRAPE: Duration = Duration::from_secs(120);
 
 /// What the daemon says about its health.
 pub trait Status: Send + Sync {
@@ -49,16 +53,28 @@ pub trait Status: Send + Sync {
 /// Bounds of the server.
 #[derive(Clone, Copy, Debug)]
 pub struct Limits {
-    /// Open connections; more wait in the kernel's backlog.
+    /// Open connections; for more, others have to make room.
     pub connections: usize,
-    /// Scrapes being rendered; more get 503.
+    /// Of these for peers on this host alone.
+    pub local_connections: usize,
+    /// Scrapes being rendered; more wait.
     pub scrapes: usize,
+    /// Scrapes of one peer that are rendered or not read yet; more wait.
+    pub peer_scrapes: usize,
+    /// How long a scrape waits for its turn; then it gets 503.
+    pub scrape_wait: Duration,
+    /// Bytes of answers that their clients have not read yet; a quarter is for peers on this host alone.
+    pub answer_bytes: u64,
     /// Samples of one answer; more are left out and counted.
     pub samples: u64,
-    /// Time for a request head to arrive, also the life of an idle connection.
+    /// Time for a connection's first request head to arrive.
+    pub first_head_timeout: Duration,
+    /// Time for a further request head to arrive, also the life of an idle connection.
     pub head_timeout: Duration,
     /// Time that an answer may stand still because the client does not read.
     pub stall_timeout: Duration,
+    /// Time for an answer to be read, once the kernel's buffers are full.
+    pub answer_timeout: Duration,
     /// Bytes of a request head; more get 431.
     pub head_bytes: usize,
     /// Time for answers to finish at shutdown.
@@ -69,72 +85,94 @@ impl Default for Limits {
     fn default() -> Self {
         Self {
             connections: 64,
+            local_connections: 16,
             scrapes: 4,
+            peer_scrapes: 4,
+            scrape_wait: Duration::from_secs(5),
+            answer_bytes: 64 << 20,
             samples: u64::MAX,
+            first_head_timeout: Duration::from_secs(3),
             head_timeout: Duration::from_secs(10),
             stall_timeout: Duration::from_secs(10),
+            answer_timeout: Duration::from_secs(60),
             head_bytes: 16 * 1024,
             shutdown_timeout: Duration::from_secs(2),
         }
     }
 }
 
+/// Says whose the peer of a connection within this host is: its address and ours, then the user.
+pub type Owners = Box<dyn Fn(SocketAddr, SocketAddr) -> Option<u32> + Send + Sync>;
+
 /// What the server serves.
 pub struct Server {
-    exposition: Arc<Exposition>,
-    status: Arc<dyn Status>,
-    limits: Limits,
-    scrapes: Arc<Semaphore>,
+    pub(super) exposition: Arc<Exposition>,
+    pub(super) status: Arc<dyn Status>,
+    pub(super) limits: Limits,
+    pub(super) scrapes: Arc<Semaphore>,
+    /// Bytes of answers that are not read yet.
+    pub(super) unread: Arc<AtomicU64>,
+    allowed: Vec<String>,
+    owners: Option<Owners>,
 }
 
 impl Server {
     /// Serves `exposition` and `status` within `limits`.
     #[must_use]
     pub fn new(exposition: Arc<Exposition>, status: Arc<dyn Status>, limits: Limits) -> Self {
-        Self { exposition, status, limits, scrapes: Arc::new(Semaphore::new(limits.scrapes)) }
+        let scrapes = Arc::new(Semaphore::new(limits.scrapes));
+        Self { exposition, status, limits, scrapes, unread: Arc::default(), allowed: Vec::new(), owners: None }
+    }
+
+    /// Answers requests for these names too (`web.allowed_hosts`).
+    #[must_use]
+    pub fn with_hosts(mut self, allowed: Vec<String>) -> Self {
+        self.allowed = allowed;
+        self
+    }
+
+    /// Tells users of this host apart; without it they are one peer.
+    #[must_use]
+    pub fn with_owners(mut self, owners: Owners) -> Self {
+        self.owners = Some(owners);
+        self
     }
 }
 
 /// Serves until `shutdown` completes, then lets answers finish within [`Limits::shutdown_timeout`]. Errors of single
 /// connections, and of accepting them, end no more than that connection.
-pub async fn serve(listener: TcpListener, server: Server, shutdown: impl Future<Output = ()>) {
+pub async fn serve(listener: TcpListener, mut server: Server, shutdown: impl Future<Output = ()>) {
     let limits = server.limits;
-    let router = router(Arc::new(server));
+    let owners = server.owners.take();
+    let metrics = Arc::clone(&server.exposition.server);
+    let loopback = listener.local_addr().is_ok_and(|address| address.ip().to_canonical().is_loopback());
     let mut http = http1::Builder::new();
     http.timer(TokioTimer::new()).header_read_timeout(limits.head_timeout).max_buf_size(limits.head_bytes.max(8192));
-    let permits = Arc::new(Semaphore::new(limits.connections));
+    let shared = Arc::new(Shared {
+        hosts: Hosts::new(loopback, &server.allowed),
+        router: answers::router(Arc::new(server)),
+        http,
+        limits,
+        metrics: Arc::clone(&metrics),
+        said: AtomicBool::new(false),
+    });
+    let places =
+        Places { all: limits.connections, local: limits.local_connections, answers: limits.peer_scrapes.max(1) };
+    let connections = Connections::new(places, metrics);
     let (stop, stopped) = watch::channel(());
-    let mut connections = JoinSet::new();
+    let mut tasks = JoinSet::new();
     let mut shutdown = pin!(shutdown);
     loop {
-        let accept = async {
-            // The semaphore is never closed.
-            let permit = Arc::clone(&permits).acquire_owned().await;
-            (permit, listener.accept().await)
-        };
         tokio::select! {
             () = &mut shutdown => break,
-            Some(_) = connections.join_next() => {}
-            (permit, accepted) = accept => match accepted {
-                Ok((stream, _)) => {
-                    let service = TowerToHyperService::new(router.clone());
-                    let connection = http.serve_connection(TokioIo::new(prepare(stream, &limits)), service);
-                    let mut stopped = stopped.clone();
-                    connections.spawn(async move {
-                        let _permit = permit;
-                        let mut connection = pin!(connection);
-                        let served = tokio::select! {
-                            served = &mut connection => served,
-                            // An error says that the server is gone: the same.
-                            _ = stopped.changed() => {
-                                connection.as_mut().graceful_shutdown();
-                                connection.await
-                            }
-                        };
-                        if let Err(error) = served {
-                            tracing::debug!(%error, "connection to the metrics server ended");
-                        }
-                    });
+            Some(_) = tasks.join_next() => {}
+            accepted = listener.accept() => match accepted {
+                Ok((stream, peer)) => {
+                    // An error says that the connection is gone already.
+                    let Ok(local) = stream.local_addr() else { continue };
+                    let peer = Peer::of(peer, local, || owners.as_ref().and_then(|owner| owner(peer, local)));
+                    let Some(connection) = connections.admit(peer) else { continue };
+                    tasks.spawn(attend(Arc::clone(&shared), connection, stream, local.ip(), stopped.clone()));
                 }
                 Err(error) => {
                     tracing::warn!(%error, "the metrics server cannot accept a connection; next try in 100 ms");
@@ -146,107 +184,106 @@ pub async fn serve(listener: TcpListener, server: Server, shutdown: impl Future<
     }
     drop(listener);
     drop(stop);
-    let finish = async { while connections.join_next().await.is_some() {} };
+    let finish = async { while tasks.join_next().await.is_some() {} };
     if tokio::time::timeout(limits.shutdown_timeout, finish).await.is_err() {
         tracing::warn!("the metrics server closes connections whose clients do not read their answers");
-        connections.shutdown().await;
+        tasks.shutdown().await;
     }
 }
 
-fn prepare(stream: TcpStream, limits: &Limits) -> Stall {
+/// What all connections need.
+struct Shared {
+    http: http1::Builder,
+    router: Router,
+    hosts: Hosts,
+    limits: Limits,
+    metrics: Arc<ServerMetrics>,
+    /// A refused name was logged: once is enough, whoever sends many.
+    said: AtomicBool,
+}
+
+/// One connection, to its end.
+async fn attend(
+    shared: Arc<Shared>,
+    place: Arc<Connection>,
+    stream: TcpStream,
+    local: IpAddr,
+    mut stopped: watch::Receiver<()>,
+) {
+    let limits = &shared.limits;
     if let Err(error) = stream.set_nodelay(true) {
         tracing::debug!(%error, "cannot set TCP_NODELAY");
     }
-    Stall::new(stream, limits.stall_timeout)
-}
-
-fn router(server: Arc<Server>) -> Router {
-    Part::PATHS
-        .into_iter()
-        .fold(Router::new(), |router, (path, part)| {
-            let scrape = move |server, query, headers| metrics(part, server, query, headers);
-            router.route(path, get(scrape))
-        })
-        .route("/", get(index))
-        .route("/healthz", get(async || "ok\n"))
-        .route("/readyz", get(ready))
-        .route("/status", get(status))
-        .fallback(async || (StatusCode::NOT_FOUND, "not found; / lists what is here\n"))
-        .with_state(server)
-}
-
-/// How long the scraper waits, seconds.
-const SCRAPE_TIMEOUT: HeaderName = HeaderName::from_static("x-prometheus-scrape-timeout-seconds");
-
-async fn index() -> impl IntoResponse {
-    let page = "<!doctype html><html lang=en><meta charset=utf-8><title>rustok-obsd</title><h1>rustok-obsd</h1>\
-        <ul><li><a href=metrics>/metrics</a> for Prometheus; its parts:\
-        <a href=metrics/node>/metrics/node</a> <a href=metrics/cadvisor>/metrics/cadvisor</a>\
-        <a href=metrics/process>/metrics/process</a> <a href=metrics/app>/metrics/app</a><li><a href=status>/status</a> as JSON\
-        <li><a href=readyz>/readyz</a><li><a href=healthz>/healthz</a></ul></html>\n";
-    ([(header::CONTENT_TYPE, "text/html; charset=utf-8")], page)
-}
-
-async fn ready(State(server): State<Arc<Server>>) -> impl IntoResponse {
-    match server.status.ready() {
-        Ok(()) => (StatusCode::OK, "ready\n".to_owned()),
-        Err(reason) => (StatusCode::SERVICE_UNAVAILABLE, format!("not ready: {reason}\n")),
-    }
-}
-
-async fn status(State(server): State<Arc<Server>>) -> impl IntoResponse {
-    let body = format!("{:#}\n", server.status.status());
-    ([(header::CONTENT_TYPE, "application/json"), (header::CACHE_CONTROL, "no-store")], body)
-}
-
-async fn metrics(
-    part: Option<Part>,
-    State(server): State<Arc<Server>>,
-    RawQuery(query): RawQuery,
-    headers: HeaderMap,
-) -> Response {
-    let mut scrape = Scrape { part, sample_limit: server.limits.samples, ..Scrape::default() };
-    scrape.set_timeout(Instant::now(), values(&headers, SCRAPE_TIMEOUT).next());
-    if let Some(query) = query.filter(|query| !query.is_empty())
-        && let Err(error) = scrape.set_query(&query, &server.exposition.names())
-    {
-        return (StatusCode::BAD_REQUEST, format!("{error}\n")).into_response();
-    }
-    let Ok(permit) = Arc::clone(&server.scrapes).try_acquire_owned() else {
-        server.exposition.busy();
-        let body = "too many scrapes at once; the next may come in a second\n";
-        return (StatusCode::SERVICE_UNAVAILABLE, [(header::RETRY_AFTER, "1")], body).into_response();
-    };
-    let format = negotiate_format(values(&headers, header::ACCEPT));
-    let gzip = accepts_gzip(values(&headers, header::ACCEPT_ENCODING));
-    let exposition = Arc::clone(&server.exposition);
-    let rendered = tokio::task::spawn_blocking(move || {
-        let beat = liveness::process().register_as("scrape", SLOW_SCRAPE, Late::Unready);
-        let rendered = exposition.render(&scrape, format, gzip);
-        drop((permit, beat));
-        rendered
-    });
-    match rendered.await {
-        Ok(rendered) => {
-            let mut response = Response::new(Body::from(rendered.body));
-            let headers = response.headers_mut();
-            headers.insert(header::CONTENT_TYPE, HeaderValue::from_static(format.content_type()));
-            headers.insert(header::CACHE_CONTROL, HeaderValue::from_static("no-store"));
-            headers.insert(header::VARY, HeaderValue::from_static("accept, accept-encoding"));
-            if gzip {
-                headers.insert(header::CONTENT_ENCODING, HeaderValue::from_static("gzip"));
+    let stream = TokioIo::new(Stall::new(stream, limits.stall_timeout, limits.answer_timeout));
+    let service = service_fn(|request| shared.answer(&place, local, request));
+    let mut served = pin!(shared.http.serve_connection(stream, service));
+    let mut first_head = pin!(tokio::time::sleep(limits.first_head_timeout));
+    let (mut waits, mut stopping) = (true, false);
+    let end = loop {
+        tokio::select! {
+            served = &mut served => break end_of(served),
+            // It was counted when the place was taken.
+            () = place.evicted() => return,
+            () = &mut first_head, if waits => {
+                if place.is_headless() {
+                    break ConnectionEnd::HeadTimeout;
+                }
+                waits = false;
             }
-            response
+            // An error says that the server is gone: the same.
+            _ = stopped.changed(), if !stopping => {
+                if place.is_headless() {
+                    break ConnectionEnd::Shutdown;
+                }
+                stopping = true;
+                served.as_mut().graceful_shutdown();
+            }
         }
-        Err(error) => {
-            server.exposition.failed();
-            tracing::error!(%error, "a scrape failed");
-            let body = "the exposition could not be rendered; the daemon's log has the reason\n";
-            (StatusCode::INTERNAL_SERVER_ERROR, body).into_response()
-        }
+    };
+    shared.metrics.ended.add(end, 1);
+}
+
+fn end_of(served: hyper::Result<()>) -> ConnectionEnd {
+    let Err(error) = served else { return ConnectionEnd::Closed };
+    tracing::debug!(%error, "connection to the metrics server ended");
+    let stalled = || {
+        let source = error.source().and_then(|source| source.downcast_ref::<io::Error>());
+        source.is_some_and(|source| source.kind() == io::ErrorKind::TimedOut)
+    };
+    if error.is_timeout() {
+        ConnectionEnd::IdleTimeout
+    } else if error.is_parse() || error.is_parse_too_large() {
+        ConnectionEnd::Malformed
+    } else if stalled() {
+        ConnectionEnd::Stalled
+    } else {
+        ConnectionEnd::Broken
     }
 }
 
-fn values(headers: &HeaderMap, name: HeaderName) -> impl Iterator<Item = &str> {
-    headers.get_all(name).into_iter().filter_map(|value| value.to_str().ok())
+impl Shared {
+    async fn answer(
+        &self,
+        place: &Arc<Connection>,
+        local: IpAddr,
+        mut request: Request<Incoming>,
+    ) -> Result<Response<Body>, Infallible> {
+        // Until the answer is sent: whoever holds on to a part of it holds the guard too.
+        let busy = Arc::new(place.busy());
+        if let Err(reason) = self.hosts.check(request.version(), request.uri(), request.headers(), local) {
+            let refusal = if matches!(reason, Unanswered::Foreign(_)) { Refusal::Host } else { Refusal::NoHost };
+            self.metrics.refused.add(refusal, 1);
+            if let Unanswered::Foreign(name) = &reason
+                && !self.said.swap(true, Ordering::Relaxed)
+            {
+                tracing::warn!(
+                    "a request for another name than this server's was refused, `{name}`; further ones are counted only. \
+                     If the name is this host's, because a proxy passes it on, add it to web.allowed_hosts"
+                );
+            }
+            return Ok(answers::unanswered(&reason));
+        }
+        request.extensions_mut().insert(Arc::clone(&busy));
+        self.router.clone().oneshot(request.map(Body::new)).await
+    }
 }

@@ -1,7 +1,8 @@
 //! A TCP stream whose writes fail when the peer lets them stand still.
 //!
-//! Reads: what hyper writes. Yields: an error of kind `TimedOut` once no byte could be written for a while, so that a
-//! client which does not read cannot keep an answer in memory. Costs: a timer for streams that stand still, else nothing.
+//! Reads: what hyper writes. Yields: an error of kind `TimedOut` once no byte could be written for a while, or an answer as
+//! a whole takes too long, so that a client which does not read, or a byte now and then, cannot keep an answer in memory.
+//! Costs: two timers for streams that stand still, else nothing.
 
 use std::io;
 use std::pin::Pin;
@@ -14,13 +15,18 @@ use tokio::time::{Sleep, sleep};
 pub(super) struct Stall {
     stream: TcpStream,
     timeout: Duration,
+    whole: Duration,
     /// Runs while a write waits.
     waiting: Option<Pin<Box<Sleep>>>,
+    /// Runs from the first write that waits until all is written.
+    sending: Option<Pin<Box<Sleep>>>,
 }
 
 impl Stall {
-    pub(super) fn new(stream: TcpStream, timeout: Duration) -> Self {
-        Self { stream, timeout, waiting: None }
+    /// `timeout` without progress, `whole` for all that is written between two flushes: hyper flushes when an answer is
+    /// written.
+    pub(super) fn new(stream: TcpStream, timeout: Duration, whole: Duration) -> Self {
+        Self { stream, timeout, whole, waiting: None, sending: None }
     }
 
     fn guard<T>(&mut self, cx: &mut Context<'_>, written: Poll<io::Result<T>>) -> Poll<io::Result<T>> {
@@ -28,9 +34,12 @@ impl Stall {
             self.waiting = None;
             return written;
         }
-        let timeout = self.timeout;
+        let (timeout, whole) = (self.timeout, self.whole);
         let waiting = self.waiting.get_or_insert_with(|| Box::pin(sleep(timeout)));
-        ready!(waiting.as_mut().poll(cx));
+        let sending = self.sending.get_or_insert_with(|| Box::pin(sleep(whole)));
+        if waiting.as_mut().poll(cx).is_pending() {
+            ready!(sending.as_mut().poll(cx));
+        }
         Poll::Ready(Err(io::Error::new(io::ErrorKind::TimedOut, "the client does not read its answer")))
     }
 }
@@ -61,6 +70,7 @@ impl AsyncWrite for Stall {
     }
 
     fn poll_flush(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        self.sending = None;
         Pin::new(&mut self.stream).poll_flush(cx)
     }
 

@@ -62,6 +62,7 @@ mod nvme;
 mod nvmesubsystem;
 mod os;
 mod otel;
+pub mod owner;
 mod pcidevice;
 pub mod pool;
 mod powersupplyclass;

@@ -1,4 +1,4 @@
-//! The kernel's netlink sockets: dumps of tables, and nothing else.
+//! The kernel's netlink sockets: dumps of tables, single questions, and nothing else.
 //!
 //! Reads: a socket of one protocol (netlink(7)). Yields: each message of a dump, and its attributes. Costs: one `sendto` and one
 //! `recvfrom` per 32 KiB; no allocation once the buffer is there. Lengths are checked; a dump that does not end is left.
@@ -81,7 +81,7 @@ impl Netlink {
         mut each: impl FnMut(u16, &[u8]),
     ) -> Result<(), CollectError> {
         for _ in 0..ATTEMPTS {
-            self.request(kind, body)?;
+            self.request(kind, libc::NLM_F_REQUEST | libc::NLM_F_DUMP, body)?;
             begin();
             if self.receive(&mut each)? == End::Whole {
                 break;
@@ -90,17 +90,45 @@ impl Netlink {
         Ok(())
     }
 
-    fn request(&mut self, kind: u16, body: &[u8]) -> Result<(), CollectError> {
+    /// Asks one question and hands the content of the answer to `take`; `None` where the kernel knows no answer.
+    ///
+    /// # Errors
+    /// As the kernel says.
+    pub fn ask<T>(
+        &mut self,
+        kind: u16,
+        body: &[u8],
+        take: impl FnOnce(&[u8]) -> Option<T>,
+    ) -> Result<Option<T>, CollectError> {
+        self.request(kind, libc::NLM_F_REQUEST, body)?;
+        for _ in 0..ATTEMPTS {
+            let length = self.receive_part()?;
+            // One of another question: that was left.
+            let Some(answer) = Messages(&self.buffer[..length]).find(|message| message.sequence == self.sequence)
+            else {
+                continue;
+            };
+            if i32::from(answer.kind) != libc::NLMSG_ERROR {
+                return Ok(take(answer.body));
+            }
+            return match refusal(answer.body) {
+                libc::ENOENT => Ok(None),
+                code => Err(CollectError::Call { call: "netlink", source: io::Error::from_raw_os_error(code) }),
+            };
+        }
+        Ok(None)
+    }
+
+    fn request(&mut self, kind: u16, flags: libc::c_int, body: &[u8]) -> Result<(), CollectError> {
         self.sequence = self.sequence.wrapping_add(1);
         let length = HEADER + body.len();
         let mut message = [0u8; 128];
         let Some(message) = message.get_mut(..length) else {
             return Err(CollectError::Other(format!("a netlink request of {length} bytes; please report it")));
         };
-        let flags = (libc::NLM_F_REQUEST | libc::NLM_F_DUMP) as u16;
         message[..4].copy_from_slice(&(length as u32).to_ne_bytes());
         message[4..6].copy_from_slice(&kind.to_ne_bytes());
-        message[6..8].copy_from_slice(&flags.to_ne_bytes());
+        message[6..8].copy_from_slice(&(flags as u16).to_ne_bytes());
         message[8..12].copy_from_slice(&self.sequence.to_ne_bytes());
         message[HEADER..].copy_from_slice(body);
         // SAFETY: the address is a whole, zeroed sockaddr_nl; zero is the kernel's port.
@@ -135,10 +163,9 @@ impl Netlink {
                 match i32::from(kind) {
                     libc::NLMSG_DONE => return Ok(end),
                     libc::NLMSG_ERROR => {
-                        let code = word(body, 0).map_or(libc::EBADMSG, |code| (code as i32).wrapping_neg());
                         return Err(CollectError::Call {
                             call: "netlink dump",
-                            source: io::Error::from_raw_os_error(code),
+                            source: io::Error::from_raw_os_error(refusal(body)),
                         });
                     }
                     libc::NLMSG_NOOP => {}
@@ -180,6 +207,11 @@ impl Netlink {
             }
         }
     }
+}
+
+/// The number of the error in a message of the kind `NLMSG_ERROR`.
+fn refusal(body: &[u8]) -> i32 {
+    word(body, 0).map_or(libc::EBADMSG, |code| (code as i32).wrapping_neg())
 }
 
 struct Message<'b> {

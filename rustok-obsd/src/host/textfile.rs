@@ -6,18 +6,23 @@
 //!
 //! A file with an error is left out whole and said once in the log. Files may add to one family; where they do not agree on its
 //! HELP or type the first one, by name, counts, and the others' samples of it are left out.
+//!
+//! Users may write to these folders, and the daemon reads what they cannot: so no link is followed, neither a file's nor
+//! that of a folder that a pattern found, nothing but regular files is opened for reading, what is wrong is said without a
+//! word of the file, and files, their bytes and what is said of them are bounded.
 
 mod parse;
 
 use super::family::gauge;
-use super::{CollectError, Collector, Context, Settings, read_once};
+use super::{CollectError, Collector, Context, Settings};
 use crate::contract::{Family, Kind, Origin, Stability};
 use crate::exposition::{Encoder, Format, Value, WrittenLabels};
 use globset::GlobBuilder;
 use parse::{ParsedFamily, Sample};
 use rustc_hash::{FxHashMap, FxHashSet};
-use std::fs::{self, Metadata};
-use std::os::unix::fs::MetadataExt as _;
+use std::fs::{self, Metadata, OpenOptions};
+use std::io::Read as _;
+use std::os::unix::fs::{MetadataExt as _, OpenOptionsExt as _};
 use std::path::{Path, PathBuf};
 
 const MTIME: Family<'static> =
@@ -27,6 +32,15 @@ const ERROR: Family<'static> =
 
 /// Its families but those of the files.
 pub const FAMILIES: &[Family<'static>] = &[MTIME, ERROR];
+
+/// Files at most; those beyond, by path, are left out.
+const MOST_FILES: usize = 1000;
+/// Bytes of one file at most.
+const FILE_BYTES: u64 = 4 << 20;
+/// Bytes of all files at most; those beyond, by path, are left out.
+const ALL_BYTES: u64 = 32 << 20;
+/// Problems that are kept, and logged where they are new.
+const MOST_PROBLEMS: usize = 20;
 
 struct Textfile {
     directories: Vec<String>,
@@ -44,6 +58,8 @@ struct File {
     path: PathBuf,
     name: String,
     stamp: Stamp,
+    /// Within [`ALL_BYTES`].
+    fits: bool,
     content: Result<Vec<ParsedFamily>, String>,
 }
 
@@ -84,6 +100,7 @@ impl Textfile {
     fn refresh(&mut self) {
         let (mut problems, mut changed) = (Vec::new(), false);
         let mut old = std::mem::take(&mut self.files).into_iter().peekable();
+        let mut bytes = 0u64;
         for path in self.list(&mut problems) {
             // Both are sorted: those that are passed are gone.
             while old.peek().is_some_and(|file| file.path < path) {
@@ -91,14 +108,18 @@ impl Textfile {
                 changed = true;
             }
             let known = old.next_if(|file| file.path == path);
-            match fs::metadata(&path) {
-                Ok(data) => match known {
-                    Some(file) if file.stamp == stamp(&data) => self.files.push(file),
-                    _ => {
-                        changed = true;
-                        self.files.push(File::read(path, &data));
+            match fs::symlink_metadata(&path) {
+                Ok(data) => {
+                    bytes = bytes.saturating_add(data.size());
+                    let fits = bytes <= ALL_BYTES;
+                    match known {
+                        Some(file) if file.stamp == stamp(&data) && file.fits == fits => self.files.push(file),
+                        _ => {
+                            changed = true;
+                            self.files.push(File::read(path, &data, fits));
+                        }
                     }
-                },
+                }
                 Err(error) => {
                     changed |= known.is_some();
                     problems.push(format!("{}: {error}", path.display()));
@@ -112,6 +133,11 @@ impl Textfile {
             self.files.iter().filter_map(|file| Some(format!("{}: {}", file.name, file.content.as_ref().err()?))),
         );
         problems.extend(self.conflicts.iter().cloned());
+        if problems.len() > MOST_PROBLEMS {
+            let more = problems.len() - MOST_PROBLEMS;
+            problems.truncate(MOST_PROBLEMS);
+            problems.push(format!("{more} more problems"));
+        }
         for problem in problems.iter().filter(|problem| !self.problems.contains(problem)) {
             tracing::warn!("collector textfile: {problem}");
         }
@@ -132,6 +158,10 @@ impl Textfile {
         }
         files.sort_unstable();
         files.dedup();
+        if files.len() > MOST_FILES {
+            problems.push(format!("{} files; those beyond {MOST_FILES} are left out", files.len()));
+            files.truncate(MOST_FILES);
+        }
         files
     }
 
@@ -172,8 +202,7 @@ impl Textfile {
                     if seen.insert((at, sample.suffix, &sample.labels)) {
                         merged.samples.push((file_at, family_at, sample_at));
                     } else {
-                        let labels = String::from_utf8_lossy(&sample.labels);
-                        let series = format!("{}{}{{{labels}}}", family.name, sample.suffix);
+                        let series = format!("a series of {}{}", family.name, sample.suffix);
                         self.conflicts.push(format!("{}: {series} is there already; left out", file.name));
                     }
                 }
@@ -217,16 +246,41 @@ impl Textfile {
 }
 
 impl File {
-    fn read(path: PathBuf, data: &Metadata) -> Self {
-        let mut text = Vec::new();
-        let content = if data.is_file() {
-            let read = read_once(&path, &mut text).map_err(|error| error.to_string());
-            read.and_then(|()| parse::parse(&text).map_err(|error| error.to_string()))
-        } else {
-            // Opening a FIFO would wait for its writer.
-            Err("is no file".into())
+    /// Reads what `listed` is of.
+    fn read(path: PathBuf, listed: &Metadata, fits: bool) -> Self {
+        let mut stamp = stamp(listed);
+        let content = match fits {
+            true => content(&path, listed, &mut stamp),
+            false => Err(format!("would make all files more than {ALL_BYTES} bytes; left out")),
         };
-        Self { name: path.to_string_lossy().into_owned(), path, stamp: stamp(data), content }
+        Self { name: path.to_string_lossy().into_owned(), path, stamp, fits, content }
+    }
+}
+
+/// The families of a file, and its stamp as it was read.
+fn content(path: &Path, listed: &Metadata, stamp: &mut Stamp) -> Result<Vec<ParsedFamily>, String> {
+    // To open a device can do something; opening a FIFO would wait for its writer.
+    regular(listed)?;
+    let options = libc::O_NOFOLLOW | libc::O_NONBLOCK | libc::O_NOCTTY;
+    let file = OpenOptions::new().read(true).custom_flags(options).open(path).map_err(|error| error.to_string())?;
+    // Its owner may have put something else there since.
+    let data = file.metadata().map_err(|error| error.to_string())?;
+    regular(&data)?;
+    *stamp = self::stamp(&data);
+    let mut text = Vec::new();
+    // It may grow meanwhile.
+    file.take(FILE_BYTES + 1).read_to_end(&mut text).map_err(|error| error.to_string())?;
+    if text.len() as u64 > FILE_BYTES {
+        return Err(format!("is longer than {FILE_BYTES} bytes; left out"));
+    }
+    parse::parse(&text).map_err(|error| error.to_string())
+}
+
+fn regular(data: &Metadata) -> Result<(), String> {
+    match data {
+        data if data.is_file() => Ok(()),
+        data if data.is_symlink() => Err("is a symbolic link, and those are not followed; put a copy there".into()),
+        _ => Err("is no file".into()),
     }
 }
 
@@ -244,7 +298,9 @@ fn expand(pattern: &str) -> Vec<PathBuf> {
         let below = found.iter().flat_map(|path| {
             let folder = if path.as_os_str().is_empty() { Path::new(".") } else { path };
             let entries = fs::read_dir(folder).into_iter().flatten().flatten();
-            entries.filter(|entry| matcher.is_match(entry.file_name())).map(|entry| path.join(entry.file_name()))
+            // No link: whoever may write there could have the daemon read elsewhere.
+            let folders = entries.filter(|entry| entry.file_type().is_ok_and(|kind| kind.is_dir()));
+            folders.filter(|entry| matcher.is_match(entry.file_name())).map(|entry| path.join(entry.file_name()))
         });
         found = below.collect();
     }
@@ -298,7 +354,79 @@ mod tests {
         assert!(!now.contains("\nx 1\n") && now.contains("\ny 22\n") && now.contains("\nz 4\n"), "{now}");
         assert!(!now.contains("\ny 3\n") && now.contains("node_textfile_scrape_error 1"), "{now}");
         let problems = collector.0.borrow().problems.join("\n");
-        assert!(problems.contains("d.prom: is no file") && problems.contains("y{} is there already"), "{problems}");
+        assert!(
+            problems.contains("d.prom: is no file") && problems.contains("a series of y is there already"),
+            "{problems}"
+        );
+    }
+
+    #[test]
+    fn nothing_but_regular_files_is_read_and_no_link_is_followed() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = |name: &str| folder.path().join(name);
+        fs::create_dir_all(path("mine/a")).unwrap();
+        fs::create_dir(path("theirs")).unwrap();
+        fs::write(path("theirs/secret.prom"), "secret 1\n").unwrap();
+        fs::write(path("mine/a/good.prom"), "good 1\n").unwrap();
+        std::os::unix::fs::symlink(path("theirs/secret.prom"), path("mine/a/link.prom")).unwrap();
+        std::os::unix::fs::symlink(path("theirs"), path("mine/b")).unwrap();
+        let name = std::ffi::CString::new(path("mine/a/fifo.prom").as_os_str().as_encoded_bytes()).unwrap();
+        // SAFETY: the name is a C string.
+        assert_eq!(unsafe { libc::mkfifo(name.as_ptr(), 0o600) }, 0);
+        fs::File::create(path("mine/a/long.prom")).unwrap().set_len(FILE_BYTES + 1).unwrap();
+        let collector = Alone(RefCell::new(Textfile::new(vec![path("mine/*").display().to_string()])));
+        let now = text(&collector);
+        assert!(now.contains("\ngood 1\n") && !now.contains("secret"), "{now}");
+        let problems = collector.0.borrow().problems.join("\n");
+        for part in ["link.prom: is a symbolic link", "fifo.prom: is no file", "long.prom: is longer than"] {
+            assert!(problems.contains(part), "no {part} in {problems}");
+        }
+    }
+
+    #[test]
+    fn what_was_swapped_for_a_link_or_a_fifo_after_it_was_listed_is_not_read() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("a.prom");
+        fs::write(&path, "a 1\n").unwrap();
+        let listed = fs::symlink_metadata(&path).unwrap();
+        let other = folder.path().join("other");
+        fs::write(&other, "secret 1\n").unwrap();
+        fs::remove_file(&path).unwrap();
+        std::os::unix::fs::symlink(&other, &path).unwrap();
+        let mut seen = stamp(&listed);
+        assert!(content(&path, &listed, &mut seen).is_err());
+        fs::remove_file(&path).unwrap();
+        let name = std::ffi::CString::new(path.as_os_str().as_encoded_bytes()).unwrap();
+        // SAFETY: the name is a C string.
+        assert_eq!(unsafe { libc::mkfifo(name.as_ptr(), 0o600) }, 0);
+        assert_eq!(content(&path, &listed, &mut seen).unwrap_err(), "is no file");
+    }
+
+    #[test]
+    fn files_bytes_and_problems_are_bounded() {
+        let folder = tempfile::tempdir().unwrap();
+        for at in 0..=MOST_FILES {
+            fs::write(folder.path().join(format!("{at:04}.prom")), format!("x{{at=\"{at}\"}} 1\nbad\n")).unwrap();
+        }
+        let collector = Alone(RefCell::new(Textfile::new(vec![folder.path().display().to_string()])));
+        text(&collector);
+        let problems = collector.0.borrow().problems.clone();
+        assert!(problems[0].contains("1001 files; those beyond 1000"), "{problems:?}");
+        assert_eq!((problems.len(), problems[20].as_str()), (21, "981 more problems"));
+
+        let folder = tempfile::tempdir().unwrap();
+        // One byte less than the bound.
+        let filler = format!("#{}\n", "x".repeat(FILE_BYTES as usize - 8));
+        for at in 0..9 {
+            fs::write(folder.path().join(format!("{at}.prom")), format!("{filler}x{at} 1\n")).unwrap();
+        }
+        let collector = Alone(RefCell::new(Textfile::new(vec![folder.path().display().to_string()])));
+        text(&collector);
+        let problems = collector.0.borrow().problems.join("\n");
+        assert!(problems.contains("8.prom: would make all files more than"), "{problems}");
+        fs::remove_file(folder.path().join("0.prom")).unwrap();
+        text(&collector);
+        assert!(!collector.0.borrow().problems.join("\n").contains("would make"));
     }
 
     #[test]

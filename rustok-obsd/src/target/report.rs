@@ -5,6 +5,8 @@
 use std::fmt;
 use std::path::{Path, PathBuf};
 
+use crate::escape;
+
 use super::binary::Binary;
 use super::budget::Limits;
 use super::executable::{BinaryError, Executable};
@@ -127,7 +129,9 @@ impl BinaryReport {
 }
 
 impl fmt::Display for BinaryReport {
+    /// Paths, versions and reasons come from the binary: each line is escaped.
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let line = |text: String| escape::line(&text).into_owned();
         let Binary {
             build_id,
             size,
@@ -144,17 +148,19 @@ impl fmt::Display for BinaryReport {
             task_id_place: _,
         } = &self.binary;
         let yes = |yes: bool| if yes { "yes" } else { "no" };
-        writeln!(f, "binary     {}", self.path.display())?;
+        writeln!(f, "binary     {}", line(self.path.display().to_string()))?;
         writeln!(f, "size       {size} bytes")?;
         writeln!(f, "build id   {}", build_id.as_deref().unwrap_or("none"))?;
         match rustc {
-            Some(version) => writeln!(f, "rust       yes, rustc {version}")?,
+            Some(version) => writeln!(f, "rust       yes, rustc {}", line(version.clone()))?,
             None => writeln!(f, "rust       {}", yes(*is_rust))?,
         }
         if let Some(libc) = libc {
-            writeln!(f, "libc       {libc}")?;
+            writeln!(f, "libc       {}", line(libc.to_string()))?;
             match debug_file {
-                Some(path) => writeln!(f, "stripped   yes, {symbols} symbols from {}", path.display())?,
+                Some(path) => {
+                    writeln!(f, "stripped   yes, {symbols} symbols from {}", line(path.display().to_string()))?;
+                }
                 None => writeln!(f, "stripped   {}, {symbols} symbols", yes(*stripped))?,
             }
         }
@@ -169,13 +175,13 @@ impl fmt::Display for BinaryReport {
                     None => library.name().to_owned(),
                 })
                 .collect();
-            writeln!(f, "libraries  {}", list.join(", "))?;
+            writeln!(f, "libraries  {}", line(list.join(", ")))?;
         }
         writeln!(f)?;
         for (point, presence) in probes {
-            writeln!(f, "{point}\n  {presence}")?;
+            writeln!(f, "{}\n  {}", line(point.to_string()), line(presence.to_string()))?;
         }
-        write!(f, "tokio's task id\n  {task_slot}")
+        write!(f, "tokio's task id\n  {}", line(task_slot.to_string()))
     }
 }
 

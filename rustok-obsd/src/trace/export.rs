@@ -135,7 +135,7 @@ pub(super) fn start(settings: &Traces, queue: Receiver<Record>, shared: Arc<Shar
                 exporter,
                 clock: Clock::new(),
                 conventions: Conventions::new(&settings.request_headers),
-                url: settings.url(),
+                url: settings.shown_url(),
                 down: false,
                 settings,
                 queue,
@@ -159,7 +159,8 @@ pub(super) fn start(settings: &Traces, queue: Receiver<Record>, shared: Arc<Shar
 /// The library's exporter. It reads `OTEL_EXPORTER_OTLP_*` too, but only below what is set here.
 fn build(settings: &Traces) -> Result<OtlpExporter, TraceError> {
     let url = settings.url();
-    let refuse = |reason: String| TraceError::Exporter { url: url.clone(), reason };
+    // The library's words may hold the URL and the headers.
+    let refuse = |reason: String| TraceError::Exporter { url: settings.shown_url(), reason: hide(&reason, settings) };
     let gzip = settings.compression == Compression::Gzip;
     if settings.resolved_protocol() == Protocol::Grpc {
         let mut headers = axum::http::HeaderMap::new();
@@ -189,6 +190,15 @@ fn build(settings: &Traces) -> Result<OtlpExporter, TraceError> {
         }
         builder.build().map_err(|error| refuse(error.to_string()))
     }
+}
+
+/// A reason without the secrets of the settings: the URL's query, the values of headers.
+fn hide(reason: &str, settings: &Traces) -> String {
+    let url = settings.url();
+    let query = url.split_once(['?', '#']).map(|(_, query)| query);
+    let values = settings.headers.0.iter().map(|(_, value)| value.as_str());
+    let secrets = query.into_iter().chain(values).filter(|secret| !secret.is_empty());
+    secrets.fold(reason.to_owned(), |reason, secret| reason.replace(secret, "…"))
 }
 
 /// Why a group of spans did not get through.
@@ -312,7 +322,10 @@ impl<E: SpanExporter> Worker<E> {
                     tracing::info!(collector = self.url, dropped, "spans are exported again");
                 }
             }
-            Err(Failure::Failed(reason)) => self.report_down(&reason),
+            Err(Failure::Failed(reason)) => {
+                let reason = hide(&reason, &self.settings);
+                self.report_down(&reason);
+            }
             Err(Failure::Timeout) => self.report_down("no answer within traces.export_timeout"),
             Err(Failure::Shutdown) => {}
         }
@@ -352,3 +365,28 @@ async fn reached(stopped: &mut watch::Receiver<Option<Instant>>) {
 #[cfg(test)]
 #[path = "export_tests.rs"]
 mod tests;
+
+#[cfg(test)]
+mod secrets {
+    use super::*;
+    use crate::config::{Endpoint, Pairs};
+
+    #[test]
+    fn what_the_library_says_is_told_without_secrets() {
+        let url = "http://127.0.0.1:4318/v1/traces?key=s3cret".to_owned();
+        let settings = Traces {
+            endpoint: Some(Endpoint { url: url.clone(), exact: true }),
+            headers: Pairs(vec![("x-key".into(), "s3cret-too".into()), ("x-none".into(), String::new())]),
+            ..Traces::default()
+        };
+        assert_eq!(
+            hide(&format!("{url} refused s3cret-too"), &settings),
+            "http://127.0.0.1:4318/v1/traces?… refused …"
+        );
+        let broken =
+            Traces { headers: Pairs(vec![("x-key".into(), "s3cret\n".into())]), protocol: Protocol::Grpc, ..settings };
+        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
+        let error = runtime.block_on(async { build(&broken).unwrap_err().to_string() });
+        assert!(error.contains("http://127.0.0.1:4318/v1/traces:") && !error.contains("s3cret"), "{error}");
+    }
+}

@@ -22,6 +22,7 @@ mod records;
 mod running;
 mod scene;
 mod scorecard;
+mod secrets;
 mod shown;
 mod stage;
 mod truth;

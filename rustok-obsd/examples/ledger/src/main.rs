@@ -23,6 +23,9 @@ use sqlx::postgres::{PgPool, PgPoolOptions};
 struct Args {
     #[command(flatten)]
     serve: ServeArgs,
+    /// Serve POST /api/sql and /api/sql/prepared, which run whatever they are sent; for tests on a throw-away database
+    #[arg(long)]
+    raw_sql: bool,
 }
 
 /// What handlers share. Cheap to clone.
@@ -34,7 +37,7 @@ struct App {
 }
 
 fn main() -> anyhow::Result<()> {
-    let args = Args::parse().serve;
+    let Args { serve: args, raw_sql } = Args::parse();
     args.runtime()?.block_on(args.serve(async |_, sink| {
         let connect = async |most| {
             let options = PgPoolOptions::new().min_connections(1).max_connections(most);
@@ -42,11 +45,11 @@ fn main() -> anyhow::Result<()> {
         };
         let app = App { pool: connect(args.pool).await?, narrow: connect(1).await? };
         sqlx::raw_sql(&migrate::script()).execute(&app.pool).await.context("cannot migrate the database")?;
-        Ok(router(app, sink))
+        Ok(router(app, sink, raw_sql))
     }))
 }
 
-fn router(app: App, truth: Option<Sink>) -> Router {
+fn router(app: App, truth: Option<Sink>, raw_sql: bool) -> Router {
     let causal = Router::new()
         .route("/spawn/{id}", get(causal::spawn))
         .route("/join-set", get(causal::join_set))
@@ -66,7 +69,12 @@ fn router(app: App, truth: Option<Sink>) -> Router {
         .route("/fail/unique", post(causal::unique))
         .route("/fail/syntax", get(causal::syntax))
         .route("/slow/{ms}", get(causal::slow));
+    let sql = match raw_sql {
+        true => Router::new().route("/api/sql", post(routes::raw)).route("/api/sql/prepared", post(routes::prepared)),
+        false => Router::new(),
+    };
     let router = Router::new()
+        .merge(sql)
         .route("/hello", get(async || "Hello, World!"))
         .route("/health/ready", get(routes::ready))
         .route("/api/commerce/products", get(routes::products))

@@ -4,7 +4,7 @@ use std::collections::HashMap;
 
 use axum::Json;
 use axum::extract::{Path, Query};
-use axum::http::StatusCode;
+use axum::http::{HeaderMap, StatusCode};
 use example_common::seed::DEFAULT_TENANT;
 use example_common::sql;
 use serde_json::{Value, json};
@@ -59,6 +59,23 @@ pub async fn nodes(db: Db, Query(page): Query<HashMap<String, String>>) -> Answe
 pub async fn node(db: Db, Path(id): Path<Uuid>) -> Answer<Json<Node>> {
     let query = sqlx::query_as(sql::NODE).bind(id).bind(DEFAULT_TENANT).bind(1_i64);
     db.optional(sql::NODE, query.fetch_optional(&db.pool)).await?.map(Json).ok_or(NOT_FOUND)
+}
+
+/// `POST /api/sql` with `--raw-sql`: runs the body, unprepared, always on the same connection.
+pub async fn raw(db: Db, text: String) -> Answer<Json<Value>> {
+    let done = db.execute(&text, sqlx::raw_sql(&text).execute(&db.narrow)).await?;
+    Ok(Json(json!({ "rows": done.rows_affected() })))
+}
+
+/// `POST /api/sql/prepared` with `--raw-sql`: the same prepared; `X-Bind` is the value of `$1`.
+pub async fn prepared(db: Db, headers: HeaderMap, text: String) -> Answer<Json<Value>> {
+    let query = sqlx::query(&text);
+    let query = match headers.get("x-bind").and_then(|value| value.to_str().ok()) {
+        Some(value) => query.bind(value.to_owned()),
+        None => query,
+    };
+    let done = db.execute(&text, query.execute(&db.narrow)).await?;
+    Ok(Json(json!({ "rows": done.rows_affected() })))
 }
 
 /// `GET /api/dashboard`: three counts on tasks of their own.

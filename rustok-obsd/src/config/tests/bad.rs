@@ -52,7 +52,7 @@ fn bad_input_of_the_file_is_told_by_line_key_and_what_is_allowed() {
         (
             "[traces]\nheaders = { 'a b' = 'x' }",
             "test.toml:2: traces.headers",
-            ["`a b` is no name", "allowed: letters"],
+            ["the name of header 1 is no name", "allowed: letters"],
         ),
         ("[traces]\nheaders = { a = 1 }", "test.toml:2: traces.headers", ["`a` must be text", ""]),
         ("[traces]\nurl_path = 'yes'", "test.toml:2: traces.url_path", ["is a string", "`true` or `false`"]),

@@ -26,6 +26,7 @@ fn samples(key: &Key) -> [(String, String); 3] {
         Slot::Probes(_) => ["sqlx", "tasks", "results"].map(|name| (name.into(), format!("[\"{name}\"]"))),
         Slot::Modules(_) => ["/a=a", "/a=b", "/a=c"].map(quoted),
         Slot::Names(_) => ["stat", "loadavg", "meminfo"].map(|name| (name.into(), format!("[\"{name}\"]"))),
+        Slot::Hosts(_) => ["a.example", "[::1]", "*"].map(|name| (name.into(), format!("[\"{name}\"]"))),
         Slot::Pattern(_) => ["a.*", "b+", "c"].map(quoted),
         Slot::Text(_) | Slot::Headers(_) | Slot::Attributes(_) => ["a=1", "a=2", "a=3"].map(quoted),
     }

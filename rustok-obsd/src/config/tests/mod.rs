@@ -4,6 +4,7 @@ mod bad;
 mod database;
 mod layers;
 mod otel;
+mod secrets;
 
 use super::*;
 use std::ffi::OsString;

@@ -1,7 +1,7 @@
 //! Text format 0.0.4, as somebody's script wrote it.
 //!
-//! Reads: one file's text. Yields: its [`ParsedFamily`]s, or the first thing that is wrong, with its line. Costs: allocations
-//! per sample; done when a file changed only.
+//! Reads: one file's text. Yields: its [`ParsedFamily`]s, or the first thing that is wrong, with its line and without a word
+//! of the file: who chose it may not be allowed to read it. Costs: allocations per sample; done when a file changed only.
 //!
 //! Source: <https://prometheus.io/docs/instrumenting/exposition_formats/>. As strict as Prometheus' own parser: a half-written
 //! file must not pass for a whole one.
@@ -145,11 +145,11 @@ impl Families {
         let (name, rest) = rest.split_at(word(rest));
         let rest = rest.trim_start_matches([' ', '\t']);
         if !is_name(name, true) {
-            return Err(format!("{keyword} of `{name}`, which is no name of a metric"));
+            return Err(format!("{keyword} of what is no name of a metric"));
         }
         if keyword == "HELP" {
             if self.helped.iter().any(|helped| helped == name) {
-                return Err(format!("a second HELP of {name}"));
+                return Err("a second HELP of one metric".into());
             }
             self.helped.push(name.into());
             self.named(name).help = unescape(rest)?.into_owned();
@@ -161,11 +161,11 @@ impl Families {
             "histogram" => Kind::Histogram,
             "summary" => Kind::Summary,
             "untyped" => Kind::Untyped,
-            _ => return Err(format!("type `{rest}` of {name}; there are counter, gauge, histogram, summary, untyped")),
+            _ => return Err("an unknown type; there are counter, gauge, histogram, summary, untyped".into()),
         };
         let family = self.named(name);
         if family.kind.is_some() || !family.samples.is_empty() {
-            return Err(format!("a second TYPE of {name}, or one after its samples"));
+            return Err("a second TYPE of one metric, or one after its samples".into());
         }
         family.kind = Some(kind);
         Ok(())
@@ -176,7 +176,7 @@ impl Families {
         let end = line.find(['{', ' ', '\t']).unwrap_or(line.len());
         let (name, rest) = line.split_at(end);
         if !is_name(name, true) {
-            return Err(format!("`{name}` is no name of a metric"));
+            return Err("does not begin with the name of a metric".into());
         }
         let rest = rest.trim_start_matches([' ', '\t']);
         let (mut labels, rest) = match rest.strip_prefix('{') {
@@ -184,26 +184,25 @@ impl Families {
             None => (Vec::new(), rest),
         };
         let mut words = rest.split([' ', '\t']).filter(|word| !word.is_empty());
-        let value = words.next().ok_or_else(|| format!("{name} has no value"))?;
-        let value = number(value).ok_or_else(|| format!("value `{value}` of {name} is no number"))?;
+        let value = words.next().ok_or("has no value")?;
+        let value = number(value).ok_or("its value is no number")?;
         if words.next().is_some() {
-            return Err(format!(
-                "{name} has a timestamp, which Prometheus would take for the time of the scrape; leave it out"
-            ));
+            let what = "has a timestamp, which Prometheus would take for the time of the scrape; leave it out";
+            return Err(what.into());
         }
         let (base, suffix, bound) = self.part_of(name)?;
         let bound = match bound {
             None => None,
             Some(label) => {
                 let at = labels.iter().position(|(name, _)| name == label);
-                let (_, text) = labels.remove(at.ok_or_else(|| format!("{name} lacks the label {label}"))?);
-                let bound = number(&text).ok_or_else(|| format!("{label}=\"{text}\" of {name} is no number"))?;
+                let (_, text) = labels.remove(at.ok_or_else(|| format!("lacks the label {label}"))?);
+                let bound = number(&text).ok_or_else(|| format!("its {label} is no number"))?;
                 Some((label, bound))
             }
         };
         labels.sort_unstable();
-        if let Some(twice) = labels.windows(2).find(|pair| pair[0].0 == pair[1].0) {
-            return Err(format!("{name} has the label {} twice", twice[0].0));
+        if labels.windows(2).any(|pair| pair[0].0 == pair[1].0) {
+            return Err("has a label twice".into());
         }
         let written = |bound: Option<(&str, String)>| {
             let mut out = Vec::new();
@@ -236,7 +235,9 @@ impl Families {
         let kind = |name: &str| self.by_name.get(name).map(|at| self.list[*at].kind);
         match kind(name) {
             Some(Some(Kind::Summary)) => return Ok((name, "", Some("quantile"))),
-            Some(Some(Kind::Histogram)) => return Err(format!("{name} is a histogram: {name}_bucket, _sum or _count")),
+            Some(Some(Kind::Histogram)) => {
+                return Err("a sample of a histogram that is none of its _bucket, _sum, _count".into());
+            }
             Some(_) => return Ok((name, "", None)),
             None => {}
         }
@@ -267,23 +268,23 @@ fn read_labels(text: &str) -> Result<(LabelPairs, &str), String> {
         let (name, after) = rest.split_once('=').ok_or("labels without an end")?;
         let name = name.trim_end_matches(blanks);
         if !is_name(name, false) || name == "__name__" {
-            return Err(format!("`{name}` is no name of a label"));
+            return Err("has what is no name of a label".into());
         }
         let after = after.trim_start_matches(blanks);
-        let value = after.strip_prefix('"').ok_or_else(|| format!("the value of {name} is not in double quotes"))?;
+        let value = after.strip_prefix('"').ok_or("the value of a label is not in double quotes")?;
         let mut escaped = false;
         let end = value.find(|letter| {
             let ends = letter == '"' && !escaped;
             escaped = letter == '\\' && !escaped;
             ends
         });
-        let end = end.ok_or_else(|| format!("the value of {name} does not end"))?;
+        let end = end.ok_or("the value of a label does not end")?;
         labels.push((name.to_owned(), unescape(&value[..end])?.into_owned()));
         rest = value[end + 1..].trim_start_matches(blanks);
         match rest.strip_prefix(',') {
             Some(after) => rest = after.trim_start_matches(blanks),
             None if rest.starts_with('}') => {}
-            None => return Err(format!("neither comma nor brace after the value of {name}")),
+            None => return Err("neither comma nor brace after the value of a label".into()),
         }
     }
 }
@@ -306,9 +307,7 @@ fn unescape(text: &str) -> Result<Cow<'_, str>, String> {
             '\\' => match letters.next() {
                 Some('n') => out.push('\n'),
                 Some(escaped @ ('\\' | '"')) => out.push(escaped),
-                other => {
-                    return Err(format!("`\\{}` is no escape; there are \\\\, \\\" and \\n", other.unwrap_or(' ')));
-                }
+                _ => return Err("an unknown escape; there are \\\\, \\\" and \\n".into()),
             },
             letter => out.push(letter),
         }
@@ -375,28 +374,42 @@ mod tests {
     }
 
     #[test]
-    fn what_is_wrong_is_told_with_its_line() {
+    fn what_is_wrong_is_told_with_its_line_and_without_a_word_of_the_file() {
+        // Each has `s3cret` wherever a text of the file's own can stand.
         for (text, expected) in [
-            ("a 1", "line 1: does not end in a line feed"),
-            ("a 1\nb 2 1600000000000\n", "line 2: b has a timestamp"),
-            ("a\n", "a has no value"),
-            ("a x\n", "value `x` of a is no number"),
-            ("1a 1\n", "`1a` is no name"),
-            ("a{b=\"1\" 1\n", "neither comma nor brace"),
-            ("a{b=\"1} 1\n", "does not end"),
-            ("a{b=1} 1\n", "not in double quotes"),
-            ("a{b:c=\"1\"} 1\n", "`b:c` is no name of a label"),
-            ("a{b=\"1\",b=\"2\"} 1\n", "the label b twice"),
-            ("a{b=\"\\x\"} 1\n", "`\\x` is no escape"),
-            ("a{", "labels without an end"),
-            ("# TYPE a thing\n", "type `thing` of a"),
-            ("a 1\n# TYPE a gauge\n", "one after its samples"),
-            ("# HELP a x\n# HELP a x\n", "a second HELP of a"),
-            ("# TYPE a histogram\na_bucket 1\n", "a_bucket lacks the label le"),
-            ("# TYPE a summary\na{quantile=\"x\"} 1\n", "quantile=\"x\" of a is no number"),
+            ("s3cret 1", "line 1: does not end in a line feed"),
+            ("a 1\ns3cret 2 1600000000000\n", "line 2: has a timestamp"),
+            ("s3cret\n", "line 1: has no value"),
+            ("s3cret s3cret\n", "its value is no number"),
+            ("1s3cret 1\n", "does not begin with the name of a metric"),
+            ("-----BEGIN s3cret KEY-----\n", "line 1: does not begin with the name of a metric"),
+            ("s3cret{s3cret=\"1\" 1\n", "neither comma nor brace"),
+            ("s3cret{s3cret=\"1} 1\n", "does not end"),
+            ("s3cret{s3cret=1} 1\n", "not in double quotes"),
+            ("s3cret{s3cret:c=\"1\"} 1\n", "what is no name of a label"),
+            ("s3cret{s3cret=\"1\",s3cret=\"2\"} 1\n", "a label twice"),
+            ("s3cret{s3cret=\"\\s3cret\"} 1\n", "an unknown escape"),
+            ("s3cret{", "labels without an end"),
+            ("# TYPE s3cret s3cret\n", "an unknown type"),
+            ("# TYPE 1s3cret gauge\n", "TYPE of what is no name"),
+            ("s3cret 1\n# TYPE s3cret gauge\n", "one after its samples"),
+            ("# HELP s3cret x\n# HELP s3cret x\n", "a second HELP"),
+            ("# TYPE s3cret histogram\ns3cret_bucket 1\n", "lacks the label le"),
+            ("# TYPE s3cret histogram\ns3cret 1\n", "a sample of a histogram"),
+            ("# TYPE s3cret summary\ns3cret{quantile=\"s3cret\"} 1\n", "its quantile is no number"),
         ] {
-            assert!(error(text).contains(expected), "{text:?}: {}", error(text));
+            let error = error(text);
+            assert!(error.contains(expected) && !error.contains("s3cret"), "{text:?}: {error}");
         }
         assert_eq!(parse(b"a 1\n\xff 2\n").unwrap_err().to_string(), "line 2: is no UTF-8");
+    }
+
+    proptest::proptest! {
+        #[test]
+        fn no_word_of_a_file_is_in_what_is_wrong_with_it(text in "([a-z{}=\",# \\\\\n]{0,6}(s3cret|HELP|TYPE)?){0,8}") {
+            if let Err(error) = parse(text.as_bytes()) {
+                proptest::prop_assert!(!error.to_string().contains("s3cret"), "{}", error);
+            }
+        }
     }
 }
