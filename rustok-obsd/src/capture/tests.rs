@@ -17,6 +17,7 @@ use crate::{
     database::{System, tracker::Drivers},
     exposition::{Format, to_text},
     route::{Patterns, RouteNamer},
+    statement::Dialect,
     target::ProcessKey,
     trace::Resources,
 };
@@ -36,6 +37,7 @@ const TOKIO: Drivers = Drivers {
     runtime: true,
     shared_connections: false,
     system: System::Postgresql,
+    dialect: Dialect::POSTGRES,
 };
 /// No driver and no runtime is known: the wire and threads are all there is.
 const BARE: Drivers = Drivers {
@@ -46,6 +48,7 @@ const BARE: Drivers = Drivers {
     runtime: false,
     shared_connections: false,
     system: System::Postgresql,
+    dialect: Dialect::POSTGRES,
 };
 
 struct Scene {

@@ -13,6 +13,7 @@ use crate::{
     config::{ProbeKind, ProbeSets},
     database::{System, tracker::Drivers},
     probe::State,
+    statement::Dialect,
     target::{
         CustomPoint, Library, ProbePoint, ProbeSet, Target, TaskSlot, maps,
         statement_layout::{Found, Seeker},
@@ -60,6 +61,19 @@ fn system(target: &Target) -> System {
     }
 }
 
+/// How statements are read: as all of the databases do that the target has a driver for. Without one that is known the
+/// functions that the configuration names may ask any database.
+fn dialect(target: &Target) -> Dialect {
+    const DRIVERS: [(Library, Dialect); 4] = [
+        (Library::SqlxPostgres, Dialect::POSTGRES),
+        (Library::TokioPostgres, Dialect::POSTGRES),
+        (Library::SqlxMysql, Dialect::MYSQL),
+        (Library::SqlxSqlite, Dialect::SQLITE),
+    ];
+    let known = DRIVERS.into_iter().filter(|(library, _)| target.binary.has(*library)).map(|(_, dialect)| dialect);
+    known.reduce(Dialect::or).unwrap_or_default()
+}
+
 impl Manager {
     /// Attaches what is there and switched on.
     pub(super) fn attach_drivers(&mut self, target: &Target) -> Drivers {
@@ -68,6 +82,7 @@ impl Manager {
             runtime: target.binary.has(Library::Tokio),
             shared_connections: target.binary.has(Library::TokioPostgres),
             system: system(target),
+            dialect: dialect(target),
             ..Drivers::default()
         };
         if !self.config.database.enabled {

@@ -29,7 +29,7 @@ use super::requests::{Known, Requests};
 use super::sockets::{Change, Link};
 use super::tasks::{Origin, Tasks};
 use super::{Ending, Operation, Parent, Sight, System};
-use crate::statement::{Knowledge, Statement, StatementCache};
+use crate::statement::{Dialect, Knowledge, Statement, StatementCache};
 
 /// Tasks whose last error is remembered at least.
 const NOTICED: usize = 1024;
@@ -61,6 +61,8 @@ pub struct Drivers {
     pub runtime: bool,
     /// The database that sqlx was built for, where it is one.
     pub system: System,
+    /// By which readings the texts of its calls are read: those of all databases that it has a driver for.
+    pub dialect: Dialect,
     /// A driver is linked in whose connections are tasks of their own.
     pub shared_connections: bool,
 }
@@ -148,7 +150,7 @@ impl Default for Tracker {
     fn default() -> Self {
         let mut statements = StatementCache::default();
         let [begin, commit, rollback, savepoint] = ["BEGIN", "COMMIT", "ROLLBACK", "SAVEPOINT _sqlx_savepoint"]
-            .map(|sql| statements.get(sql.as_bytes(), false));
+            .map(|sql| statements.get(sql.as_bytes(), false, Dialect::ANY));
         Self {
             tasks: Tasks::default(),
             requests: Requests::default(),
@@ -293,7 +295,7 @@ impl Tracker {
             self.stats.layout_doubts += 1;
             Arc::clone(&self.unknown)
         } else {
-            self.statements.get(text, hit.text_len > text.len() as u64)
+            self.statements.get(text, hit.text_len > text.len() as u64, self.drivers(hit.tgid).dialect)
         };
         self.stats.truncated_statements += u64::from(statement.knowledge == Knowledge::Truncated);
         let mut open = Open::new(asker(hit), hit.time_ns, statement, kind, sight, origin);
@@ -328,7 +330,7 @@ impl Tracker {
         let statement = match found.and_then(|conn| self.links.get(&conn)).map_or(1, |link| link.depth) {
             depth @ 2.. => {
                 let text = format!("ROLLBACK TO SAVEPOINT _sqlx_savepoint_{}", depth - 1);
-                self.statements.get(text.as_bytes(), false)
+                self.statements.get(text.as_bytes(), false, Dialect::ANY)
             }
             _ => Arc::clone(&self.rollback),
         };

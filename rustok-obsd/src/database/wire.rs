@@ -11,7 +11,7 @@ use super::tracker::{Sink, Tracker};
 use super::{Ending, Sight};
 use crate::exchange::postgres::{OtherKind, PostgresConnection, Shared, WireEvent, WireSql};
 use crate::protocol::postgres::TransactionStatus;
-use crate::statement::{Knowledge, Statement};
+use crate::statement::{Dialect, Knowledge, Statement};
 
 /// Operations of one connection that are in flight in clear text: more than the parser follows.
 const IN_FLIGHT: usize = 8192;
@@ -123,6 +123,11 @@ impl Reader<'_, '_, '_> {
                     link.namespace = std::str::from_utf8(database).ok().map(Arc::from);
                 }
             }
+            WireEvent::StandardStrings(standard) => {
+                if let Some(link) = tracker.links.get_mut(&conn) {
+                    link.dialect = Dialect::postgres(standard);
+                }
+            }
             WireEvent::Encrypted => {}
             WireEvent::Other(kind) => {
                 let others = &mut tracker.stats.others;
@@ -151,16 +156,22 @@ impl Reader<'_, '_, '_> {
         if time_ns != 0 && tracker.links.get(&conn).is_some_and(|link| link.dropped_ns == time_ns) {
             return;
         }
-        let known = match sql {
-            WireSql::Text { sql, truncated } => Some(tracker.statements.get(sql, truncated)),
-            WireSql::Function => Some(tracker.statements.get(b"CALL", false)),
-            WireSql::Named => None,
+        let (text, truncated) = match sql {
+            WireSql::Text { sql, truncated } => (Some(sql), truncated),
+            WireSql::Function => (Some(&b"CALL"[..]), false),
+            WireSql::Named => (None, false),
         };
+        let drivers = tracker.drivers(traffic.tgid);
+        let carried = tracker.links.get(&conn).map_or(Dialect::POSTGRES, |link| link.dialect);
+        // A call's text was read by what is known of its driver, and is found again by the same reading.
+        let called = if drivers.calls || drivers.sought { drivers.dialect } else { carried };
+        let known = text.map(|sql| tracker.statements.get(sql, truncated, called));
         let key = task_key(traffic.tgid, task, tid);
         let id = match tracker.asked(conn, key, known.as_deref()) {
             Some(id) => id,
             None => {
-                let statement = known.clone().unwrap_or_else(|| {
+                let read = text.map(|sql| tracker.statements.get(sql, truncated, carried));
+                let statement = read.unwrap_or_else(|| {
                     tracker.stats.unknown_statements += 1;
                     tracker.unknown()
                 });

@@ -3,7 +3,7 @@
 //! Reads: SQL text as captured. Yields: shared [`Statement`]s. Costs: a hit hashes the text once and compares it once,
 //! and allocates nothing; a miss costs an analysis.
 
-use super::{Analyst, Statement};
+use super::{Analyst, Dialect, Statement};
 use rustc_hash::{FxBuildHasher, FxHashMap};
 use std::hash::BuildHasher;
 use std::sync::Arc;
@@ -22,6 +22,7 @@ pub struct CacheStats {
 struct Entry {
     raw: Box<[u8]>,
     truncated: bool,
+    dialect: Dialect,
     statement: Arc<Statement>,
     /// Asked for since the hand passed.
     used: bool,
@@ -92,35 +93,39 @@ impl StatementCache {
     }
 
     /// The statement of a raw text. `truncated`: it is the beginning of a longer one.
-    pub fn get(&mut self, raw: &[u8], truncated: bool) -> Arc<Statement> {
-        let hash = FxBuildHasher.hash_one((raw, truncated));
+    pub fn get(&mut self, raw: &[u8], truncated: bool, dialect: Dialect) -> Arc<Statement> {
+        let hash = FxBuildHasher.hash_one((raw, truncated, dialect));
         let known = self.by_hash.get(&hash).copied();
         if let Some(entry) = known.and_then(|index| self.entries.get_mut(index))
             && *entry.raw == *raw
             && entry.truncated == truncated
+            && entry.dialect == dialect
         {
             self.stats.hits += 1;
             entry.used = true;
             return Arc::clone(&entry.statement);
         }
         self.stats.misses += 1;
-        let statement = self.analyst.analyse(raw, truncated);
+        let statement = self.analyst.analyse(raw, truncated, dialect);
         let statement = self.intern(statement);
         // A text whose hash another one has, or that fills the cache alone, is analysed each time.
         if known.is_none() && raw.len() <= self.most_bytes {
-            self.keep(hash, raw, truncated, Arc::clone(&statement));
+            self.keep(
+                hash,
+                Entry { raw: raw.into(), truncated, dialect, statement: Arc::clone(&statement), used: false },
+            );
         }
         statement
     }
 
-    fn keep(&mut self, hash: u64, raw: &[u8], truncated: bool, statement: Arc<Statement>) {
-        while !self.entries.is_empty() && (self.entries.len() >= self.most || self.bytes + raw.len() > self.most_bytes)
-        {
+    fn keep(&mut self, hash: u64, entry: Entry) {
+        let size = entry.raw.len();
+        while !self.entries.is_empty() && (self.entries.len() >= self.most || self.bytes + size > self.most_bytes) {
             self.evict();
         }
-        self.bytes += raw.len();
+        self.bytes += size;
         self.by_hash.insert(hash, self.entries.len());
-        self.entries.push(Entry { raw: raw.into(), truncated, statement, used: false });
+        self.entries.push(entry);
     }
 
     /// Removes the first entry that was not asked for since the hand passed it.
@@ -134,7 +139,7 @@ impl StatementCache {
             self.hand += 1;
         }
         self.stats.evictions += 1;
-        let hash = |entry: &Entry| FxBuildHasher.hash_one((&*entry.raw, entry.truncated));
+        let hash = |entry: &Entry| FxBuildHasher.hash_one((&*entry.raw, entry.truncated, entry.dialect));
         let gone = self.entries.swap_remove(self.hand);
         self.bytes -= gone.raw.len();
         self.by_hash.remove(&hash(&gone));
