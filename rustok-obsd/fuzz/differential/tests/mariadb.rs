@@ -43,7 +43,7 @@ impl Server {
             "--performance-schema=ON",
             "--performance-schema-consumer-events-statements-history=ON",
         ]);
-        let process = Child::spawn(&mut server).map_err(|error| Skip::new(format!("mariadbd: {error}")))?;
+        let process = Child::spawn("mariadbd", &mut server).map_err(|error| Skip::new(format!("mariadbd: {error}")))?;
         let server = Self { _process: process, folder };
         wait_until(Duration::from_secs(60), || server.connect().ok()).ok_or_else(|| Skip::new("mariadbd does not answer"))?;
         Ok(server)
