@@ -63,14 +63,14 @@ fn system(target: &Target) -> System {
 
 /// How statements are read: as all of the databases do that the target has a driver for. Without one that is known the
 /// functions that the configuration names may ask any database.
-fn dialect(target: &Target) -> Dialect {
+fn dialect(has: impl Fn(Library) -> bool) -> Dialect {
     const DRIVERS: [(Library, Dialect); 4] = [
         (Library::SqlxPostgres, Dialect::POSTGRES),
         (Library::TokioPostgres, Dialect::POSTGRES),
         (Library::SqlxMysql, Dialect::MYSQL),
         (Library::SqlxSqlite, Dialect::SQLITE),
     ];
-    let known = DRIVERS.into_iter().filter(|(library, _)| target.binary.has(*library)).map(|(_, dialect)| dialect);
+    let known = DRIVERS.into_iter().filter(|(library, _)| has(*library)).map(|(_, dialect)| dialect);
     known.reduce(Dialect::or).unwrap_or_default()
 }
 
@@ -82,7 +82,7 @@ impl Manager {
             runtime: target.binary.has(Library::Tokio),
             shared_connections: target.binary.has(Library::TokioPostgres),
             system: system(target),
-            dialect: dialect(target),
+            dialect: dialect(|library| target.binary.has(library)),
             ..Drivers::default()
         };
         if !self.config.database.enabled {
@@ -218,5 +218,27 @@ impl Manager {
         live.drivers.tasks = known;
         let drivers = live.drivers;
         let _ = self.commands.send(Command::Drivers { tgid: pid, drivers });
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_text_is_read_by_the_rules_of_all_databases_that_the_target_may_ask() {
+        use Library::{SeaOrm, SqlxMysql, SqlxPostgres, SqlxSqlite, Tokio, TokioPostgres};
+        for (libraries, want) in [
+            (&[Tokio, SeaOrm, SqlxPostgres][..], Dialect::POSTGRES),
+            (&[TokioPostgres], Dialect::POSTGRES),
+            (&[SqlxMysql], Dialect::MYSQL),
+            (&[SqlxSqlite], Dialect::SQLITE),
+            (&[SqlxPostgres, SqlxSqlite], Dialect::POSTGRES.or(Dialect::SQLITE)),
+            (&[TokioPostgres, SqlxMysql], Dialect::POSTGRES.or(Dialect::MYSQL)),
+            (&[Tokio], Dialect::ANY),
+            (&[], Dialect::ANY),
+        ] {
+            assert_eq!(dialect(|library| libraries.contains(&library)), want, "{libraries:?}");
+        }
     }
 }

@@ -5,9 +5,38 @@ use rustok_obsd::statement::Dialect;
 use rustok_obsd_differential::{Flavour, Generator, leaks};
 
 const POSTGRES: Flavour = Flavour {
-    strings: &["'%'", "E'%'", "e'%'", "$$%$$", "$a$%$a$", "U&'%'", "N'%'", "B'%'", "x'%'", "'a'\n'%'", "E'a' -- b\n '%'", "date '%'"],
+    strings: &[
+        "'%'",
+        "E'%'",
+        "e'%'",
+        "$$%$$",
+        "$a$%$a$",
+        "U&'%'",
+        "N'%'",
+        "B'%'",
+        "x'%'",
+        "'a'\n'%'",
+        "E'a' -- b\n '%'",
+        "date '%'",
+    ],
     comments: &["-- %\n", "/* % */", "/* /* % */ */", "/*%*/"],
-    others: &["a", "\"b\"", "$1", "s.\"t\"", "f(a)", "a::text", "a[1]", "NULL", "`", "a ? b", "a @> b"],
+    others: &[
+        "a",
+        "\"b\"",
+        "\"it's\"",
+        "U&\"it's\"",
+        "a`b",
+        "a->>$1",
+        "$1",
+        "s.\"t\"",
+        "f(a)",
+        "a::text",
+        "a[1]",
+        "NULL",
+        "`",
+        "a ? b",
+        "a @> b",
+    ],
 };
 
 /// The text without constants and comments; `None` where the scanner refuses it. Also where the first plain string is.
@@ -48,7 +77,7 @@ fn what_postgres_takes_for_a_literal_is_hidden() {
         let mut off = sql.clone();
         let end = loop {
             match shown(&off) {
-                Some((_, Some(plain))) => off.insert(plain, 'E'),
+                Some((_, Some(plain))) => off.insert_str(plain, " E"),
                 Some((shown, None)) => break Some(shown),
                 None => break None,
             }

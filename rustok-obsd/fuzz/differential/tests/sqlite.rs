@@ -8,7 +8,24 @@ use rustok_obsd_differential::{Flavour, Generator, leaks};
 const SQLITE: Flavour = Flavour {
     strings: &["'%'", "\"%\"", "x'%'", "upper('%')", "\"%\" || '%'", "CAST('%' AS text)", "\"t\".\"a\" || \"%\""],
     comments: &["-- %\n", "/* % */", "/*%*/"],
-    others: &["a", "\"a\"", "`a`", "[a]", "?", "?1", ":n", "@n", "$n", "t.a", "\"t\".\"a\"", "NULL", "a ->> '$.a'"],
+    others: &[
+        "a",
+        "[it's]",
+        "`it's`",
+        "t.\"it's\"",
+        "\"a\"",
+        "`a`",
+        "[a]",
+        "?",
+        "?1",
+        ":n",
+        "@n",
+        "$n",
+        "t.a",
+        "\"t\".\"a\"",
+        "NULL",
+        "a ->> '$.a'",
+    ],
 };
 
 /// What its program holds: the values of constants.
@@ -32,7 +49,7 @@ fn constants(connection: &Connection, sql: &str) -> rusqlite::Result<String> {
 #[test]
 fn what_sqlite_takes_for_a_literal_is_hidden() {
     let connection = Connection::open_in_memory().expect("SQLite");
-    connection.execute_batch("CREATE TABLE t (a, b); CREATE TABLE cake (id, name)").expect("a table");
+    connection.execute_batch("CREATE TABLE t (a, b, [it's]); CREATE TABLE cake (id, name)").expect("a table");
     let mut generator = Generator::new(&SQLITE);
     let (mut read, mut values, mut aliases) = (0, 0, 0);
     while let Some(marked) = generator.next() {
@@ -42,7 +59,8 @@ fn what_sqlite_takes_for_a_literal_is_hidden() {
         drop(prepared);
         read += 1;
         let Ok(held) = constants(&connection, sql) else { continue };
-        let (held, others): (Vec<_>, Vec<_>) = marked.marks.iter().cloned().partition(|mark| held.contains(mark.as_str()));
+        let (held, others): (Vec<_>, Vec<_>) =
+            marked.marks.iter().cloned().partition(|mark| held.contains(mark.as_str()));
         values += held.len();
         for dialect in [Dialect::SQLITE, Dialect::SQLITE.or(Dialect::POSTGRES), Dialect::ANY] {
             let leaks_of_values = leaks(sql, dialect, &held);
@@ -51,7 +69,9 @@ fn what_sqlite_takes_for_a_literal_is_hidden() {
             let mut others = leaks(sql, dialect, &others);
             let before = others.len();
             others.retain(|mark| !names.iter().any(|name| name.contains(mark.as_str())));
-            others.retain(|mark| ![":", "@", "$", "#", "(", "["].iter().any(|sign| sql.contains(&format!("{sign}{mark}"))));
+            others.retain(|mark| {
+                ![":", "@", "$", "#", "(", "["].iter().any(|sign| sql.contains(&format!("{sign}{mark}")))
+            });
             aliases += before - others.len();
             assert!(others.is_empty(), "{others:?} of {sql:?} by {dialect:?}: no value, and no name");
         }
