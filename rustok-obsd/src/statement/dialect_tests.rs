@@ -149,6 +149,8 @@ fn other_quotes_of_postgres_are_none_elsewhere() {
             "SELECT $$a'b$$, $t$c$t$, U&'\\0061' UESCAPE '!', U&\"d\", b'01''10'",
             "SELECT ?, ?, ? UESCAPE ?, U&\"d\", ?",
         ),
+        // Only with & is the letter a part of it.
+        (&[PG, ANY], "SELECT U'\"a', u'', \"b\".c, U'd\"'", "SELECT U ?, u ?, \"b\".c, U ?"),
         (&[PG], "SELECT a ` 'secret' ` b", "SELECT a ` ? ` b"),
         (&[SQLITE], "SELECT e'a\\', b", "SELECT e ?, b"),
         (&[ANY], "SELECT e'a\\', b, 'c'", "SELECT ? ..."),
@@ -162,7 +164,7 @@ fn other_quotes_of_postgres_are_none_elsewhere() {
             "SELECT a[1], \"b\".\"c\", d IS DISTINCT FROM \"e\" FROM \"f\"",
             "SELECT a ?, \"b\".\"c\", d IS DISTINCT FROM ? FROM ?",
         ),
-        (&[SQLITE.or(PG)], "SELECT [';]; SET a = secret", "SELECT ? ..."),
+        (&[MYSQL.or(PG)], "SELECT a /* /* */ ; -- */\n SET b = secret", "SELECT a ? ..."),
         (&[SQLITE.or(PG)], "[SET '] SET a = secret -- '", "? ..."),
     ]);
 }

@@ -296,7 +296,7 @@ impl Lexer<'_> {
     /// A letter that a quote or `&` follows.
     fn prefixed(&mut self, letter: u8) -> Kind {
         let (letter, family, escapes) = (letter.to_ascii_lowercase(), self.reading.family, self.reading.escapes);
-        let quote = self.peek(1) == b'\'';
+        let (quote, unicode) = (self.peek(1) == b'\'', self.peek(1) == b'&');
         match (letter, family) {
             (b'e', Family::Postgres) if quote => {
                 self.at += 1;
@@ -320,11 +320,11 @@ impl Lexer<'_> {
                 self.string(b'\'', escapes)
             }
             // A backslash escapes no quote in it.
-            (b'u', Family::Postgres) if self.peek(2) == b'\'' => {
+            (b'u', Family::Postgres) if unicode && self.peek(2) == b'\'' => {
                 self.at += 2;
                 self.continued(|this| this.text(b'\'', false))
             }
-            (b'u', Family::Postgres) if self.peek(2) == b'"' => {
+            (b'u', Family::Postgres) if unicode && self.peek(2) == b'"' => {
                 self.at += 2;
                 self.name(b'"')
             }

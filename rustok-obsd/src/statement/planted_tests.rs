@@ -180,7 +180,7 @@ fn no_planted_secret_leaves() {
             let end = (0..=dice.below(sql.len())).rev().find(|end| sql.is_char_boundary(*end)).unwrap_or(0);
             for dialect in writer.read_as {
                 let whole = Statement::analyse(sql.as_bytes(), false, *dialect);
-                let cut = Statement::analyse(sql[..end].as_bytes(), true, *dialect);
+                let cut = Statement::analyse(&sql.as_bytes()[..end], true, *dialect);
                 for statement in [&whole, &cut] {
                     let collection = statement.collection.as_deref().unwrap_or("");
                     for told in [&*statement.text, &statement.summary, &statement.operation, collection] {

@@ -34,7 +34,7 @@ fn variable(name: &str, default: u64) -> u64 {
 
 /// What a database can write.
 pub struct Flavour {
-    /// Shapes of strings; `%` is what is inside.
+    /// Shapes of strings; one `%` in each is what is inside.
     pub strings: &'static [&'static str],
     /// Shapes of comments.
     pub comments: &'static [&'static str],
@@ -70,9 +70,18 @@ impl<'f> Generator<'f> {
         Self { dice: Dice(seed), flavour, marks: Vec::new(), until }
     }
 
+    /// A number that is a mark.
+    fn number(&mut self) -> String {
+        let mark = format!("{}", 9_170_000 + self.marks.len());
+        self.marks.push(mark.clone());
+        mark
+    }
+
     fn mark(&mut self) -> String {
-        let number = self.marks.len();
-        let mark = if self.dice.below(3) == 0 { format!("{}", 9_170_000 + number) } else { format!("zq{number}x") };
+        if self.dice.below(3) == 0 {
+            return self.number();
+        }
+        let mark = format!("zq{}x", self.marks.len());
         self.marks.push(mark.clone());
         mark
     }
@@ -96,7 +105,7 @@ impl<'f> Generator<'f> {
     fn operand(&mut self) -> String {
         match self.dice.below(8) {
             0 => self.dice.one(self.flavour.others).to_owned(),
-            1 => format!("{}{}", self.dice.one(&["", "-", "+", "1.", ".", "1e-", "0x"]), 9_170_000 + self.marks.len()),
+            1 => format!("{}{}", self.dice.one(&["", "-", "+", "1.", ".", "1e-", "0x"]), self.number()),
             2 => {
                 let (comment, inner) = (self.dice.one(self.flavour.comments), self.inner());
                 format!("a {} = {}", comment.replace('%', &inner), self.dice.one(self.flavour.others))
@@ -127,7 +136,6 @@ impl<'f> Generator<'f> {
             let operand = if self.dice.below(3) == 0 { operand + glue + &self.operand() } else { operand };
             list.push(operand);
         }
-        // A number is a mark as well; it has the next mark's number.
         let list = list.join(", ");
         let mut sql = match self.dice.below(6) {
             0 => format!("INSERT INTO t (a) VALUES ({list})"),
@@ -138,9 +146,6 @@ impl<'f> Generator<'f> {
         };
         if self.dice.below(3) == 0 {
             self.break_it(&mut sql);
-        }
-        for number in 0..=self.marks.len() {
-            self.marks.push(format!("{}", 9_170_000 + number));
         }
         let marks = self.marks.iter().filter(|mark| sql.contains(mark.as_str())).cloned().collect();
         Some(Marked { sql, marks })

@@ -126,7 +126,8 @@ fn what_mariadb_takes_for_a_literal_is_hidden() {
         }
         let digest: Option<(Option<String>, Option<String>)> = reader.exec_first(&digest, (id,)).expect("a digest");
         let Some((Some(text), Some(shown))) = digest else { continue };
-        if text != *sql || shown.ends_with("...") {
+        // It ends with the first of several statements.
+        if text != *sql || shown.ends_with("...") || shown.trim_end().ends_with(';') {
             unseen += 1;
             continue;
         }

@@ -6,7 +6,7 @@ use rustok_obsd::statement::Dialect;
 use rustok_obsd_differential::{Flavour, Generator, leaks};
 
 const SQLITE: Flavour = Flavour {
-    strings: &["'%'", "\"%\"", "x'%'", "upper('%')", "\"%\" || '%'", "CAST('%' AS text)", "\"t\".\"a\" || \"%\""],
+    strings: &["'%'", "\"%\"", "x'%'", "upper('%')", "\"%\" || 'b'", "CAST('%' AS text)", "\"t\".\"a\" || \"%\""],
     comments: &["-- %\n", "/* % */", "/*%*/"],
     others: &[
         "a",
