@@ -150,7 +150,7 @@ fn other_quotes_of_postgres_are_none_elsewhere() {
             "SELECT ?, ?, ? UESCAPE ?, U&\"d\", ?",
         ),
         // Only with & is the letter a part of it.
-        (&[PG, ANY], "SELECT U'\"a', u'', \"b\".c, U'd\"'", "SELECT U ?, u ?, \"b\".c, U ?"),
+        (&[PG, ANY], "SELECT U'\"a', u'', b.c, U'd\"'", "SELECT U ?, u ?, b.c, U ?"),
         (&[PG], "SELECT a ` 'secret' ` b", "SELECT a ` ? ` b"),
         (&[SQLITE], "SELECT e'a\\', b", "SELECT e ?, b"),
         (&[ANY], "SELECT e'a\\', b, 'c'", "SELECT ? ..."),
