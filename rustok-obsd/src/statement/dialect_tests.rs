@@ -142,7 +142,7 @@ fn a_backslash_before_a_quote_is_read_both_ways_unless_the_setting_is_known() {
 }
 
 #[test]
-fn other_quotes_of_postgres_are_none_elsewhere() {
+fn other_quotes_of_postgres_mean_nothing_elsewhere() {
     holds(&[
         (
             &[PG],
@@ -192,7 +192,7 @@ fn parameters_stay_as_they_are() {
 }
 
 #[test]
-fn booleans_are_literals_and_null_is_none() {
+fn booleans_are_literals_and_null_stays() {
     let all = &[PG, MYSQL, SQLITE, ANY][..];
     holds(&[
         (

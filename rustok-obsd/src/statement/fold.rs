@@ -3,7 +3,7 @@
 //! Reads: tokens. Yields: the tokens that are kept, their text and its fingerprint. Costs: one pass.
 //!
 //! Parameters (`$1`, `?1`, `?`, `:name`) are kept as the semantic conventions want, and literals become `?`, among them
-//! TRUE and FALSE; NULL and DEFAULT are none by the conventions and stay. A list behind IN and the elements of
+//! TRUE and FALSE; NULL and DEFAULT, which the conventions do not count among literals, stay. A list behind IN and the elements of
 //! ARRAY\[…\] become `(?)`; of the rows of VALUES one of each shape is kept. The numbers of parameters behind such a
 //! list depend on its length, so that in these statements they are counted anew.
 

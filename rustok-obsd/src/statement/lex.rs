@@ -421,7 +421,7 @@ impl Lexer<'_> {
     }
 }
 
-/// A numbered parameter; one whose number nobody can have is none.
+/// A numbered parameter; a number that is too large for one is a literal.
 fn param(digits: &[u8]) -> Kind {
     let digits = std::str::from_utf8(digits).unwrap_or("");
     digits.parse().map_or(Kind::Literal, Kind::Param)

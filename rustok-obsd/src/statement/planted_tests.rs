@@ -193,5 +193,5 @@ fn no_planted_secret_leaves() {
             }
         }
     }
-    assert!(shown > 30_000, "{shown} of 60000 texts were told whole");
+    assert!(shown > 30_000, "{shown} of 60000 texts were shown whole");
 }

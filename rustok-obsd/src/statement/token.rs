@@ -131,8 +131,8 @@ fn hides_beginning(part: &[u8]) -> bool {
     part.contains(&b';') || holds(b"SET") || holds(b"PRAGMA")
 }
 
-/// `'\'` behind ESCAPE. It takes one character, so that a reading by which the text goes on from here and never closes
-/// its last quote is none: see [`Readers::drop_those_that_never_close`].
+/// `'\'` behind ESCAPE, which takes one character. A reading by which the string goes on here, and which never closes the
+/// text's last quote, is impossible then: see [`Readers::drop_those_that_never_close`].
 fn is_escape_character(sql: &str, at: usize, tokens: &[Token]) -> bool {
     sql[at..].starts_with(r"'\'") && tokens.last().is_some_and(|last| last.is_word(sql, "ESCAPE"))
 }

@@ -70,7 +70,7 @@ pub enum BackendMessage {
     CopyData,
     CopyDone,
     NotificationResponse,
-    /// What it tells of `standard_conforming_strings`, where it tells of that.
+    /// Whether `standard_conforming_strings` is on, where the message is about that.
     ParameterStatus {
         standard_strings: Option<bool>,
     },
