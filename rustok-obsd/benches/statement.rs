@@ -5,7 +5,7 @@
 use criterion::{Criterion, Throughput, criterion_group, criterion_main};
 use rustok_obsd::exchange::Io;
 use rustok_obsd::exchange::postgres::{PostgresConnection, Shared, WireEvent, WireSql};
-use rustok_obsd::statement::{Statement, StatementCache};
+use rustok_obsd::statement::{Dialect, Statement, StatementCache};
 use std::hint::black_box;
 
 /// As sea-orm writes it.
@@ -24,16 +24,19 @@ fn statement(criterion: &mut Criterion) {
     group.throughput(Throughput::Bytes(SELECT.len() as u64));
     group.bench_function("cache hit", |bencher| {
         let mut cache = StatementCache::default();
-        bencher.iter(|| cache.get(black_box(SELECT.as_bytes()), false).fingerprint);
+        bencher.iter(|| cache.get(black_box(SELECT.as_bytes()), false, Dialect::POSTGRES).fingerprint);
     });
     group.bench_function("analysis", |bencher| {
-        bencher.iter(|| Statement::analyse(black_box(SELECT.as_bytes()), false).fingerprint);
+        bencher.iter(|| Statement::analyse(black_box(SELECT.as_bytes()), false, Dialect::POSTGRES).fingerprint);
+    });
+    group.bench_function("analysis by every reading", |bencher| {
+        bencher.iter(|| Statement::analyse(black_box(SELECT.as_bytes()), false, Dialect::ANY).fingerprint);
     });
     group.bench_function("cache miss with eviction", |bencher| {
         let mut cache = StatementCache::new(64, 1 << 20);
         let texts: Vec<_> = (0..256).map(|number| format!("{SELECT} -- {number}")).collect();
         let mut next = texts.iter().cycle();
-        bencher.iter(|| next.next().map(|text| cache.get(text.as_bytes(), false).fingerprint));
+        bencher.iter(|| next.next().map(|text| cache.get(text.as_bytes(), false, Dialect::POSTGRES).fingerprint));
     });
     group.finish();
 }
@@ -66,7 +69,7 @@ fn exchange(criterion: &mut Criterion) {
                     time_ns += 2;
                     let mut sink = |event: WireEvent<'_>| match event {
                         WireEvent::Begin { sql: WireSql::Text { sql, truncated }, .. } if cached => {
-                            black_box(cache.get(sql, truncated));
+                            black_box(cache.get(sql, truncated, Dialect::POSTGRES));
                         }
                         WireEvent::End { .. } => ended += 1,
                         _ => {}

@@ -9,7 +9,6 @@ use std::net::{SocketAddr, TcpStream};
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::{Arc, Condvar, Mutex};
 use std::time::{Duration, Instant};
-use test_support::wait_until;
 use tokio::sync::oneshot;
 
 struct Health(AtomicBool);
@@ -319,12 +318,6 @@ fn a_head_that_is_too_large_is_refused() {
     let server = Running::start(Arc::new(Samples(1)), Limits::default());
     let answer = server.get("/metrics", &format!("X-Large: {}\r\n", "x".repeat(64 * 1024)));
     assert_eq!(answer.status, 431);
-}
-
-/// Whether the server's end of a connection is open, as the kernel lists it.
-fn is_established(server: u16, client: u16) -> bool {
-    let wanted = format!(" 0100007F:{server:04X} 0100007F:{client:04X} 01 ");
-    std::fs::read_to_string("/proc/self/net/tcp").unwrap().lines().any(|line| line.contains(&wanted))
 }
 
 #[test]

@@ -3,7 +3,7 @@
 use rustok_obsd::exchange::postgres::{self, PostgresConnection, WireEvent, WireSql};
 use rustok_obsd::exchange::{Exchange, HttpConnection, Io, NEST_TAIL, Outcome, Shared, Side, Wanted};
 use rustok_obsd::route::{Patterns, RouteNamer};
-use rustok_obsd::statement::StatementCache;
+use rustok_obsd::statement::{Dialect, StatementCache};
 use std::sync::Arc;
 
 #[global_allocator]
@@ -120,7 +120,7 @@ fn a_hundred_thousand_queries_allocate_nothing_once_warm() {
     let mut turn = |connection: &mut PostgresConnection, shared: &mut postgres::Shared| {
         let mut sink = |event: WireEvent<'_>| match event {
             WireEvent::Begin { sql: WireSql::Text { sql, truncated }, .. } => {
-                begun += u64::from(cache.get(sql, truncated).query_type() == "select");
+                begun += u64::from(cache.get(sql, truncated, Dialect::POSTGRES).query_type() == "select");
             }
             WireEvent::End { .. } => ended += 1,
             _ => {}

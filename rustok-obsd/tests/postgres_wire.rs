@@ -6,7 +6,7 @@
 use rustok_obsd::database::Ending;
 use rustok_obsd::exchange::Io;
 use rustok_obsd::exchange::postgres::{PostgresConnection, Shared, Stats, WireEvent, WireSql};
-use rustok_obsd::statement::StatementCache;
+use rustok_obsd::statement::{Dialect, StatementCache};
 use std::collections::BTreeMap;
 use std::io::{Read as _, Write as _};
 use std::net::{Shutdown, TcpListener, TcpStream};
@@ -46,7 +46,9 @@ impl Told {
         let mut sink = |event: WireEvent<'_>| match event {
             WireEvent::Begin { op, sql, .. } => {
                 let summary = match sql {
-                    WireSql::Text { sql, truncated } => cache.get(sql, truncated).summary.to_string(),
+                    WireSql::Text { sql, truncated } => {
+                        cache.get(sql, truncated, Dialect::POSTGRES).summary.to_string()
+                    }
                     other => format!("{other:?}"),
                 };
                 assert!(open.insert((id, op), summary).is_none());

@@ -21,6 +21,7 @@ use crate::{
     database::{System, tracker::Drivers},
     exposition::{Format, to_text},
     route::{Patterns, RouteNamer},
+    statement::Dialect,
     target::{InProcess, ProcessKey, Reader},
     trace::Resources,
 };
@@ -40,6 +41,7 @@ const TOKIO: Drivers = Drivers {
     runtime: true,
     shared_connections: false,
     system: System::Postgresql,
+    dialect: Dialect::POSTGRES,
 };
 /// No driver and no runtime is known: the wire and threads are all there is.
 const BARE: Drivers = Drivers {
@@ -50,6 +52,7 @@ const BARE: Drivers = Drivers {
     runtime: false,
     shared_connections: false,
     system: System::Postgresql,
+    dialect: Dialect::POSTGRES,
 };
 
 struct Scene {

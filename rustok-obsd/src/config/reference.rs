@@ -106,7 +106,7 @@ seconds:
 One `CLIENT` span per database operation by the [conventions for PostgreSQL][db], named by `db.query.summary`, below the span of its
 request. An operation that outlived its request is a trace of its own with a link to it; one that belongs to no request, or nobody
 knows to which, is a trace of its own, sampled as any. A request that is not sampled takes its operations with it. Literals and bind
-values never leave. `db.response.status_code` and `error.type` are the SQLSTATE; `db.response.returned_rows` is absent for INSERT,
+values never leave ([what is hidden of a statement](#what-is-hidden-of-a-statement)). `db.response.status_code` and `error.type` are the SQLSTATE; `db.response.returned_rows` is absent for INSERT,
 UPDATE, DELETE, MERGE and COPY. A wait of more than 50 µs for a pooled connection is a span `pool wait` of the request, before the
 operation's. Attributes without a convention:
 
@@ -154,6 +154,9 @@ fn is_last(key: &Key, table: &str) -> bool {
     last.is_some_and(|last| std::ptr::eq(last, key))
 }
 
+/// What leaves of a statement.
+const STATEMENTS: &str = include_str!("statements.md");
+
 /// The text of `docs/CONFIG.md`.
 fn markdown() -> String {
     let mut out = String::from(INTRODUCTION);
@@ -200,7 +203,7 @@ fn markdown() -> String {
             }
         }
     }
-    out + SPANS
+    out + SPANS + STATEMENTS
 }
 
 /// The text of `deploy/rustok-obsd.toml`.

@@ -16,6 +16,7 @@ use crate::{
     config::{ProbeKind, ProbeSets},
     database::{System, tracker::Drivers},
     probe::State,
+    statement::Dialect,
     target::{
         CustomPoint, Library, ProbePoint, ProbeSet, Target, TaskSlot,
         statement_layout::{Found, Seeker},
@@ -90,6 +91,19 @@ fn add(steps: &mut Vec<Step>, program: &'static str, places: Vec<u64>) {
     }
 }
 
+/// How statements are read: as all of the databases do that the target has a driver for. Without one that is known the
+/// functions that the configuration names may ask any database.
+fn dialect(has: impl Fn(Library) -> bool) -> Dialect {
+    const DRIVERS: [(Library, Dialect); 4] = [
+        (Library::SqlxPostgres, Dialect::POSTGRES),
+        (Library::TokioPostgres, Dialect::POSTGRES),
+        (Library::SqlxMysql, Dialect::MYSQL),
+        (Library::SqlxSqlite, Dialect::SQLITE),
+    ];
+    let known = DRIVERS.into_iter().filter(|(library, _)| has(*library)).map(|(_, dialect)| dialect);
+    known.reduce(Dialect::or).unwrap_or_default()
+}
+
 impl Manager {
     /// What is to be attached for a target: what is there and switched on. Says on the board why the rest is not.
     pub(super) fn plan(&self, target: &Target) -> Vec<Step> {
@@ -159,6 +173,7 @@ impl Manager {
             runtime: target.has(Library::Tokio),
             shared_connections: target.has(Library::TokioPostgres),
             system: system(target),
+            dialect: dialect(|library| target.binary.has(library)),
             ..Drivers::default()
         };
         drivers.calls = self.has_probe(target, ProbePoint::SqlxQuery.program());
@@ -231,5 +246,27 @@ impl Manager {
         live.drivers.tasks = known;
         let drivers = live.drivers;
         let _ = self.commands.send(Command::Drivers { tgid: pid, drivers });
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_text_is_read_by_the_rules_of_all_databases_that_the_target_may_ask() {
+        use Library::{SeaOrm, SqlxMysql, SqlxPostgres, SqlxSqlite, Tokio, TokioPostgres};
+        for (libraries, want) in [
+            (&[Tokio, SeaOrm, SqlxPostgres][..], Dialect::POSTGRES),
+            (&[TokioPostgres], Dialect::POSTGRES),
+            (&[SqlxMysql], Dialect::MYSQL),
+            (&[SqlxSqlite], Dialect::SQLITE),
+            (&[SqlxPostgres, SqlxSqlite], Dialect::POSTGRES.or(Dialect::SQLITE)),
+            (&[TokioPostgres, SqlxMysql], Dialect::POSTGRES.or(Dialect::MYSQL)),
+            (&[Tokio], Dialect::ANY),
+            (&[], Dialect::ANY),
+        ] {
+            assert_eq!(dialect(|library| libraries.contains(&library)), want, "{libraries:?}");
+        }
     }
 }

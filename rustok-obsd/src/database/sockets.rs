@@ -20,6 +20,7 @@ use super::{Ending, Sight};
 use crate::exchange::Io;
 use crate::exchange::postgres::{PostgresConnection, Shared};
 use crate::protocol::postgres::TransactionStatus;
+use crate::statement::Dialect;
 
 /// Statements of which each is being prepared while the next one runs on the same connection.
 const NESTED: usize = 8;
@@ -63,6 +64,8 @@ pub struct Link {
     pub(super) status: Option<TransactionStatus>,
     /// Its first bytes were PostgreSQL's.
     pub(super) speaks_postgres: bool,
+    /// By which readings what it carries is read.
+    pub(super) dialect: Dialect,
     /// `db.namespace`.
     pub(super) namespace: Option<Arc<str>>,
     /// What was told: nothing yet, or whether it is used.
@@ -124,6 +127,7 @@ impl Link {
             transaction: None,
             depth: 0,
             status: None,
+            dialect: Dialect::POSTGRES,
             namespace: None,
             told: None,
         }

@@ -4,7 +4,7 @@
 //! [`StatementCache`]; the budget is looked at when a text is new.
 
 use crate::budget::{Budget, Meter, Store, shrink};
-use crate::statement::{Statement, StatementCache};
+use crate::statement::{Dialect, Statement, StatementCache};
 use rustc_hash::FxHashMap;
 use std::sync::Arc;
 
@@ -23,19 +23,19 @@ impl Default for Texts {
 
 impl Texts {
     /// The statement of a raw text of this owner. `truncated`: it is the beginning of a longer one.
-    pub(super) fn get(&mut self, owner: u32, raw: &[u8], truncated: bool) -> Arc<Statement> {
+    pub(super) fn get(&mut self, owner: u32, raw: &[u8], truncated: bool, dialect: Dialect) -> Arc<Statement> {
         let cache = self.caches.entry(owner).or_default();
-        match cache.find(raw, truncated) {
+        match cache.find(raw, truncated, dialect) {
             Some(statement) => statement,
-            None => self.add(owner, raw, truncated),
+            None => self.add(owner, raw, truncated, dialect),
         }
     }
 
-    fn add(&mut self, owner: u32, raw: &[u8], truncated: bool) -> Arc<Statement> {
+    fn add(&mut self, owner: u32, raw: &[u8], truncated: bool, dialect: Dialect) -> Arc<Statement> {
         let Self { caches, budget } = self;
         let cache = caches.entry(owner).or_default();
         let before = cache.stats();
-        let statement = cache.add(raw, truncated, budget.allowance(owner));
+        let statement = cache.add(raw, truncated, dialect, budget.allowance(owner));
         budget.resize(owner, cache.bytes());
         let now = cache.stats();
         budget.evicted(now.evictions - before.evictions);
@@ -77,13 +77,13 @@ mod tests {
     fn a_target_that_floods_leaves_the_statements_of_another_alone() {
         let mut texts = Texts::default();
         let good = |texts: &mut Texts| -> Vec<_> {
-            (0..100).map(|n| texts.get(2, format!("SELECT a{n} FROM good").as_bytes(), false)).collect()
+            (0..100).map(|n| texts.get(2, format!("SELECT a{n} FROM good").as_bytes(), false, Dialect::ANY)).collect()
         };
         let first = good(&mut texts);
         let misses = |texts: &Texts| texts.caches[&2].stats().misses;
         let mut kept = Vec::new();
         for number in 0..2000 {
-            kept.push(texts.get(1, &long(number), false));
+            kept.push(texts.get(1, &long(number), false, Dialect::ANY));
         }
         let meter = texts.meter();
         assert!(texts.budget.held(1) <= Store::Statements.limit() / 2, "{}", texts.budget.held(1));

@@ -31,7 +31,7 @@ use super::tasks::{Origin, Tasks};
 use super::texts::Texts;
 use super::{Ending, Operation, Parent, Sight, System};
 use crate::budget::Meter;
-use crate::statement::{Knowledge, Statement, StatementCache};
+use crate::statement::{Dialect, Knowledge, Statement, StatementCache};
 
 /// Tasks whose last error is remembered at least.
 const NOTICED: usize = 1024;
@@ -63,6 +63,8 @@ pub struct Drivers {
     pub runtime: bool,
     /// The database that sqlx was built for, where it is one.
     pub system: System,
+    /// By which readings the texts of its calls are read: those of all databases that it has a driver for.
+    pub dialect: Dialect,
     /// A driver is linked in whose connections are tasks of their own.
     pub shared_connections: bool,
 }
@@ -152,7 +154,7 @@ impl Default for Tracker {
     fn default() -> Self {
         let mut statements = StatementCache::default();
         let [begin, commit, rollback, savepoint] = ["BEGIN", "COMMIT", "ROLLBACK", "SAVEPOINT _sqlx_savepoint"]
-            .map(|sql| statements.get(sql.as_bytes(), false));
+            .map(|sql| statements.get(sql.as_bytes(), false, Dialect::ANY));
         Self {
             tasks: Tasks::default(),
             requests: Requests::default(),
@@ -322,7 +324,8 @@ impl Tracker {
             self.stats.layout_doubts += 1;
             Arc::clone(&self.unknown)
         } else {
-            self.statements.get(self.owner(hit.tgid), text, hit.text_len > text.len() as u64)
+            let (owner, dialect) = (self.owner(hit.tgid), self.drivers(hit.tgid).dialect);
+            self.statements.get(owner, text, hit.text_len > text.len() as u64, dialect)
         };
         self.stats.truncated_statements += u64::from(statement.knowledge == Knowledge::Truncated);
         let mut open = Open::new(asker(hit), hit.time_ns, statement, kind, sight, origin);
@@ -372,7 +375,7 @@ impl Tracker {
         let statement = match found.and_then(|conn| self.links.get(&conn)).map_or(1, |link| link.depth) {
             depth @ 2.. => {
                 let text = format!("ROLLBACK TO SAVEPOINT _sqlx_savepoint_{}", depth - 1);
-                self.statements.get(self.owner(hit.tgid), text.as_bytes(), false)
+                self.statements.get(self.owner(hit.tgid), text.as_bytes(), false, Dialect::ANY)
             }
             _ => Arc::clone(&self.rollback),
         };

@@ -12,7 +12,7 @@ use super::{Ending, Sight};
 use crate::budget::cut;
 use crate::exchange::postgres::{OtherKind, PostgresConnection, Shared, WireEvent, WireSql};
 use crate::protocol::postgres::TransactionStatus;
-use crate::statement::{Knowledge, Statement};
+use crate::statement::{Dialect, Knowledge, Statement};
 
 /// Longest name of a database that is kept; PostgreSQL's have 63 bytes.
 const NAMESPACE: usize = 128;
@@ -132,6 +132,11 @@ impl Reader<'_, '_, '_> {
                     link.namespace = std::str::from_utf8(database).ok().map(|name| cut(name, NAMESPACE).into());
                 }
             }
+            WireEvent::StandardStrings(standard) => {
+                if let Some(link) = tracker.links.get_mut(&conn) {
+                    link.dialect = Dialect::postgres(standard);
+                }
+            }
             WireEvent::Encrypted => {}
             WireEvent::Other(kind) => {
                 let others = &mut tracker.stats.others;
@@ -160,17 +165,23 @@ impl Reader<'_, '_, '_> {
         if time_ns != 0 && tracker.links.get(&conn).is_some_and(|link| link.dropped_ns == time_ns) {
             return;
         }
-        let owner = tracker.owner(traffic.tgid);
-        let known = match sql {
-            WireSql::Text { sql, truncated } => Some(tracker.statements.get(owner, sql, truncated)),
-            WireSql::Function => Some(tracker.statements.get(owner, b"CALL", false)),
-            WireSql::Named => None,
+        let (text, truncated) = match sql {
+            WireSql::Text { sql, truncated } => (Some(sql), truncated),
+            WireSql::Function => (Some(&b"CALL"[..]), false),
+            WireSql::Named => (None, false),
         };
+        let drivers = tracker.drivers(traffic.tgid);
+        let carried = tracker.links.get(&conn).map_or(Dialect::POSTGRES, |link| link.dialect);
+        // A call's text was read by what is known of its driver, and is found again by the same reading.
+        let called = if drivers.calls || drivers.sought { drivers.dialect } else { carried };
+        let owner = tracker.owner(traffic.tgid);
+        let known = text.map(|sql| tracker.statements.get(owner, sql, truncated, called));
         let key = task_key(traffic.tgid, task, tid);
         let id = match tracker.asked(conn, key, known.as_deref()) {
             Some(id) => id,
             None => {
-                let statement = known.clone().unwrap_or_else(|| {
+                let read = text.map(|sql| tracker.statements.get(owner, sql, truncated, carried));
+                let statement = read.unwrap_or_else(|| {
                     tracker.stats.unknown_statements += 1;
                     tracker.unknown()
                 });

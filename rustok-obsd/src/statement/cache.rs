@@ -7,7 +7,7 @@
 //! it; a statement that finds none, since others are in use, keeps the beginning of its text: its fingerprint, and so
 //! its series, is the same.
 
-use super::{Analyst, Knowledge, Statement};
+use super::{Analyst, Dialect, Knowledge, Statement};
 use rustc_hash::{FxBuildHasher, FxHashMap};
 use std::hash::BuildHasher;
 use std::sync::Arc;
@@ -28,6 +28,7 @@ pub struct CacheStats {
 struct Entry {
     raw: Box<[u8]>,
     truncated: bool,
+    dialect: Dialect,
     statement: Arc<Statement>,
     /// Asked for since the hand passed.
     used: bool,
@@ -123,18 +124,21 @@ impl StatementCache {
     }
 
     /// The statement of a raw text. `truncated`: it is the beginning of a longer one.
-    pub fn get(&mut self, raw: &[u8], truncated: bool) -> Arc<Statement> {
-        match self.find(raw, truncated) {
+    pub fn get(&mut self, raw: &[u8], truncated: bool, dialect: Dialect) -> Arc<Statement> {
+        match self.find(raw, truncated, dialect) {
             Some(statement) => statement,
-            None => self.add(raw, truncated, self.most_bytes),
+            None => self.add(raw, truncated, dialect, self.most_bytes),
         }
     }
 
     /// The statement of a raw text that is known.
-    pub fn find(&mut self, raw: &[u8], truncated: bool) -> Option<Arc<Statement>> {
-        let hash = FxBuildHasher.hash_one((raw, truncated));
+    pub fn find(&mut self, raw: &[u8], truncated: bool, dialect: Dialect) -> Option<Arc<Statement>> {
+        let hash = FxBuildHasher.hash_one((raw, truncated, dialect));
         let index = *self.by_hash.get(&hash)?;
-        let entry = self.entries.get_mut(index).filter(|entry| *entry.raw == *raw && entry.truncated == truncated)?;
+        let entry = self
+            .entries
+            .get_mut(index)
+            .filter(|entry| *entry.raw == *raw && entry.truncated == truncated && entry.dialect == dialect)?;
         self.stats.hits += 1;
         entry.used = true;
         Some(Arc::clone(&entry.statement))
@@ -142,15 +146,16 @@ impl StatementCache {
 
     /// The statement of a raw text that [`Self::find`] does not find; afterwards the cache takes at most `most_bytes`, or
     /// what is in use elsewhere.
-    pub fn add(&mut self, raw: &[u8], truncated: bool, most_bytes: usize) -> Arc<Statement> {
+    pub fn add(&mut self, raw: &[u8], truncated: bool, dialect: Dialect, most_bytes: usize) -> Arc<Statement> {
         self.most_bytes = most_bytes;
         self.stats.misses += 1;
-        let statement = self.analyst.analyse(raw, truncated).with_short_names();
+        let statement = self.analyst.analyse(raw, truncated, dialect).with_short_names();
         let statement = self.intern(statement);
         // A text whose hash another one has, or that fills the cache alone, is analysed each time.
-        let hash = FxBuildHasher.hash_one((raw, truncated));
+        let hash = FxBuildHasher.hash_one((raw, truncated, dialect));
         if !self.by_hash.contains_key(&hash) {
-            self.keep(hash, raw, truncated, Arc::clone(&statement));
+            let entry = Entry { raw: raw.into(), truncated, dialect, statement: Arc::clone(&statement), used: false };
+            self.keep(hash, entry);
         }
         statement
     }
@@ -171,8 +176,7 @@ impl StatementCache {
         }
     }
 
-    fn keep(&mut self, hash: u64, raw: &[u8], truncated: bool, statement: Arc<Statement>) {
-        let entry = Entry { raw: raw.into(), truncated, statement, used: false };
+    fn keep(&mut self, hash: u64, entry: Entry) {
         let size = entry.size();
         let most_bytes = self.most_bytes - self.most_bytes / 2;
         if size > most_bytes {
@@ -197,7 +201,7 @@ impl StatementCache {
             self.hand += 1;
         }
         self.stats.evictions += 1;
-        let hash = |entry: &Entry| FxBuildHasher.hash_one((&*entry.raw, entry.truncated));
+        let hash = |entry: &Entry| FxBuildHasher.hash_one((&*entry.raw, entry.truncated, entry.dialect));
         let gone = self.entries.swap_remove(self.hand);
         self.bytes -= gone.size();
         self.by_hash.remove(&hash(&gone));

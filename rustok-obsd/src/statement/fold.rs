@@ -2,10 +2,12 @@
 //!
 //! Reads: tokens. Yields: the tokens that are kept, their text and its fingerprint. Costs: one pass.
 //!
-//! Parameters (`$1`) are kept as the semantic conventions want, and literals become `?`. A list behind IN and the
-//! elements of ARRAY\[…\] become `(?)`; of the rows of VALUES one of each shape is kept. The numbers of parameters
-//! behind such a list depend on its length, so that in these statements they are counted anew.
+//! Parameters (`$1`, `?1`, `?`, `:name`) are kept as the semantic conventions want, and literals become `?`, among them
+//! TRUE and FALSE; NULL and DEFAULT, which the conventions do not count among literals, stay. A list behind IN and the elements of
+//! ARRAY\[…\] become `(?)`; of the rows of VALUES one of each shape is kept. The numbers of parameters behind such a
+//! list depend on its length, so that in these statements they are counted anew.
 
+use super::settings;
 use super::token::{Kind, Token};
 use rustc_hash::FxHashMap;
 
@@ -55,7 +57,7 @@ impl Folder {
         while self.kept.last().is_some_and(|token| token.is(b';')) {
             self.kept.pop();
         }
-        self.hide_settings(sql);
+        settings::hide(sql, &mut self.kept);
     }
 
     fn take(&mut self, sql: &str, mut token: Token, next: Option<&Token>) {
@@ -65,17 +67,22 @@ impl Folder {
             self.pop(sql);
         }
         match token.kind {
-            Kind::Param(_) if listed => {
+            Kind::Param(_) | Kind::Mark if listed => {
+                self.renumber |= token.kind != Kind::Mark;
                 token.kind = Kind::Literal;
-                self.renumber = true;
             }
             Kind::Word if listed && is_constant(token.text(sql)) => token.kind = Kind::Literal,
-            Kind::Literal => {
+            // Behind a dot stands a column, whatever its name.
+            Kind::Word if is_boolean(token.text(sql)) && !self.kept.last().is_some_and(|last| last.is(b'.')) => {
+                token.kind = Kind::Literal;
+            }
+            Kind::Literal | Kind::Number => {
                 if self.kept.last().is_some_and(|last| last.kind == Kind::Literal) {
                     return;
                 }
-                if token.number {
+                if token.kind == Kind::Number {
                     self.take_sign(sql, &mut token);
+                    token.kind = Kind::Literal;
                 }
             }
             Kind::Punct(b'(' | b'[') => {
@@ -127,7 +134,9 @@ impl Folder {
         }
         let operand = before.last().is_some_and(|before| match before.kind {
             Kind::Word => !is_operator_word(before.text(sql)),
-            Kind::Quoted | Kind::Literal | Kind::Param(_) | Kind::Punct(b')' | b']') => true,
+            Kind::Quoted | Kind::Literal | Kind::Number | Kind::Param(_) | Kind::Mark | Kind::Punct(b')' | b']') => {
+                true
+            }
             Kind::Op | Kind::Punct(_) | Kind::More => false,
         });
         if !operand {
@@ -164,31 +173,6 @@ impl Folder {
         }
     }
 
-    /// What a session's settings are set to is no part of the statement: SET name TO value.
-    fn hide_settings(&mut self, sql: &str) {
-        let mut start = 0;
-        while start < self.kept.len() {
-            let end =
-                self.kept[start..].iter().position(|token| token.is(b';')).map_or(self.kept.len(), |at| start + at);
-            let statement = &self.kept[start..end];
-            let value = statement.first().filter(|first| first.is_word(sql, "SET")).and_then(|_| {
-                let names = statement.iter().take(8);
-                names.clone().position(|token| {
-                    token.is_word(sql, "TO")
-                        || token.kind == Kind::Op && token.text(sql) == "="
-                        || ["ROLE", "AUTHORIZATION", "ZONE"].iter().any(|word| token.is_word(sql, word))
-                })
-            });
-            let mut after = end + 1;
-            if let Some(value) = value.map(|at| start + at + 1).filter(|value| *value < end) {
-                let literal = Token { kind: Kind::Literal, ..self.kept[value] };
-                self.kept.splice(value..end, [literal]);
-                after = value + 2;
-            }
-            start = after;
-        }
-    }
-
     /// Writes the text of what is kept; returns its fingerprint, which does not depend on white space and the case of
     /// keywords and unquoted identifiers: FNV-1a, 64 bits.
     pub(super) fn render(&mut self, sql: &str, text: &mut String) -> u64 {
@@ -198,7 +182,8 @@ impl Folder {
         for token in &self.kept {
             let glued = matches!(token.kind, Kind::Punct(b')' | b']' | b',' | b';'))
                 || matches!(before, None | Some(Kind::Punct(b'(' | b'[')));
-            let wordy = |kind: Kind| matches!(kind, Kind::Word | Kind::Quoted | Kind::Literal | Kind::Param(_));
+            let wordy =
+                |kind: Kind| matches!(kind, Kind::Word | Kind::Quoted | Kind::Literal | Kind::Param(_) | Kind::Mark);
             let apart = token.space
                 || matches!(before, Some(Kind::Punct(b',' | b';')))
                 || before.is_some_and(wordy) && wordy(token.kind);
@@ -210,12 +195,12 @@ impl Folder {
             }
             let start = text.len();
             match token.kind {
-                Kind::Literal => text.push('?'),
+                Kind::Literal | Kind::Number => text.push('?'),
                 Kind::More => text.push_str("..."),
                 Kind::Param(number) => {
                     let next = self.numbers.len() as u32 + 1;
                     let number = if self.renumber { *self.numbers.entry(number).or_insert(next) } else { number };
-                    text.push('$');
+                    text.push_str(token.text(sql).get(..1).unwrap_or("$"));
                     text.push_str(itoa::Buffer::new().format(number));
                 }
                 _ => text.push_str(token.text(sql)),
@@ -245,8 +230,12 @@ impl Fnv {
     }
 }
 
+fn is_boolean(word: &str) -> bool {
+    ["TRUE", "FALSE"].iter().any(|constant| word.eq_ignore_ascii_case(constant))
+}
+
 fn is_constant(word: &str) -> bool {
-    ["NULL", "TRUE", "FALSE", "DEFAULT"].iter().any(|constant| word.eq_ignore_ascii_case(constant))
+    is_boolean(word) || ["NULL", "DEFAULT"].iter().any(|constant| word.eq_ignore_ascii_case(constant))
 }
 
 /// An expression begins behind this keyword.
@@ -285,7 +274,8 @@ fn is_operator_word(word: &str) -> bool {
 /// The same shape: equal but for literals, parameters and constants.
 fn equal(sql: &str, a: &[Token], b: &[Token]) -> bool {
     let value = |token: &Token| {
-        matches!(token.kind, Kind::Literal | Kind::Param(_)) || token.kind == Kind::Word && is_constant(token.text(sql))
+        matches!(token.kind, Kind::Literal | Kind::Param(_) | Kind::Mark)
+            || token.kind == Kind::Word && is_constant(token.text(sql))
     };
     a.len() == b.len()
         && a.iter().zip(b).all(|(a, b)| {

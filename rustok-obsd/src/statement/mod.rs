@@ -4,15 +4,21 @@
 //! text.
 //!
 //! The text follows OpenTelemetry's conventions for `db.query.text`: parameters (`$1`) stay, literals become `?`, lists
-//! behind IN become `(?)`. No literal survives, whatever the text: what cannot be read with certainty is taken for one.
+//! behind IN become `(?)`. No literal survives, whatever the text: what cannot be read with certainty, or is a literal by
+//! one of the readings that its [`Dialect`] allows, is taken for one.
 
 mod cache;
+mod dialect;
 mod fold;
+mod lex;
+mod names;
+mod settings;
 mod size;
 mod summary;
 mod token;
 
 pub use cache::{CacheStats, StatementCache};
+pub use dialect::Dialect;
 
 use fold::{Fnv, Folder};
 use std::sync::Arc;
@@ -23,7 +29,7 @@ use token::Token;
 pub enum Knowledge {
     /// The whole text.
     Whole,
-    /// Its beginning; the rest was longer than the bound of capture.
+    /// Its beginning; the rest was longer than the bound of capture, or is no text.
     Truncated,
     /// A prepared statement whose text was sent before the daemon watched.
     Unknown,
@@ -77,8 +83,8 @@ impl Statement {
 
     /// Analyses a text. `truncated`: it is the beginning of a longer one. [`StatementCache`] remembers results.
     #[must_use]
-    pub fn analyse(raw: &[u8], truncated: bool) -> Self {
-        Analyst::default().analyse(raw, truncated)
+    pub fn analyse(raw: &[u8], truncated: bool, dialect: Dialect) -> Self {
+        Analyst::default().analyse(raw, truncated, dialect)
     }
 
     /// RusToK's label `query_type`: `select`, `insert`, `update`, `delete`, `begin`, `commit`, `rollback`, …; `other`
@@ -134,13 +140,16 @@ impl Analyst {
     /// A longer text is read up to here.
     const LIMIT: usize = 1 << 20;
 
-    fn analyse(&mut self, raw: &[u8], truncated: bool) -> Statement {
-        let truncated = truncated || raw.len() > Self::LIMIT;
-        let sql = String::from_utf8_lossy(&raw[..raw.len().min(Self::LIMIT)]);
-        token::tokenize(&sql, truncated, &mut self.tokens);
-        self.folder.fold(&sql, &self.tokens);
-        let fingerprint = self.folder.render(&sql, &mut self.text);
-        let outline = summary::outline(&sql, &self.folder.kept);
+    fn analyse(&mut self, raw: &[u8], truncated: bool, dialect: Dialect) -> Statement {
+        let (sql, whole) = readable(&raw[..raw.len().min(Self::LIMIT)]);
+        let truncated = truncated || !whole || raw.len() > Self::LIMIT;
+        let parted = token::tokenize(sql, dialect, truncated, &mut self.tokens);
+        if dialect.may_be(Dialect::SQLITE) {
+            names::hide_strings(sql, parted, &mut self.tokens);
+        }
+        self.folder.fold(sql, &self.tokens);
+        let fingerprint = self.folder.render(sql, &mut self.text);
+        let outline = summary::outline(sql, &self.folder.kept);
         Statement {
             text: self.text.as_str().into(),
             summary: outline.summary.into(),
@@ -152,5 +161,19 @@ impl Analyst {
     }
 }
 
+/// The text up to the first byte that databases read in different ways, and whether that is all of it: a zero byte ends
+/// a text or stands in it, and bytes that are no UTF-8 mean what the session's character set says.
+fn readable(raw: &[u8]) -> (&str, bool) {
+    let end = memchr::memchr(0, raw).unwrap_or(raw.len());
+    match std::str::from_utf8(&raw[..end]) {
+        Ok(sql) => (sql, end == raw.len()),
+        Err(error) => (std::str::from_utf8(&raw[..error.valid_up_to()]).unwrap_or(""), false),
+    }
+}
+
+#[cfg(test)]
+mod dialect_tests;
+#[cfg(test)]
+mod planted_tests;
 #[cfg(test)]
 mod tests;

@@ -1,9 +1,11 @@
-use super::{Knowledge, Statement, StatementCache};
+use super::{Dialect, Knowledge, Statement, StatementCache};
 use proptest::prelude::*;
 use std::sync::Arc;
 
+const PG: Dialect = Dialect::POSTGRES;
+
 fn of(sql: &str) -> Statement {
-    Statement::analyse(sql.as_bytes(), false)
+    Statement::analyse(sql.as_bytes(), false, PG)
 }
 
 #[test]
@@ -89,11 +91,11 @@ fn a_cut_text_tells_no_part_of_a_word_or_literal() {
         ("SELECT * FROM \"pro", "SELECT * FROM ? ..."),
     ];
     for (sql, want) in cases {
-        let statement = Statement::analyse(sql.as_bytes(), true);
+        let statement = Statement::analyse(sql.as_bytes(), true, PG);
         assert_eq!(&*statement.text, want, "{sql}");
         assert_eq!(statement.knowledge, Knowledge::Truncated);
     }
-    let cut = Statement::analyse("SELECT é".as_bytes().split_last().expect("bytes").1, true);
+    let cut = Statement::analyse("SELECT é".as_bytes().split_last().expect("bytes").1, true, PG);
     assert_eq!(&*cut.text, "SELECT ...");
 }
 
@@ -277,22 +279,22 @@ fn fnv(text: &str) -> u64 {
 #[test]
 fn the_cache_is_bounded_and_interns() {
     let mut cache = StatementCache::new(4, 8000);
-    let a = cache.get(b"SELECT * FROM t WHERE id = 1", false);
-    let b = cache.get(b"SELECT * FROM t WHERE id = 2", false);
+    let a = cache.get(b"SELECT * FROM t WHERE id = 1", false, PG);
+    let b = cache.get(b"SELECT * FROM t WHERE id = 2", false, PG);
     assert!(Arc::ptr_eq(&a, &b));
-    assert!(Arc::ptr_eq(&a, &cache.get(b"SELECT * FROM t WHERE id = 1", false)));
-    assert_eq!(cache.get(b"SELECT * FROM t WHERE id = 1", true).knowledge, Knowledge::Truncated);
+    assert!(Arc::ptr_eq(&a, &cache.get(b"SELECT * FROM t WHERE id = 1", false, PG)));
+    assert_eq!(cache.get(b"SELECT * FROM t WHERE id = 1", true, PG).knowledge, Knowledge::Truncated);
     assert_eq!((cache.stats().hits, cache.stats().misses, cache.stats().evictions), (1, 3, 0));
     for number in 0..100 {
         let sql = format!("SELECT {number} FROM t{number}");
-        assert_eq!(*cache.get(sql.as_bytes(), false).summary, *format!("SELECT t{number}"));
+        assert_eq!(*cache.get(sql.as_bytes(), false, PG).summary, *format!("SELECT t{number}"));
         // What is asked for all the time stays.
-        cache.get(b"SELECT * FROM t WHERE id = 1", false);
+        cache.get(b"SELECT * FROM t WHERE id = 1", false, PG);
         assert!(cache.len() <= 4);
     }
     assert_eq!(cache.stats().hits, 101);
     assert!(cache.stats().evictions >= 95);
-    assert_eq!(cache.get(&[b'x'; 5000], false).knowledge, Knowledge::Whole);
+    assert_eq!(cache.get(&[b'x'; 5000], false, PG).knowledge, Knowledge::Whole);
     assert!(cache.len() <= 4 && !cache.is_empty());
 }
 
@@ -300,17 +302,17 @@ fn the_cache_is_bounded_and_interns() {
 fn bytes_are_bounded_while_texts_are_in_use_and_come_back_afterwards() {
     let mut cache = StatementCache::new(StatementCache::ENTRIES, 100_000);
     let text = |number: usize| format!("SELECT a{number} FROM t WHERE b = '{}' AND {}", number, "c AND ".repeat(500));
-    let held: Vec<_> = (0..200).map(|number| cache.get(text(number).as_bytes(), false)).collect();
+    let held: Vec<_> = (0..200).map(|number| cache.get(text(number).as_bytes(), false, PG)).collect();
     assert!(cache.bytes() <= 100_000, "{}", cache.bytes());
     assert!(cache.stats().shortened > 100 && held[199].text.len() < 200, "{:?}", cache.stats());
-    let whole = Statement::analyse(text(199).as_bytes(), false);
+    let whole = Statement::analyse(text(199).as_bytes(), false, PG);
     assert_eq!((held[199].fingerprint, &held[199].summary), (whole.fingerprint, &whole.summary));
     drop(held);
     cache.sweep();
-    assert_eq!(cache.get(text(1000).as_bytes(), false).text.len(), whole.text.len() + 1);
+    assert_eq!(cache.get(text(1000).as_bytes(), false, PG).text.len(), whole.text.len() + 1);
     // What is only cached gives way by itself.
     let before = cache.stats().shortened;
-    (0..200).for_each(|number| drop(cache.get(text(number).as_bytes(), false)));
+    (0..200).for_each(|number| drop(cache.get(text(number).as_bytes(), false, PG)));
     assert!(cache.bytes() <= 100_000 && cache.stats().shortened == before, "{:?}", cache.stats());
 }
 
@@ -318,7 +320,7 @@ fn bytes_are_bounded_while_texts_are_in_use_and_come_back_afterwards() {
 fn names_are_short_enough_for_labels_and_the_fingerprint_is_that_of_the_whole() {
     let sql = format!("SELECT * FROM {}", "é".repeat(5000));
     let (short, whole) =
-        (StatementCache::default().get(sql.as_bytes(), false), Statement::analyse(sql.as_bytes(), false));
+        (StatementCache::default().get(sql.as_bytes(), false, PG), Statement::analyse(sql.as_bytes(), false, PG));
     assert_eq!(short.fingerprint, whole.fingerprint);
     assert!(short.summary.len() <= 260 && short.collection.as_ref().is_none_or(|name| name.len() <= 132), "{short:?}");
 }
@@ -337,6 +339,10 @@ fn literal() -> impl Strategy<Value = String> {
         "[0-9a-f]{0,6}".prop_map(|text| format!("x'zqz{text}'")),
         "[a-z]{0,6}".prop_map(|text| format!("U&'zqz\\0061{text}zqz'")),
     ]
+}
+
+fn dialect() -> impl Strategy<Value = Dialect> {
+    prop::sample::select(&[Dialect::POSTGRES, Dialect::MYSQL, Dialect::SQLITE, Dialect::ANY][..])
 }
 
 proptest! {
@@ -358,7 +364,7 @@ proptest! {
             _ => format!("DELETE FROM t WHERE a={one}or b>{one};SELECT {one}"),
         };
         let end = (0..=cut.index(sql.len() + 1)).rev().find(|end| sql.is_char_boundary(*end)).unwrap_or(0);
-        let statement = Statement::analyse(if truncate { &sql.as_bytes()[..end] } else { sql.as_bytes() }, truncate);
+        let statement = Statement::analyse(if truncate { &sql.as_bytes()[..end] } else { sql.as_bytes() }, truncate, PG);
         for told in [&statement.text, &statement.summary] {
             prop_assert!(!told.contains("zq"), "{told} of {sql}");
             prop_assert!(!told.bytes().any(|byte| byte.is_ascii_digit()), "{told} of {sql}");
@@ -366,8 +372,12 @@ proptest! {
     }
 
     #[test]
-    fn any_bytes_are_analysed(bytes in prop::collection::vec(any::<u8>(), 0..300), truncated in any::<bool>()) {
-        let statement = Statement::analyse(&bytes, truncated);
+    fn any_bytes_are_analysed(
+        bytes in prop::collection::vec(any::<u8>(), 0..300),
+        truncated in any::<bool>(),
+        dialect in dialect(),
+    ) {
+        let statement = Statement::analyse(&bytes, truncated, dialect);
         prop_assert!(statement.summary.len() <= 255);
     }
 
@@ -375,13 +385,14 @@ proptest! {
     fn any_sequence_of_parts_is_analysed(
         parts in prop::collection::vec(prop::sample::select(&PARTS[..]), 0..40),
         truncated in any::<bool>(),
+        dialect in dialect(),
     ) {
         let sql = parts.concat();
-        let statement = Statement::analyse(sql.as_bytes(), truncated);
+        let statement = Statement::analyse(sql.as_bytes(), truncated, dialect);
         prop_assert!(statement.summary.len() <= 255);
-        // What was normalised once stays as it is.
-        if !truncated && !statement.text.ends_with("...") && !statement.text.contains(['?', '$']) {
-            prop_assert_eq!(&of(&statement.text).text, &statement.text);
+        // What was normalised once stays as it is. (By other rules `--` may be two operators, and a comment where it ends.)
+        if dialect == PG && !truncated && !statement.text.ends_with("...") && !statement.text.contains(['?', '$']) {
+            prop_assert_eq!(&Statement::analyse(statement.text.as_bytes(), false, dialect).text, &statement.text);
         }
     }
 }

@@ -1,7 +1,7 @@
 //! The reader over memory that answers when the test says so.
 
 use std::collections::HashMap;
-use std::sync::mpsc::{Receiver, Sender, channel};
+use std::sync::mpsc::{Receiver, SyncSender, sync_channel};
 
 use super::*;
 use crate::target::memory::MemoryError;
@@ -15,8 +15,8 @@ type Gate = Arc<Mutex<Receiver<()>>>;
 struct Gated(Option<Gate>);
 
 impl Gates {
-    fn close(&self, pid: u32) -> Sender<()> {
-        let (open, gate) = channel();
+    fn close(&self, pid: u32) -> SyncSender<()> {
+        let (open, gate) = sync_channel(16);
         lock(&self.0).insert(pid, Arc::new(Mutex::new(gate)));
         open
     }
@@ -115,7 +115,7 @@ fn a_job_that_panics_or_waits_for_too_long_has_no_answer_and_is_counted() {
     let answer: Result<(), _> = answer.recv();
     assert!(answer.is_err());
     assert_eq!(ask(&reader, NOBODY).unwrap().recv(), Ok(NOBODY), "the thread lives");
-    let (dropped, _held) = channel::<()>();
+    let (dropped, _held) = sync_channel::<()>(16);
     let until = Instant::now();
     let job = Job { pid: NOBODY, owner: 0, until, work: Box::new(move |_| drop(dropped)) };
     let mut state = State::default();

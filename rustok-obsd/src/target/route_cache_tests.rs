@@ -157,7 +157,7 @@ impl Memory for StuckMemory<'_> {
 
 #[test]
 fn a_read_that_hangs_costs_its_own_process_its_routes_and_no_other() {
-    let (release, stuck) = mpsc::channel::<()>();
+    let (release, stuck) = mpsc::sync_channel::<()>(16);
     let (good, now) = (map(3, "good"), Instant::now());
     let mut cache = RouteCache::new(Reader::new(Arc::new(Stuck(Mutex::new(stuck)))));
     let bad = ProcessKey { pid: 1, start_time: 1 };

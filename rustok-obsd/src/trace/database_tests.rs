@@ -327,7 +327,11 @@ fn a_target_that_fills_the_queue_leaves_room_for_the_spans_of_another() {
     for key in [1, 2] {
         tracer.add_target(TargetKey(key), Arc::new(TargetResource::unknown()));
     }
-    let long = Arc::new(Statement::analyse(format!("SELECT {} FROM t", "a, ".repeat(3000)).as_bytes(), false));
+    let long = Arc::new(Statement::analyse(
+        format!("SELECT {} FROM t", "a, ".repeat(3000)).as_bytes(),
+        false,
+        crate::statement::Dialect::POSTGRES,
+    ));
     fn root(statement: &Arc<Statement>) -> Operation<'_> {
         Operation { parent: Parent::Background, parent_span: None, ..operation(statement, None) }
     }

@@ -25,6 +25,7 @@ use rustok_obsd::{
         recorder::{HttpRecorder, Limits, TargetKey, TargetLabels},
     },
     route::{Patterns, RouteNamer},
+    statement::Dialect,
     target::{InProcess, ProcessKey, Reader},
     trace::Resources,
 };
@@ -119,8 +120,14 @@ impl Traffic {
         let resource = Arc::new(Resources::new(&Config::default()).describe(&Configured::default(), process.pid));
         let labels = TargetLabels { service_name: "shop".into(), ..TargetLabels::default() };
         let namer = RouteNamer::new(Patterns::default(), RouteNamer::DEFAULT_CAP);
-        let drivers =
-            Drivers { calls: queries.calls(), ends: queries.calls(), tasks: true, runtime: true, ..Drivers::default() };
+        let drivers = Drivers {
+            calls: queries.calls(),
+            ends: queries.calls(),
+            tasks: true,
+            runtime: true,
+            dialect: Dialect::POSTGRES,
+            ..Drivers::default()
+        };
         let added = Added { process, key: TargetKey(1), labels, resource, namer, routes_exact: true, drivers };
         commands.send(Command::Add(Box::new(added))).expect("the pipeline listens");
         pipeline.obey();

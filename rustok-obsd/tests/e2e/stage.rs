@@ -8,7 +8,7 @@ use std::{
     time::Duration,
 };
 
-use rustok_obsd::statement::Statement;
+use rustok_obsd::statement::{Dialect, Statement};
 use test_support::{Child, Sink, Skip, Tls, wait_until};
 
 use super::{
@@ -153,7 +153,7 @@ pub type Table = BTreeMap<String, Counts>;
 
 /// The form in which the database's account, ours and the server's own are one: each constant and each parameter is `?`.
 pub fn fold(sql: &str) -> String {
-    let text = &Statement::analyse(sql.as_bytes(), false).text;
+    let text = &Statement::analyse(sql.as_bytes(), false, Dialect::POSTGRES).text;
     let mut folded = String::with_capacity(text.len());
     let mut rest = &**text;
     while let Some(at) = rest.find('$') {
@@ -183,7 +183,12 @@ pub fn ours(metrics: &Metrics, truth: &[Request]) -> Table {
     let texts: HashMap<String, &str> = truth
         .iter()
         .flat_map(Request::all_queries)
-        .map(|query| (format!("{:016x}", Statement::analyse(query.sql.as_bytes(), false).fingerprint), &*query.sql))
+        .map(|query| {
+            (
+                format!("{:016x}", Statement::analyse(query.sql.as_bytes(), false, Dialect::POSTGRES).fingerprint),
+                &*query.sql,
+            )
+        })
         .collect();
     let mut table = Table::new();
     for part in ["calls", "rows", "errors", "seconds"] {

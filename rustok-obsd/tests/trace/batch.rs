@@ -5,7 +5,7 @@ use crate::{accept_export, addresses, exchange};
 use rustok_obsd::config::{Endpoint, Protocol, Traces};
 use rustok_obsd::trace::{TargetKey, Tracing};
 use std::net::TcpListener;
-use std::sync::mpsc::channel;
+use std::sync::mpsc::sync_channel;
 use std::time::Duration;
 
 #[test]
@@ -19,7 +19,7 @@ fn the_end_exports_everything_that_waits_to_a_collector_that_took_its_time() {
         schedule_delay: Duration::from_secs(3600),
         ..Traces::default()
     };
-    let (go, gone) = channel::<()>();
+    let (go, gone) = sync_channel::<()>(16);
     std::thread::spawn(move || {
         // It takes no connection before all is offered.
         gone.recv().unwrap();

@@ -1,7 +1,7 @@
 //! Exchanges whose route is being read: they wait, nothing else does, and none is lost.
 
 use std::collections::HashMap;
-use std::sync::mpsc::{Receiver, Sender, channel};
+use std::sync::mpsc::{Receiver, SyncSender, sync_channel};
 use std::sync::{Arc, Mutex};
 use std::time::Instant;
 
@@ -41,12 +41,12 @@ type Router = HashMap<u32, Arc<str>>;
 struct Routes {
     scene: Scene,
     router: Box<Router>,
-    gate: Option<Sender<()>>,
+    gate: Option<SyncSender<()>>,
 }
 
 /// Two targets; each of the connections 1 and 2 is served by a task of the first and the second.
 fn routes() -> Routes {
-    let (gate, gated) = channel();
+    let (gate, gated) = sync_channel(16);
     let mut scene = Scene::reading(TOKIO, Reader::new(Gate(Mutex::new(gated))));
     scene.add_as(GOOD, TargetKey(2), TOKIO);
     for tgid in [PID, GOOD] {

@@ -6,6 +6,7 @@ use super::world::*;
 use crate::database::sockets::Change;
 use crate::database::tracker::Drivers;
 use crate::database::{Ending, Origin, Parent, Sight, System};
+use crate::statement::Dialect;
 
 const SQL: &str = "SELECT a FROM b WHERE c = $1";
 const INNER: &str = "SELECT oid FROM pg_type WHERE typname = $1";
@@ -19,6 +20,7 @@ const WIRE: Drivers = Drivers {
     runtime: true,
     shared_connections: false,
     system: System::Postgresql,
+    dialect: Dialect::POSTGRES,
 };
 
 fn clear(drivers: Drivers) -> World {

@@ -2,6 +2,7 @@
 
 mod calls;
 mod clear;
+mod dialects;
 mod life;
 mod model;
 mod world;

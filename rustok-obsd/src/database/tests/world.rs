@@ -9,6 +9,7 @@ use crate::database::tracker::Drivers;
 use crate::database::{Ending, Operation, Origin, Parent, Sight, System, Tracker};
 use crate::exchange::Io;
 use crate::exchange::postgres::Shared;
+use crate::statement::Dialect;
 use crate::trace::Decision;
 
 pub const TGID: u32 = 7;
@@ -53,6 +54,7 @@ pub const ALL: Drivers = Drivers {
     runtime: true,
     shared_connections: false,
     system: System::Postgresql,
+    dialect: Dialect::POSTGRES,
 };
 
 impl World {

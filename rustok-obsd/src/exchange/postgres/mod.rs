@@ -23,6 +23,7 @@ mod names;
 mod ops;
 mod requests;
 mod responses;
+mod strings;
 
 use super::Io;
 use crate::budget::Meter;
@@ -33,6 +34,7 @@ use crate::protocol::postgres::{Backend, Frontend, Reader, SQL_LIMIT};
 use names::{Portals, Statements, Texts};
 use ops::Ops;
 use std::sync::Arc;
+use strings::Strings;
 
 /// What the bytes of a connection tell. Times are `CLOCK_MONOTONIC` ns.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -82,6 +84,9 @@ pub enum WireEvent<'a> {
         /// Name.
         database: &'a [u8],
     },
+    /// Whether the session's `standard_conforming_strings` is on; `None` where that is not known, or no longer. What
+    /// begins from here on was written by this rule.
+    StandardStrings(Option<bool>),
     /// A request for encryption was granted: the connection shows nothing more.
     Encrypted,
     /// Something that is no query.
@@ -219,6 +224,7 @@ pub struct PostgresConnection {
     ops: Ops,
     statements: Statements,
     portals: Portals,
+    strings: Strings,
     /// When, by which task and thread the message of each direction that is being read began.
     asked: Moment,
     answered: Moment,
@@ -261,6 +267,7 @@ impl PostgresConnection {
             ops: Ops::default(),
             statements: Statements::default(),
             portals: Portals::default(),
+            strings: Strings::new(mid_stream),
             asked: Moment::default(),
             answered: Moment::default(),
             parse_name: None,

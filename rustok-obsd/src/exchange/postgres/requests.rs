@@ -145,6 +145,7 @@ impl PostgresConnection {
             }
             FrontendMessage::Parse { name, sql, truncated } => {
                 self.drop_current(sink);
+                self.strings.asked(sql, sink);
                 self.group += 1;
                 let text = shared.texts.share(shared.buffers.owner, sql, truncated);
                 match (name, &text) {
@@ -199,6 +200,7 @@ impl PostgresConnection {
             }
             FrontendMessage::Query { sql, truncated } => {
                 self.on_simple(Kind::Query, WireSql::Text { sql, truncated }, at, shared, sink);
+                self.strings.asked(sql, sink);
             }
             FrontendMessage::FunctionCall => {
                 self.on_simple(Kind::FunctionCall, WireSql::Function, at, shared, sink);

@@ -14,6 +14,7 @@ impl PostgresConnection {
         if io.lost > 0 {
             let known = self.answers.unread() >= io.lost || self.answers.is_lost();
             self.read_answers(Piece::Gap(io.lost), io, shared, sink);
+            self.strings.doubt(sink);
             if !known {
                 // Whole messages were lost: nobody knows how many answers.
                 self.break_off(io.time_ns, shared, sink);
@@ -53,8 +54,12 @@ impl PostgresConnection {
             let step = self.answers.next(&mut piece, &mut shared.buffers);
             match step {
                 Step::Message(message) => self.on_answer(message, io.time_ns, shared, sink),
-                Step::Missing => shared.stats.lost_sync += 1,
+                Step::Missing => {
+                    shared.stats.lost_sync += 1;
+                    self.strings.doubt(sink);
+                }
                 Step::Malformed => {
+                    self.strings.doubt(sink);
                     shared.stats.malformed += 1;
                     self.break_off(io.time_ns, shared, sink);
                 }
@@ -77,6 +82,7 @@ impl PostgresConnection {
     }
 
     fn on_ready(&mut self, status: Option<TransactionStatus>, at: Moment, shared: &mut Shared, sink: &mut Sink<'_>) {
+        self.strings.started();
         self.ops.ready(at, shared, sink);
         if status == Some(TransactionStatus::Idle) {
             self.portals.end_of_transaction();
@@ -92,7 +98,10 @@ impl PostgresConnection {
         match message {
             BackendMessage::NoticeResponse => return sink(WireEvent::Other(OtherKind::Notice)),
             BackendMessage::NotificationResponse => return sink(WireEvent::Other(OtherKind::Notification)),
-            BackendMessage::ParameterStatus
+            BackendMessage::ParameterStatus { standard_strings: Some(standard) } => {
+                return self.strings.report(standard, sink);
+            }
+            BackendMessage::ParameterStatus { .. }
             | BackendMessage::BackendKeyData
             | BackendMessage::NegotiateProtocolVersion => return,
             BackendMessage::Encryption(granted) => {

@@ -70,7 +70,10 @@ pub enum BackendMessage {
     CopyData,
     CopyDone,
     NotificationResponse,
-    ParameterStatus,
+    /// Whether `standard_conforming_strings` is on, where the message is about that.
+    ParameterStatus {
+        standard_strings: Option<bool>,
+    },
     BackendKeyData,
     NegotiateProtocolVersion,
     FunctionCallResponse,
@@ -105,12 +108,19 @@ impl Direction for Backend {
             b'C' => body,
             // Severity and SQLSTATE come before the text.
             b'E' => body.min(160),
+            // `standard_conforming_strings` and its value, each with its zero byte.
+            b'S' => body.min(STANDARD_STRINGS.len() as u32 + 5),
             _ => 0,
         }
     }
 
     fn enough(kind: u8, prefix: &[u8]) -> bool {
-        kind == b'E' && error(prefix).1.is_some()
+        match kind {
+            b'E' => error(prefix).1.is_some(),
+            // Another parameter's.
+            b'S' => !STANDARD_STRINGS.starts_with(&prefix[..prefix.len().min(STANDARD_STRINGS.len())]),
+            _ => false,
+        }
     }
 
     fn read(kind: u8, prefix: &[u8], _limit: u32) -> BackendMessage {
@@ -142,7 +152,7 @@ impl Direction for Backend {
             b'W' => BackendMessage::CopyResponse(Copy::Both),
             b'v' => BackendMessage::NegotiateProtocolVersion,
             // `plausible` lets nothing else pass.
-            _ => BackendMessage::ParameterStatus,
+            _ => BackendMessage::ParameterStatus { standard_strings: standard_strings(prefix) },
         }
     }
 
@@ -152,6 +162,19 @@ impl Direction for Backend {
             b'N' => Some(BackendMessage::Encryption(false)),
             _ => None,
         }
+    }
+}
+
+/// The parameter that says what a backslash in a string is.
+const STANDARD_STRINGS: &[u8] = b"standard_conforming_strings";
+
+fn standard_strings(body: &[u8]) -> Option<bool> {
+    let (name, rest) = c_string(body)?;
+    match c_string(rest)?.0 {
+        _ if name != STANDARD_STRINGS => None,
+        b"on" => Some(true),
+        b"off" => Some(false),
+        _ => None,
     }
 }
 

@@ -68,7 +68,10 @@ fn a_server_says() {
     let cases: &[(u8, &[u8], M)] = &[
         (b'R', &[0, 0, 0, 10, b'S'], M::Authentication(Some(10))),
         (b'K', &[0; 8], M::BackendKeyData),
-        (b'S', b"a\0b\0", M::ParameterStatus),
+        (b'S', b"a\0b\0", M::ParameterStatus { standard_strings: None }),
+        (b'S', b"standard_conforming_strings\0on\0", M::ParameterStatus { standard_strings: Some(true) }),
+        (b'S', b"standard_conforming_strings\0off\0", M::ParameterStatus { standard_strings: Some(false) }),
+        (b'S', b"standard_conforming_strings_x\0off\0", M::ParameterStatus { standard_strings: None }),
         (b'Z', b"T", M::ReadyForQuery(Some(TransactionStatus::InTransaction))),
         (b'Z', b"x", M::ReadyForQuery(None)),
         (b'T', &[0, 0], M::RowDescription),

@@ -21,6 +21,7 @@ enum Seen {
     Ready(u64, TransactionStatus),
     Startup(String),
     Encrypted,
+    StandardStrings(Option<bool>),
     Other(OtherKind),
 }
 
@@ -44,6 +45,7 @@ impl From<WireEvent<'_>> for Seen {
             WireEvent::Ready { time_ns, status } => Self::Ready(time_ns, status),
             WireEvent::Startup { database } => Self::Startup(text(database)),
             WireEvent::Encrypted => Self::Encrypted,
+            WireEvent::StandardStrings(on) => Self::StandardStrings(on),
             WireEvent::Other(kind) => Self::Other(kind),
         }
     }
@@ -527,4 +529,57 @@ fn names_of_one_target_leave_room_for_those_of_another() {
     good.on_close(2, &mut shared, &mut |_| {});
     shared.sweep();
     assert_eq!(sum(Meter::used), 0);
+}
+
+fn reported(value: &str) -> Vec<u8> {
+    message(b'S', &[b"standard_conforming_strings\0", value.as_bytes(), b"\0"].concat())
+}
+
+#[test]
+fn what_a_backslash_means_is_known_from_the_start_until_it_may_have_changed() {
+    let start = |first: &[u8]| {
+        let mut bench = Bench::new(false);
+        bench.send(&startup());
+        bench.receive(&[&ready_at_start(), first, &ready(b'I')].concat());
+        bench
+    };
+    let told = |bench: &mut Bench| -> Vec<_> {
+        let strings = |seen| if let Seen::StandardStrings(on) = seen { Some(on) } else { None };
+        bench.take().into_iter().filter_map(strings).collect()
+    };
+    for (value, on) in [("on", true), ("off", false)] {
+        let mut bench = start(&reported(value));
+        assert_eq!(told(&mut bench), [Some(on)]);
+        // The same again is no news; another one holds for what was sent before it was seen, or not: nobody knows.
+        for (next, news) in [(value, &[][..]), (if on { "off" } else { "on" }, &[None]), (value, &[])] {
+            bench.send(&query("SELECT f()"));
+            bench.receive(&[reported(next), complete_tag("SELECT 1"), ready(b'I')].concat());
+            assert_eq!(told(&mut bench), news, "{value} {next}");
+        }
+    }
+    // Nothing was reported at the start, so that a later report is a change.
+    let mut bench = start(b"");
+    bench.receive(&reported("on"));
+    assert_eq!(told(&mut bench), []);
+    let mut bench = Bench::new(true);
+    bench.receive(&[reported("on"), ready(b'I')].concat());
+    assert_eq!(told(&mut bench), []);
+    // What the target asks for holds at once, whether or not it waits for the answer.
+    let set = "SET standard_conforming_strings TO off";
+    for ask in [query(set), query(&set.to_lowercase()), prepare("s", set)] {
+        let mut bench = start(&reported("on"));
+        bench.send(&ask);
+        assert_eq!(told(&mut bench), [Some(true), None]);
+    }
+    // A report may be among answers that were lost.
+    let mut bench = start(&reported("on"));
+    bench.io(true, b"", 0, b"", 100);
+    assert_eq!(told(&mut bench), [Some(true), None]);
+    // It came in pieces.
+    let mut bench = Bench::new(false);
+    bench.send(&startup());
+    for byte in [ready_at_start(), reported("off"), ready(b'I')].concat() {
+        bench.receive(&[byte]);
+    }
+    assert_eq!(told(&mut bench), [Some(false)]);
 }
