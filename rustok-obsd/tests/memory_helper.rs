@@ -13,7 +13,7 @@ use std::process::{Child, Command, Stdio};
 use std::sync::{Arc, mpsc};
 use std::time::Instant;
 
-use rustok_obsd::target::reader::{DEADLINE, Refused};
+use rustok_obsd::target::reader::{Access as _, DEADLINE, Refused};
 use rustok_obsd::target::{Helpers, MemoryError, Reader, RouteTable};
 use rustok_obsd::{config::Config, confine::Confinement};
 use test_support::{Skip, skip};
@@ -59,7 +59,10 @@ fn alone(name: &str, body: impl FnOnce() -> Result<(), Skip> + Send) {
         return;
     }
     let mut command = Command::new(std::env::current_exe().expect("this test"));
-    let output = command.args([name, "--exact", "--nocapture"]).env("RUSTOK_OBSD_ALONE", "1").output().expect("start");
+    // What it leaves there goes with this one.
+    let folder = tempfile::tempdir().expect("a folder");
+    command.args([name, "--exact", "--nocapture"]).env("RUSTOK_OBSD_ALONE", "1").env("TMPDIR", folder.path());
+    let output = command.output().expect("start");
     let [out, err] = [&output.stdout, &output.stderr].map(|text| String::from_utf8_lossy(text));
     assert!(output.status.success() && out.contains("1 passed"), "{}\n{out}\n{err}", output.status);
     eprint!("{err}");
@@ -148,14 +151,21 @@ fn a_parent_that_does_not_answer_costs_the_time_of_one_read() {
     assert!(error.contains("the helper process does not start"), "{error}");
     // SAFETY: the same.
     assert_eq!(unsafe { libc::kill(pid, libc::SIGCONT) }, 0);
+    // Until the late job is off its thread, the process may not be read.
+    while reader.stats().hanging > 0 {
+        std::thread::yield_now();
+    }
     assert_eq!(read(&reader, own, place, 8), Ok(word.to_ne_bytes().to_vec()));
 }
 
 #[test]
 fn helpers_and_their_parent_end_with_the_daemons_sockets() {
-    let (reader, parent) = prepared();
-    let (own, word) = (std::process::id(), 7_u64);
-    assert_eq!(read(&reader, own, std::ptr::from_ref(&word) as u64, 8), Ok(word.to_ne_bytes().to_vec()));
+    let helpers = Helpers::new(env!("CARGO_BIN_EXE_rustok-obsd"));
+    let (word, mut got) = (7_u64, [0; 8]);
+    let memory = helpers.memory(std::process::id(), Instant::now() + 60 * DEADLINE);
+    memory.read(std::ptr::from_ref(&word) as u64, &mut got).expect("it reads");
+    assert_eq!(got, word.to_ne_bytes());
+    let parent = helpers.parent().expect("it is there");
     let children = fs::read_to_string(format!("/proc/{parent}/task/{parent}/children")).expect("its children");
     let helper: u32 = children.trim().parse().expect("one helper");
     let status = fs::read_to_string(format!("/proc/{helper}/status")).expect("its status");
@@ -164,7 +174,8 @@ fn helpers_and_their_parent_end_with_the_daemons_sockets() {
     // CAP_SYS_PTRACE, where that is held, and no other.
     let held = u64::from_str_radix(&line("CapPrm:"), 16).expect("a mask");
     assert!(held & 1 << 19 == 0 || held == 1 << 19, "{held:x}");
-    drop(reader);
+    drop(memory);
+    drop(helpers);
     while Path::new(&format!("/proc/{helper}")).exists() || Path::new(&format!("/proc/{parent}")).exists() {
         std::thread::yield_now();
     }
@@ -196,7 +207,7 @@ fn a_confined_daemon_reads_on_after_a_helper_hangs() {
         }
         let word = 7_u64;
         assert_eq!(read(&reader, own, std::ptr::from_ref(&word) as u64, 8), Ok(word.to_ne_bytes().to_vec()));
-        // What lies below is the mount's of this thread, which ends with the process.
+        // Its file is mounted over until this process ends; the outer test removes it.
         std::mem::forget(folder);
         Ok(())
     });

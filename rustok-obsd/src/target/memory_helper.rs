@@ -305,20 +305,20 @@ pub(super) fn fill(
 /// What [`COMMAND`] does: makes helpers for the daemon at the other end of a socket until that ends.
 ///
 /// # Errors
-/// It is no socket of the daemon's, or, in a helper, was closed within a request.
+/// It is no socket of the daemon's.
 pub fn serve(socket: OwnedFd) -> io::Result<()> {
-    keep(socket)?.map_or(Ok(()), answer)
+    match keep(socket).and_then(|helper| helper.map_or(Ok(()), answer)) {
+        // The daemon ended, or did not wait for a late answer.
+        Err(error) if has_ended(&error) => Ok(()),
+        ended => ended,
+    }
 }
 
 /// A helper's own part: answers requests until the socket ends.
 fn answer(mut socket: UnixStream) -> io::Result<()> {
     let (mut head, mut ranges, mut data, mut buf) = ([0; HEAD], Vec::new(), Vec::new(), Vec::new());
     loop {
-        match socket.read_exact(&mut head) {
-            Ok(()) => {}
-            Err(error) if error.kind() == io::ErrorKind::UnexpectedEof => return Ok(()),
-            Err(error) => return Err(error),
-        }
+        socket.read_exact(&mut head)?;
         let word = |at: usize| u32::from_le_bytes([head[at], head[at + 1], head[at + 2], head[at + 3]]);
         let (pid, count) = (word(0), word(4) as usize);
         if count > MOST_RANGES {
