@@ -45,8 +45,21 @@ impl Parent {
         // It holds the other end of the socket.
         drop(command);
         let parent = Self { socket, child };
-        greeted(&parent.socket, until)?;
-        Ok(parent)
+        match greeted(&parent.socket, until) {
+            Ok(()) => Ok(parent),
+            Err(error) => {
+                parent.end();
+                Err(error)
+            }
+        }
+    }
+
+    /// Ends one that does not do its work. One that does ends with its socket when this is dropped, and whoever awaits the
+    /// daemon's orphans awaits it. A confined daemon may neither signal nor await: one that has ended stays a zombie then,
+    /// a single one, since there is no second.
+    pub(super) fn end(mut self) {
+        let _ = self.child.kill();
+        let _ = self.child.wait();
     }
 
     pub(super) fn id(&self) -> u32 {
@@ -61,15 +74,6 @@ impl Parent {
         message.push(SendAncillaryMessage::ScmRights(&descriptors));
         sendmsg(&self.socket, &[IoSlice::new(&[0])], &mut message, SendFlags::DONTWAIT | SendFlags::NOSIGNAL)?;
         Ok(())
-    }
-}
-
-impl Drop for Parent {
-    /// Below the daemon's filter neither of the two is possible, and a process that ended stays as a zombie until the
-    /// daemon ends: one at most, since there is no second.
-    fn drop(&mut self) {
-        let _ = self.child.kill();
-        let _ = self.child.wait();
     }
 }
 

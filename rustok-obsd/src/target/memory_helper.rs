@@ -121,7 +121,7 @@ impl Shared {
             Some(Ok(())) => return Ok(()),
             // It is stopped, and much waits for it already.
             Some(Err(error)) if error.kind() == io::ErrorKind::WouldBlock => return Err(NoHelper::Late),
-            Some(Err(_)) | None => *parent = None,
+            Some(Err(_)) | None => _ = parent.take().map(Parent::end),
         }
         let started = match Parent::start(&self.program, until) {
             Ok(started) => started,
