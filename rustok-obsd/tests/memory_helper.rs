@@ -65,7 +65,8 @@ fn alone(name: &str, body: impl FnOnce() -> Result<(), Skip> + Send) {
     let output = command.output().expect("start");
     let [out, err] = [&output.stdout, &output.stderr].map(|text| String::from_utf8_lossy(text));
     assert!(output.status.success() && out.contains("1 passed"), "{}\n{out}\n{err}", output.status);
-    eprint!("{err}");
+    // The reason of a test that was skipped.
+    std::io::stderr().write_all(&output.stderr).expect("standard error");
 }
 
 /// Both steps of the confinement, and what is done between them.
