@@ -13,12 +13,71 @@ use std::process::{Child, Command, Stdio};
 use std::sync::{Arc, mpsc};
 use std::time::Instant;
 
-use rustok_obsd::target::reader::{DEADLINE, Refused};
+use rustok_obsd::target::reader::{Access as _, DEADLINE, Refused};
 use rustok_obsd::target::{Helpers, MemoryError, Reader, RouteTable};
+use rustok_obsd::{config::Config, confine::Confinement};
 use test_support::{Skip, skip};
 
 fn reader() -> Reader {
     Reader::new(Helpers::new(env!("CARGO_BIN_EXE_rustok-obsd")))
+}
+
+/// Reads with the process there that helpers descend from, and that process.
+fn prepared() -> (Reader, u32) {
+    let helpers = Helpers::new(env!("CARGO_BIN_EXE_rustok-obsd"));
+    helpers.prepare(Instant::now() + 60 * DEADLINE).expect("it starts");
+    let parent = helpers.parent().expect("it is there");
+    (Reader::new(helpers), parent)
+}
+
+/// Ends a process that this one has started, and waits until it has ended.
+fn end(pid: u32) {
+    let pid = libc::pid_t::try_from(pid).expect("a process");
+    // SAFETY: takes numbers, and a place for what is not asked for.
+    unsafe {
+        assert_eq!(libc::kill(pid, libc::SIGKILL), 0);
+        let mut info = std::mem::zeroed();
+        // It stays, for whoever awaits it by right.
+        assert_eq!(libc::waitid(libc::P_PID, pid.cast_unsigned(), &raw mut info, libc::WEXITED | libc::WNOWAIT), 0);
+    }
+}
+
+/// Where a process has its own program.
+fn program(pid: u32) -> Option<u64> {
+    let maps = fs::read_to_string(format!("/proc/{pid}/maps")).ok()?;
+    let exe = fs::read_link(format!("/proc/{pid}/exe")).ok()?;
+    let line = maps.lines().find(|line| line.contains("r--p 00000000") && line.ends_with(&*exe.to_string_lossy()))?;
+    u64::from_str_radix(line.split('-').next()?, 16).ok()
+}
+
+/// Runs a test's `body` in a process of its own, which may be confined as a whole.
+fn alone(name: &str, body: impl FnOnce() -> Result<(), Skip> + Send) {
+    if std::env::var_os("RUSTOK_OBSD_ALONE").is_some() {
+        if let Err(reason) = std::thread::scope(|scope| scope.spawn(body).join().expect("the test's thread")) {
+            skip(name, reason);
+        }
+        return;
+    }
+    let mut command = Command::new(std::env::current_exe().expect("this test"));
+    // What it leaves there goes with this one.
+    let folder = tempfile::tempdir().expect("a folder");
+    command.args([name, "--exact", "--nocapture"]).env("RUSTOK_OBSD_ALONE", "1").env("TMPDIR", folder.path());
+    let output = command.output().expect("start");
+    let [out, err] = [&output.stdout, &output.stderr].map(|text| String::from_utf8_lossy(text));
+    assert!(output.status.success() && out.contains("1 passed"), "{}\n{out}\n{err}", output.status);
+    // The reason of a test that was skipped.
+    std::io::stderr().write_all(&output.stderr).expect("standard error");
+}
+
+/// Both steps of the confinement, and what is done between them.
+fn confine<T>(between: impl FnOnce() -> T) -> T {
+    let config = Config::default();
+    let confinement = Confinement::privileges(&config);
+    let done = between();
+    confinement.system_calls(&config);
+    let error = Command::new("true").spawn().expect_err("no process can be made");
+    assert_eq!(error.raw_os_error(), Some(libc::EPERM));
+    done
 }
 
 fn read(reader: &Reader, pid: u32, address: u64, len: usize) -> Result<Vec<u8>, MemoryError> {
@@ -54,6 +113,110 @@ fn a_program_that_is_no_helper_gives_an_error() {
     let reader = Reader::new(Helpers::new("/no/such/program"));
     let error = read(&reader, std::process::id(), 0x1_0000, 8).expect_err("there is none");
     assert!(error.to_string().contains("does not start"), "{error}");
+}
+
+#[test]
+fn a_parent_that_ended_is_replaced_where_the_daemon_is_not_confined() {
+    let (reader, parent) = prepared();
+    end(parent);
+    let (own, word) = (std::process::id(), 7_u64);
+    assert_eq!(read(&reader, own, std::ptr::from_ref(&word) as u64, 8), Ok(word.to_ne_bytes().to_vec()));
+}
+
+#[test]
+fn without_a_parent_a_confined_daemon_refuses_to_read_and_names_the_remedy() {
+    alone("without_a_parent_a_confined_daemon_refuses_to_read_and_names_the_remedy", || {
+        let (reader, parent) = confine(|| {
+            let (reader, parent) = prepared();
+            end(parent);
+            (reader, parent)
+        });
+        let own = std::process::id();
+        let error = read(&reader, own, 0x1_0000, 8).expect_err("there is no helper").to_string();
+        assert!(error.contains("the helper process does not start") && error.contains("restart the daemon"), "{error}");
+        assert_eq!(reader.ask(parent, |_| ()).expect_err("nothing is left"), Refused::NoHelper(parent));
+        assert_eq!(reader.stats().refused, 1);
+        Ok(())
+    });
+}
+
+#[test]
+fn a_parent_that_does_not_answer_costs_the_time_of_one_read() {
+    let (reader, parent) = prepared();
+    let pid = libc::pid_t::try_from(parent).expect("a process");
+    let (own, word) = (std::process::id(), 7_u64);
+    let place = std::ptr::from_ref(&word) as u64;
+    // SAFETY: takes numbers.
+    assert_eq!(unsafe { libc::kill(pid, libc::SIGSTOP) }, 0);
+    let error = read(&reader, own, place, 8).expect_err("nobody makes a helper").to_string();
+    assert!(error.contains("the helper process does not start"), "{error}");
+    // SAFETY: the same.
+    assert_eq!(unsafe { libc::kill(pid, libc::SIGCONT) }, 0);
+    // Until the late job is off its thread, the process may not be read.
+    while reader.stats().hanging > 0 {
+        std::thread::yield_now();
+    }
+    assert_eq!(read(&reader, own, place, 8), Ok(word.to_ne_bytes().to_vec()));
+}
+
+#[test]
+fn helpers_and_their_parent_end_with_the_daemons_sockets() {
+    let helpers = Helpers::new(env!("CARGO_BIN_EXE_rustok-obsd"));
+    let (word, mut got) = (7_u64, [0; 8]);
+    let memory = helpers.memory(std::process::id(), Instant::now() + 60 * DEADLINE);
+    memory.read(std::ptr::from_ref(&word) as u64, &mut got).expect("it reads");
+    assert_eq!(got, word.to_ne_bytes());
+    let parent = helpers.parent().expect("it is there");
+    let children = fs::read_to_string(format!("/proc/{parent}/task/{parent}/children")).expect("its children");
+    let helper: u32 = children.trim().parse().expect("one helper");
+    let status = fs::read_to_string(format!("/proc/{helper}/status")).expect("its status");
+    let line = |key: &str| status.lines().find_map(|line| line.strip_prefix(key)).expect(key).trim().to_owned();
+    assert_eq!((&*line("Name:"), &*line("NoNewPrivs:"), &*line("Seccomp:")), ("rustok-obsd", "1", "2"));
+    // CAP_SYS_PTRACE, where that is held, and no other.
+    let held = u64::from_str_radix(&line("CapPrm:"), 16).expect("a mask");
+    assert!(held & 1 << 19 == 0 || held == 1 << 19, "{held:x}");
+    drop(memory);
+    drop(helpers);
+    // The kernel reaps the helper, and this process, when it ends, its own child.
+    while Path::new(&format!("/proc/{helper}")).exists() {
+        std::thread::yield_now();
+    }
+    let status = || fs::read_to_string(format!("/proc/{parent}/status")).expect("its status");
+    while !status().contains("State:\tZ") {
+        std::thread::yield_now();
+    }
+}
+
+#[test]
+fn a_confined_daemon_reads_on_after_a_helper_hangs() {
+    alone("a_confined_daemon_reads_on_after_a_helper_hangs", || {
+        let folder = tempfile::tempdir().expect("a folder");
+        let file = folder.path().join("file");
+        fs::write(&file, "").expect("a file");
+        let (address, minor, asks) = silence(&file)?;
+        // Opened while files can be opened for writing.
+        let mut abort = connection(minor)?;
+        let (reader, _) = confine(prepared);
+        // SAFETY: takes nothing.
+        let (own, outer) = (std::process::id(), unsafe { libc::getppid() }.cast_unsigned());
+        let place = program(outer).expect("the outer test's program");
+        let stuck = reader.ask(own, move |memory| memory.read(address, &mut [0; 48])).expect("it is taken");
+        asks.recv_timeout(60 * DEADLINE).expect("the page is asked for");
+        assert_eq!(read(&reader, outer, place, 4).as_deref(), Ok(&b"\x7fELF"[..]));
+        assert_eq!(stuck.recv().expect("it answers"), Err(MemoryError::TimedOut { pid: own }));
+        assert_eq!(reader.stats().hanging, 1);
+        assert_eq!(reader.ask(own, |_| ()).expect_err("not again"), Refused::Hangs(own));
+        assert_eq!(read(&reader, outer, place, 4).as_deref(), Ok(&b"\x7fELF"[..]));
+        abort.write_all(b"1").expect("abort");
+        while reader.stats().hanging > 0 {
+            std::thread::yield_now();
+        }
+        let word = 7_u64;
+        assert_eq!(read(&reader, own, std::ptr::from_ref(&word) as u64, 8), Ok(word.to_ne_bytes().to_vec()));
+        // Its file is mounted over until this process ends; the outer test removes it.
+        std::mem::forget(folder);
+        Ok(())
+    });
 }
 
 /// Answers what opens and maps the one file (include/uapi/linux/fuse.h), and none of its reads; tells when one came.
@@ -136,15 +299,15 @@ impl Drop for Other {
     }
 }
 
-/// Ends the connection: all that waits for it goes on with an error.
-fn abort(minor: u32) -> Result<(), Skip> {
+/// What ends the connection when something is written to it: all that waits for it goes on with an error.
+fn connection(minor: u32) -> Result<File, Skip> {
     let file = format!("/sys/fs/fuse/connections/{minor}/abort");
-    if fs::write(&file, "1").is_err() {
+    let open = || File::options().write(true).open(&file);
+    open().or_else(|_| {
         let mounted = Command::new("mount").args(["-t", "fusectl", "none", "/sys/fs/fuse/connections"]).status();
         mounted.map_err(|error| Skip::new(format!("mount: {error}")))?;
-        fs::write(&file, "1").map_err(|error| Skip::new(format!("{file}: {error}")))?;
-    }
-    Ok(())
+        open().map_err(|error| Skip::new(format!("{file}: {error}")))
+    })
 }
 
 #[test]
@@ -161,24 +324,23 @@ fn memory_that_never_comes_costs_a_helper_and_its_own_process() {
         asks.recv_timeout(10 * DEADLINE).expect("the page is asked for");
         // Meanwhile others are read.
         let other = Other(Command::new("sleep").arg("600").stdout(Stdio::null()).spawn().expect("start sleep"));
-        let maps = || fs::read_to_string(format!("/proc/{}/maps", other.0.id())).unwrap_or_default();
         let first = loop {
-            let maps = maps();
             // Its own program, once it runs.
-            if let Some(line) = maps.lines().find(|line| line.contains("r--p 00000000") && line.ends_with("sleep")) {
-                break u64::from_str_radix(line.split('-').next().expect("an address"), 16).expect("hexadecimal");
+            let name = fs::read_to_string(format!("/proc/{}/comm", other.0.id())).unwrap_or_default();
+            if let Some(first) = program(other.0.id()).filter(|_| name.trim() == "sleep") {
+                break first;
             }
             std::thread::yield_now();
         };
         assert_eq!(read(&reader, other.0.id(), first, 4).as_deref(), Ok(&b"\x7fELF"[..]));
         assert_eq!(stuck.recv().expect("it answers"), Err(MemoryError::TimedOut { pid: own }));
         assert!(start.elapsed() >= DEADLINE);
-        // The helper was killed, and the kernel does not let it go.
+        // The kernel does not let the helper go.
         assert_eq!(reader.stats().hanging, 1);
         assert_eq!(reader.ask(own, |_| ()).expect_err("not again"), Refused::Hangs(own));
         assert_eq!(read(&reader, other.0.id(), first, 4).as_deref(), Ok(&b"\x7fELF"[..]));
         drop(other);
-        abort(minor)?;
+        connection(minor)?.write_all(b"1").expect("abort");
         while reader.stats().hanging > 0 {
             std::thread::yield_now();
         }

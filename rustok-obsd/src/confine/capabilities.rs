@@ -68,9 +68,51 @@ fn bound(keep: &CapsHashSet) -> std::io::Result<()> {
     Ok(())
 }
 
+/// Runs `start`; what it executes has CAP_SYS_PTRACE where the calling thread has it. Another user than root would hand
+/// on nothing.
+pub fn with_ptrace<T>(start: impl FnOnce() -> T) -> T {
+    let one = CapsHashSet::from([Capability::CAP_SYS_PTRACE]);
+    // Refused where it is not held: then what is started reads what its user may.
+    let handed = caps::set(None, CapSet::Inheritable, &one).and_then(|()| caps::set(None, CapSet::Ambient, &one));
+    let started = start();
+    if handed.is_ok() {
+        let _ = caps::clear(None, CapSet::Ambient).and_then(|()| caps::clear(None, CapSet::Inheritable));
+    }
+    started
+}
+
+/// Leaves the calling thread CAP_SYS_PTRACE alone. Without that one, root reads the processes that have no capability
+/// beyond its own, and needs all that it has.
+pub(super) fn limit_helpers() {
+    let one = CapsHashSet::from([Capability::CAP_SYS_PTRACE]);
+    if caps::has_cap(None, CapSet::Permitted, Capability::CAP_SYS_PTRACE).unwrap_or(false) {
+        let _ = caps::clear(None, CapSet::Ambient);
+        let _ = caps::clear(None, CapSet::Inheritable);
+        let _ = caps::set(None, CapSet::Effective, &one);
+        let _ = caps::set(None, CapSet::Permitted, &one);
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn what_is_started_is_handed_one_capability_and_the_thread_keeps_none_to_hand_on() {
+        let run = || {
+            let held = caps::has_cap(None, CapSet::Permitted, Capability::CAP_SYS_PTRACE).unwrap();
+            let wanted = if held { CapsHashSet::from([Capability::CAP_SYS_PTRACE]) } else { CapsHashSet::new() };
+            let handed = with_ptrace(|| caps::read(None, CapSet::Ambient).unwrap());
+            assert_eq!(handed, wanted);
+            if held {
+                assert!(caps::read(None, CapSet::Ambient).unwrap().is_empty());
+                assert!(caps::read(None, CapSet::Inheritable).unwrap().is_empty());
+                limit_helpers();
+                assert_eq!(caps::read(None, CapSet::Permitted).unwrap(), wanted);
+            }
+        };
+        std::thread::spawn(run).join().unwrap();
+    }
 
     #[test]
     fn a_thread_keeps_what_the_configuration_needs_of_what_it_has() {

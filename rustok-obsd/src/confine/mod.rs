@@ -9,6 +9,9 @@
 //!    new privileges.
 //! 2. [`Confinement::system_calls`], once the daemon serves: a filter for all threads, those that run included.
 //!
+//! Targets' memory is read by processes of their own ([`crate::target::memory_helper`]), which are made by one that is
+//! started between the two steps. They are confined further, by [`helpers`].
+//!
 //! Landlock is left out, see [`LANDLOCK`]. A measure that the kernel refuses is reported and costs nothing else.
 
 mod capabilities;
@@ -24,7 +27,7 @@ use crate::{
     exposition::{Collect, Encoder},
 };
 
-pub use capabilities::{NEEDED, Needed};
+pub use capabilities::{NEEDED, Needed, with_ptrace};
 pub use system_calls::names as system_call_names;
 
 /// Why there is no Landlock domain around the daemon: a process in a domain may not look into one outside of it
@@ -140,7 +143,16 @@ impl Collect for Confinement {
     }
 }
 
-/// Whatever the process executes gains no rights by it. It executes nothing, and the filter forbids it; this is what lets
+/// Confines the calling thread and what it starts to reading memory for the daemon: CAP_SYS_PTRACE alone where it is
+/// held, and some forty system calls, fork(2) among them. What the kernel refuses it refuses the daemon as well, which
+/// reports it.
+pub fn helpers() {
+    capabilities::limit_helpers();
+    no_new_privileges();
+    let _ = system_calls::limit_helpers();
+}
+
+/// Whatever the process executes gains no rights by it. It executes itself once, and then the filter forbids it; this is what lets
 /// a process without CAP_SYS_ADMIN install the filter.
 fn no_new_privileges() -> Measure {
     // SAFETY: takes numbers.

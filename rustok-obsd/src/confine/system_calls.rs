@@ -72,6 +72,56 @@ const COMPARED: &[(c_long, &str)] = calls![
     SYS_bpf #[cfg(target_arch = "x86_64")] SYS_open
 ];
 
+/// Calls of the processes that read targets' memory, after they have been started; `clone`, compared, is fork(2).
+const HELPERS: &[c_long] = &[
+    // Memory, and what the C library does in a new process and at the end of one.
+    libc::SYS_brk,
+    libc::SYS_mmap,
+    libc::SYS_munmap,
+    libc::SYS_mremap,
+    libc::SYS_mprotect,
+    libc::SYS_madvise,
+    libc::SYS_futex,
+    libc::SYS_set_robust_list,
+    libc::SYS_rseq,
+    libc::SYS_getpid,
+    libc::SYS_gettid,
+    libc::SYS_getrandom,
+    libc::SYS_rt_sigaction,
+    libc::SYS_rt_sigprocmask,
+    libc::SYS_rt_sigreturn,
+    libc::SYS_sigaltstack,
+    libc::SYS_restart_syscall,
+    libc::SYS_exit,
+    libc::SYS_exit_group,
+    // Descriptors that are there, and those that come by a socket.
+    libc::SYS_read,
+    libc::SYS_write,
+    libc::SYS_writev,
+    libc::SYS_recvfrom,
+    libc::SYS_sendto,
+    libc::SYS_recvmsg,
+    libc::SYS_ppoll,
+    libc::SYS_close,
+    libc::SYS_dup3,
+    libc::SYS_fcntl,
+    #[cfg(target_arch = "x86_64")]
+    libc::SYS_dup2,
+    #[cfg(target_arch = "x86_64")]
+    libc::SYS_poll,
+    libc::SYS_process_vm_readv,
+];
+/// No thread of another process', no namespace.
+const NO_FORK: u64 = (libc::CLONE_VM
+    | libc::CLONE_THREAD
+    | libc::CLONE_NEWNS
+    | libc::CLONE_NEWUTS
+    | libc::CLONE_NEWIPC
+    | libc::CLONE_NEWUSER
+    | libc::CLONE_NEWPID
+    | libc::CLONE_NEWNET
+    | libc::CLONE_NEWCGROUP) as u64;
+
 /// Opening a file with one of these bits can change it.
 const WRITING: u64 = (libc::O_ACCMODE | libc::O_CREAT | libc::O_TRUNC) as u64;
 /// `PR_SET_VMA`: the C library names its memory.
@@ -172,15 +222,20 @@ pub fn names() -> impl Iterator<Item = &'static str> {
 /// # Errors
 /// There is no filter for this architecture.
 fn filters() -> Result<[BpfProgram; 2], seccompiler::BackendError> {
+    let mut rules: BTreeMap<_, _> = ALLOWED.iter().chain(OLDER).map(|(call, _)| (*call, Vec::new())).collect();
+    for (call, _) in COMPARED {
+        rules.insert(*call, compared(*call).into_iter().collect::<Result<_, _>>()?);
+    }
+    with_absent_clone3(rules)
+}
+
+/// The program that allows these calls alone, and one before it.
+fn with_absent_clone3(rules: BTreeMap<c_long, Vec<SeccompRule>>) -> Result<[BpfProgram; 2], seccompiler::BackendError> {
     let arch = || std::env::consts::ARCH.try_into();
     // clone3(2) has its flags in memory. "Not there" makes the C library take clone(2), whose flags are compared.
     let absent = BTreeMap::from([(libc::SYS_clone3, Vec::new())]);
     let errno = |number: libc::c_int| SeccompAction::Errno(number.unsigned_abs());
     let absent = SeccompFilter::new(absent, SeccompAction::Allow, errno(libc::ENOSYS), arch()?)?;
-    let mut rules: BTreeMap<_, _> = ALLOWED.iter().chain(OLDER).map(|(call, _)| (*call, Vec::new())).collect();
-    for (call, _) in COMPARED {
-        rules.insert(*call, compared(*call).into_iter().collect::<Result<_, _>>()?);
-    }
     let allowed = SeccompFilter::new(rules, errno(libc::EPERM), SeccompAction::Allow, arch()?)?;
     Ok([absent.try_into()?, allowed.try_into()?])
 }
@@ -201,6 +256,21 @@ pub(super) fn limit() -> Measure {
         Err(error) => (State::Refused, error),
     };
     Measure { name: "system_calls", state, detail }
+}
+
+/// Installs the filter of [`super::helpers`] for the calling thread and what it starts.
+pub(super) fn limit_helpers() -> Result<(), String> {
+    let filter = || -> Result<[BpfProgram; 2], seccompiler::BackendError> {
+        let mut rules: BTreeMap<_, _> = HELPERS.iter().map(|call| (*call, Vec::new())).collect();
+        rules.insert(libc::SYS_mmap, compared(libc::SYS_mmap).into_iter().collect::<Result<_, _>>()?);
+        rules.insert(libc::SYS_mprotect, compared(libc::SYS_mprotect).into_iter().collect::<Result<_, _>>()?);
+        rules.insert(libc::SYS_clone, vec![rule(true, &[(0, Op::MaskedEq(NO_FORK), 0)])?]);
+        // The other program answers it.
+        rules.insert(libc::SYS_clone3, Vec::new());
+        with_absent_clone3(rules)
+    };
+    let programs = filter().map_err(|error| error.to_string())?;
+    programs.iter().try_for_each(|program| seccompiler::apply_filter(program).map_err(|error| error.to_string()))
 }
 
 #[cfg(test)]

@@ -55,6 +55,8 @@ use vitals::Vitals;
 
 /// The daemon ends within this time of SIGTERM.
 const SHUTDOWN: Duration = Duration::from_secs(3);
+/// The process that reads targets' memory is there within this time: some milliseconds, and much more on a busy machine.
+const HELPERS: Duration = Duration::from_secs(10);
 /// Commands that wait for the capture thread; who sends one more waits. That thread waits for nobody.
 const COMMANDS: usize = 1024;
 /// Notices that wait for the thread that finds targets. The capture thread does not wait: see [`queue`].
@@ -193,7 +195,7 @@ impl Daemon {
         }
 
         let stop = Arc::new(AtomicBool::new(false));
-        let reader = Reader::new(Helpers::new("/proc/self/exe"));
+        let reader = Reader::new(helpers());
         let (commands, obeyed) = mpsc::sync_channel(COMMANDS);
         let (noticed, notices) = queue::queue(NOTICES);
         vitals.count_notices(noticed.counts());
@@ -335,6 +337,17 @@ impl Daemon {
             programs.detach();
         }
     }
+}
+
+/// What reads targets' memory. Its first process must be there before the daemon's system calls are limited.
+fn helpers() -> Helpers {
+    let helpers = Helpers::new("/proc/self/exe");
+    if let Err(error) = helpers.prepare(Instant::now() + HELPERS) {
+        tracing::error!(
+            "no helper process, hence routes from patterns and learned templates only: {error}; restart the daemon"
+        );
+    }
+    helpers
 }
 
 /// Loads the kernel programs; `None`, and told, if they cannot run and were not asked for by name.

@@ -5,19 +5,21 @@
 //!
 //! Why a process: who reads a page behind which a FUSE server does not answer waits in the kernel, and not even SIGKILL
 //! ends that. A thread in that state keeps its whole process, with all descriptors, from ending. A helper in that state
-//! holds nothing but its end of a socket; the daemon kills it, forgets it and goes on, and ends when it is told to.
-//! A helper ends with the daemon, since its socket does.
+//! holds nothing but its end of a socket; the daemon puts that socket by and goes on, and ends when it must. A socket that
+//! was put by is closed once it has an end or a late answer; that, or the daemon's end, is the helper's.
+//!
+//! All helpers descend from one process that is started before the daemon is confined ([`super::helper_parent`]).
 
 use std::cell::RefCell;
 use std::io::{self, Read as _, Write as _};
 use std::os::fd::OwnedFd;
 use std::os::unix::net::UnixStream;
-use std::os::unix::process::CommandExt as _;
 use std::path::PathBuf;
-use std::process::{Child, Command, Stdio};
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
+use super::helper_parent::{Parent, greeted, is_over, keep};
 use super::memory::{Memory, MemoryError, read_ranges};
 use super::reader::{Access, owner};
 
@@ -47,73 +49,126 @@ pub struct Helpers {
 #[derive(Debug)]
 struct Shared {
     program: PathBuf,
-    idle: Mutex<Vec<Helper>>,
+    parent: Mutex<Option<Parent>>,
+    /// The parent ended, and the daemon may not start another one.
+    lost: AtomicBool,
+    /// Sockets of helpers that wait for a request.
+    idle: Mutex<Vec<UnixStream>>,
     hanging: Mutex<Vec<Hanging>>,
 }
 
-#[derive(Debug)]
-struct Helper {
-    socket: UnixStream,
-    child: Child,
-}
-
-/// A helper that was killed and is still there.
+/// A helper that did not answer in time.
 #[derive(Debug)]
 struct Hanging {
     pid: u32,
     owner: u32,
-    child: Child,
+    socket: UnixStream,
 }
 
 impl Helpers {
     /// Helpers of a program that knows [`COMMAND`]: this daemon's, `/proc/self/exe`, also where its file was replaced.
     #[must_use]
     pub fn new(program: impl Into<PathBuf>) -> Self {
-        let shared = Shared { program: program.into(), idle: Mutex::default(), hanging: Mutex::default() };
+        let shared = Shared {
+            program: program.into(),
+            parent: Mutex::default(),
+            lost: AtomicBool::new(false),
+            idle: Mutex::default(),
+            hanging: Mutex::default(),
+        };
         Self { shared: Arc::new(shared) }
+    }
+
+    /// Starts the process that they descend from; otherwise the first read does. Call it before
+    /// [`crate::confine::Confinement::system_calls`], after which none can be started.
+    ///
+    /// # Errors
+    /// It does not start, or not by `until`.
+    pub fn prepare(&self, until: Instant) -> io::Result<()> {
+        let mut parent = lock(&self.shared.parent);
+        if parent.is_none() {
+            *parent = Some(Parent::start(&self.shared.program, until)?);
+        }
+        Ok(())
+    }
+
+    /// The process that they descend from.
+    #[must_use]
+    pub fn parent(&self) -> Option<u32> {
+        lock(&self.shared.parent).as_ref().map(Parent::id)
     }
 }
 
 impl Shared {
-    fn start(&self) -> io::Result<Helper> {
+    fn start(&self, until: Instant) -> Result<UnixStream, NoHelper> {
         if let Some(helper) = lock(&self.idle).pop() {
             return Ok(helper);
         }
         let (socket, theirs) = UnixStream::pair()?;
-        // All other descriptors close on exec. A group of its own: Ctrl-C is for the daemon.
-        let child = Command::new(&self.program)
-            .arg0("rustok-obsd")
-            .arg(COMMAND)
-            .stdin(Stdio::from(OwnedFd::from(theirs)))
-            .stdout(Stdio::null())
-            .process_group(0)
-            .spawn()?;
-        Ok(Helper { socket, child })
+        self.order(&theirs, until)?;
+        drop(theirs);
+        match greeted(&socket, until) {
+            Ok(()) => Ok(socket),
+            Err(error) if is_late(&error) => Err(NoHelper::Late),
+            Err(error) => Err(error.into()),
+        }
     }
 
-    /// Gives a helper up that did not answer.
-    fn give_up(&self, mut helper: Helper, pid: u32) {
-        let _ = helper.child.kill();
-        let hanging = Hanging { pid, owner: owner(pid), child: helper.child };
-        lock(&self.hanging).push(hanging);
+    /// Sends the socket to the parent, a new one where there is none or it has ended.
+    fn order(&self, theirs: &UnixStream, until: Instant) -> Result<(), NoHelper> {
+        let mut parent = lock(&self.parent);
+        match parent.as_ref().map(|parent| parent.send(theirs)) {
+            Some(Ok(())) => return Ok(()),
+            // It is stopped, and much waits for it already.
+            Some(Err(error)) if error.kind() == io::ErrorKind::WouldBlock => return Err(NoHelper::Late),
+            Some(Err(_)) | None => _ = parent.take().map(Parent::end),
+        }
+        let started = match Parent::start(&self.program, until) {
+            Ok(started) => started,
+            // The answer of the daemon's own filter.
+            Err(error) if error.raw_os_error() == Some(libc::EPERM) => {
+                if !self.lost.swap(true, Ordering::Relaxed) {
+                    tracing::error!("{}", NoHelper::Lost);
+                }
+                return Err(NoHelper::Lost);
+            }
+            Err(error) if is_late(&error) => return Err(NoHelper::Late),
+            Err(error) => return Err(error.into()),
+        };
+        self.lost.store(false, Ordering::Relaxed);
+        started.send(theirs)?;
+        *parent = Some(started);
+        Ok(())
     }
 
-    /// Those that have ended meanwhile are reaped.
+    /// Those that have ended or answered meanwhile are forgotten.
     fn hanging(&self) -> MutexGuard<'_, Vec<Hanging>> {
         let mut hanging = lock(&self.hanging);
-        hanging.retain_mut(|hanging| matches!(hanging.child.try_wait(), Ok(None)));
+        hanging.retain(|hanging| !is_over(&hanging.socket));
         hanging
     }
 }
 
-impl Drop for Shared {
-    fn drop(&mut self) {
-        for Helper { socket, mut child } in lock(&self.idle).drain(..) {
-            drop(socket);
-            let _ = child.kill();
-            let _ = child.wait();
-        }
-    }
+/// Why there is no helper.
+#[derive(Debug, thiserror::Error)]
+enum NoHelper {
+    #[error("the process that starts it did not do so in time: it is stopped, or the machine is overloaded")]
+    Late,
+    #[error(
+        "the process that starts the helpers which read targets' memory is gone, and the daemon is confined and cannot start \
+         another one: restart the daemon"
+    )]
+    Lost,
+    #[error(transparent)]
+    Os(#[from] io::Error),
+}
+
+fn is_late(error: &io::Error) -> bool {
+    matches!(error.kind(), io::ErrorKind::WouldBlock | io::ErrorKind::TimedOut)
+}
+
+fn has_ended(error: &io::Error) -> bool {
+    matches!(error.kind(), io::ErrorKind::UnexpectedEof | io::ErrorKind::BrokenPipe | io::ErrorKind::ConnectionReset)
 }
 
 impl Access for Helpers {
@@ -131,11 +186,15 @@ impl Access for Helpers {
     fn hanging(&self) -> usize {
         self.shared.hanging().len()
     }
+
+    fn lost(&self) -> bool {
+        self.shared.lost.load(Ordering::Relaxed) && lock(&self.shared.idle).is_empty()
+    }
 }
 
 struct HelperMemory<'a> {
     shared: &'a Shared,
-    helper: RefCell<Option<Helper>>,
+    helper: RefCell<Option<UnixStream>>,
     pid: u32,
     until: Instant,
 }
@@ -155,22 +214,24 @@ impl Memory for HelperMemory<'_> {
         let mut again = true;
         loop {
             let held = self.helper.borrow_mut().take();
-            let helper = match held {
-                Some(helper) => helper,
-                None => self.shared.start().map_err(|error| other("the helper process does not start", &error))?,
+            let started = held.map_or_else(|| self.shared.start(self.until), Ok);
+            let error = match started {
+                Ok(helper) => match exchange(&helper, self.pid, self.until, ranges, buf) {
+                    Ok(answer) => {
+                        *self.helper.borrow_mut() = Some(helper);
+                        return answer.map_err(|(errno, range)| MemoryError::of(self.pid, errno, range));
+                    }
+                    Err(error) if is_late(&error) => {
+                        let hanging = Hanging { pid: self.pid, owner: owner(self.pid), socket: helper };
+                        lock(&self.shared.hanging).push(hanging);
+                        return Err(MemoryError::TimedOut { pid: self.pid });
+                    }
+                    Err(error) => error,
+                },
+                Err(NoHelper::Os(error)) if has_ended(&error) => error,
+                Err(error) => return Err(other("the helper process does not start", &error)),
             };
-            let error = match exchange(&helper.socket, self.pid, self.until, ranges, buf) {
-                Ok(answer) => {
-                    *self.helper.borrow_mut() = Some(helper);
-                    return answer.map_err(|(errno, range)| MemoryError::of(self.pid, errno, range));
-                }
-                Err(error) => error,
-            };
-            self.shared.give_up(helper, self.pid);
-            if matches!(error.kind(), io::ErrorKind::WouldBlock | io::ErrorKind::TimedOut) {
-                return Err(MemoryError::TimedOut { pid: self.pid });
-            }
-            // Somebody ended an idle helper; a new one that ends, too, has a reason of its own.
+            // Somebody ended an idle helper or the parent; a new one that ends, too, has a reason of its own.
             if !std::mem::take(&mut again) {
                 return Err(other("its helper process ended", &error));
             }
@@ -203,10 +264,7 @@ fn exchange(
         request.extend_from_slice(&address.to_le_bytes());
         request.extend_from_slice(&(*len as u64).to_le_bytes());
     }
-    let left = || {
-        let left = until.saturating_duration_since(Instant::now());
-        if left.is_zero() { Err(io::Error::from(io::ErrorKind::TimedOut)) } else { Ok(left) }
-    };
+    let left = || left(until);
     socket.set_write_timeout(Some(left()?))?;
     socket.write_all(&request)?;
     let mut head = [0; ANSWER];
@@ -220,8 +278,18 @@ fn exchange(
     Ok(Ok(()))
 }
 
+/// What is left of the time.
+pub(super) fn left(until: Instant) -> io::Result<Duration> {
+    let left = until.saturating_duration_since(Instant::now());
+    if left.is_zero() { Err(io::ErrorKind::TimedOut.into()) } else { Ok(left) }
+}
+
 /// Reads all of `buf`; each read may take what is left of the time.
-fn fill(mut socket: &UnixStream, mut buf: &mut [u8], left: impl Fn() -> io::Result<Duration>) -> io::Result<()> {
+pub(super) fn fill(
+    mut socket: &UnixStream,
+    mut buf: &mut [u8],
+    left: impl Fn() -> io::Result<Duration>,
+) -> io::Result<()> {
     while !buf.is_empty() {
         socket.set_read_timeout(Some(left()?))?;
         match socket.read(buf) {
@@ -234,24 +302,23 @@ fn fill(mut socket: &UnixStream, mut buf: &mut [u8], left: impl Fn() -> io::Resu
     Ok(())
 }
 
-/// The helper's own part: answers requests on standard input, a socket, until that ends.
+/// What [`COMMAND`] does: makes helpers for the daemon at the other end of a socket until that ends.
 ///
 /// # Errors
-/// Standard input is no socket of the daemon's, or was closed within a request.
+/// It is no socket of the daemon's.
 pub fn serve(socket: OwnedFd) -> io::Result<()> {
-    // SAFETY: a name that ends in NUL, and numbers. Started by way of `/proc/self/exe` it would be called `exe`.
-    unsafe {
-        libc::prctl(libc::PR_SET_NAME, c"rustok-obsd".as_ptr());
-        libc::prctl(libc::PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0);
+    match keep(socket).and_then(|helper| helper.map_or(Ok(()), answer)) {
+        // The daemon ended, or did not wait for a late answer.
+        Err(error) if has_ended(&error) => Ok(()),
+        ended => ended,
     }
-    let mut socket = UnixStream::from(socket);
+}
+
+/// A helper's own part: answers requests until the socket ends.
+fn answer(mut socket: UnixStream) -> io::Result<()> {
     let (mut head, mut ranges, mut data, mut buf) = ([0; HEAD], Vec::new(), Vec::new(), Vec::new());
     loop {
-        match socket.read_exact(&mut head) {
-            Ok(()) => {}
-            Err(error) if error.kind() == io::ErrorKind::UnexpectedEof => return Ok(()),
-            Err(error) => return Err(error),
-        }
+        socket.read_exact(&mut head)?;
         let word = |at: usize| u32::from_le_bytes([head[at], head[at + 1], head[at + 2], head[at + 3]]);
         let (pid, count) = (word(0), word(4) as usize);
         if count > MOST_RANGES {

@@ -18,6 +18,7 @@ pub mod elf;
 mod elf_fixture;
 pub mod environment;
 pub mod executable;
+mod helper_parent;
 pub mod inside;
 pub mod maps;
 pub mod memory;

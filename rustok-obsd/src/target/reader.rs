@@ -38,6 +38,12 @@ pub enum Refused {
     /// An earlier read hangs.
     #[error("an earlier read of process {0} (or of others of its user) hangs; it is read again when that one ends")]
     Hangs(u32),
+    /// Nothing is left to read with.
+    #[error(
+        "process {0} is not read: the process that starts the helpers which read targets' memory is gone, and the daemon is \
+         confined and cannot start another one; restart the daemon"
+    )]
+    NoHelper(u32),
     /// No thread could be started.
     #[error("no thread to read process {0} with: raise the limit of processes (ulimit -u) or free memory")]
     NoThread(u32),
@@ -56,6 +62,11 @@ pub trait Access: Send + Sync {
     /// Reads that hang.
     fn hanging(&self) -> usize {
         0
+    }
+
+    /// Whether nothing can be read any more.
+    fn lost(&self) -> bool {
+        false
     }
 }
 
@@ -192,6 +203,9 @@ impl Reader {
         let owner = owner(pid);
         if shared.access.hangs(pid, owner) {
             return Err(Refused::Hangs(pid));
+        }
+        if shared.access.lost() {
+            return Err(Refused::NoHelper(pid));
         }
         let mut state = lock(&shared.state);
         if state.running.iter().any(|(running, _, until)| *running == pid && *until < now) {
