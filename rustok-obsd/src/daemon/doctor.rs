@@ -121,7 +121,6 @@ fn host_checks(kernel: &Kernel) -> Vec<Check> {
         "capabilities",
         kernel.lacks(Need::Programs).map_or_else(|| Ok("those of the kernel programs are there".into()), Err),
     ));
-    checks.push(optional("uprobes", kernel.lacks(Need::Uprobes).map_or_else(|| Ok("may be attached".into()), Err)));
     checks.push(optional(
         "other users' processes",
         kernel.lacks(Need::OtherUsers).map_or_else(|| Ok("may be read".into()), Err),
@@ -156,8 +155,10 @@ fn load_checks(config: &Config, kernel: &Kernel) -> Vec<Check> {
                     required(&probe.probe, if ok { Ok("attaches".into()) } else { Err(probe.reason) })
                 })
                 .collect();
+            let lacking = kernel.lacks(Need::Uprobes).filter(|_| loaded.programs.uprobes.wants_admin());
             drop(loaded);
             checks.sort_by(|a, b| a.what.cmp(&b.what));
+            checks.push(optional("uprobes", lacking.map_or_else(|| Ok("may be attached".into()), Err)));
             checks
         }
         Err(error) => vec![required("kernel programs", Err(error.to_string()))],

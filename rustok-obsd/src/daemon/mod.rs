@@ -354,7 +354,7 @@ fn helpers() -> Helpers {
 fn load(config: &Config, kernel: &Kernel, board: &ProbeBoard) -> Result<Option<Loaded>, DaemonError> {
     match Programs::load(loader::OBJECT, kernel, settings(config), board) {
         Ok(loaded) => {
-            if let Some(reason) = kernel.lacks(Need::Uprobes) {
+            if let Some(reason) = kernel.lacks(Need::Uprobes).filter(|_| loaded.programs.uprobes.wants_admin()) {
                 tracing::warn!("routes may be learned instead of exact: {reason}");
             }
             if let Some(reason) = kernel.lacks(Need::OtherUsers) {

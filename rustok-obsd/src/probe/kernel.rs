@@ -30,8 +30,9 @@ pub enum Need {
     Programs,
     /// Processes of other users.
     OtherUsers,
-    /// Uprobes, on kernels patched against CVE-2025-38466: since July 2025 `perf_event_open` refuses them to
-    /// CAP_PERFMON alone (Linux 5.10.240, 5.15.189, 6.1.146, 6.6.99, 6.12.39, 6.16). An older kernel does without.
+    /// Uprobes by perf events, on kernels patched against CVE-2025-38466: since July 2025 `perf_event_open` refuses them to
+    /// CAP_PERFMON alone (Linux 5.10.240, 5.15.189, 6.1.146). From Linux 6.6 on uprobes are links for many places, which
+    /// do without ([`super::uprobe::UprobePrograms::wants_admin`]).
     Uprobes,
 }
 
@@ -54,7 +55,7 @@ pub const CAPABILITIES: &[Capability] = &[
     Capability {
         bit: CAP_SYS_ADMIN,
         name: "CAP_SYS_ADMIN",
-        purpose: "attach uprobes, hence to know exact routes, on kernels since July 2025",
+        purpose: "attach uprobes, hence to know exact routes, on kernels before 6.6 that were patched since July 2025",
         need: Need::Uprobes,
     },
 ];

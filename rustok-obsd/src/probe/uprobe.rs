@@ -134,6 +134,13 @@ impl UprobePrograms {
         self.state.lock().unwrap_or_else(PoisonError::into_inner).way == Some(Way::Multi { processes: true })
     }
 
+    /// Whether attaching asks for `CAP_SYS_ADMIN` on kernels since July 2025: by perf events it does, by links for many
+    /// places it does not.
+    #[must_use]
+    pub fn wants_admin(&self) -> bool {
+        !matches!(self.state.lock().unwrap_or_else(PoisonError::into_inner).way, Some(Way::Multi { .. }))
+    }
+
     /// Loads a program before it is needed, so that what the kernel offers is known.
     ///
     /// # Errors
