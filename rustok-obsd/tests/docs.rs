@@ -237,7 +237,12 @@ fn the_readme_tells_how_many_collectors_there_are_and_each_path() {
 #[test]
 fn links_lead_somewhere() {
     let root = Path::new(env!("CARGO_MANIFEST_DIR")).join("..");
-    for (page, folder) in [("README.md", ""), ("docs/REPLACING.md", "docs"), ("docs/ARCHITECTURE.md", "docs"), ("docs/SECURITY.md", "docs")] {
+    for (page, folder) in [
+        ("README.md", ""),
+        ("docs/REPLACING.md", "docs"),
+        ("docs/ARCHITECTURE.md", "docs"),
+        ("docs/SECURITY.md", "docs"),
+    ] {
         let text = fs::read_to_string(root.join(page)).unwrap();
         let links = text.split("](").skip(1).filter_map(|rest| rest.split_once(')')).map(|(link, _)| link);
         for link in links.filter(|link| !link.contains("://") && !link.starts_with('#')) {

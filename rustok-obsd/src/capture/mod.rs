@@ -4,6 +4,7 @@
 //! thread; no allocation per record in steady state.
 
 pub mod address;
+mod clock;
 pub mod connections;
 mod databases;
 pub mod doubts;

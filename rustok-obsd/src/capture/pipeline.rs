@@ -12,6 +12,8 @@ use std::{
 use rustc_hash::FxHashMap;
 use rustok_obsd_ebpf::{CallHit, Capture, PREFIX, SOUGHT_WORDS, SocketClose, SocketIo, SocketOpen, TaskProbe};
 
+pub use super::clock::monotonic_ns;
+pub use super::ring::{Verdicts, split};
 use super::{
     connections::{Connection, Connections},
     databases::{target_key, tell_verdict},
@@ -30,7 +32,7 @@ use crate::{
     database::{Ignorance, Origin, Tracker, tracker::Drivers},
     exchange::{self, Exchange, Io, Side, Stats, Verdict},
     liveness::queue::{Class, Classed, Sender},
-    probe::loader::{CaptureMaps, Counts},
+    probe::loader::Counts,
     route::{Budget, RouteNamer},
     target::{ProcessKey, Reader, RouteCache},
     trace::{Addresses, TargetResource, Tracer},
@@ -207,15 +209,6 @@ pub struct Parts {
     pub ports: Vec<u16>,
     /// Reads targets' route tables.
     pub reader: Reader,
-}
-
-/// Where verdicts on connections go.
-pub type Verdicts = aya::maps::HashMap<aya::maps::MapData, u64, u32>;
-
-/// Takes the ring out of the maps, and leaves the verdicts.
-#[must_use]
-pub fn split(maps: CaptureMaps) -> (super::ring::Ring, Verdicts) {
-    (super::ring::Ring::new(maps.ring), maps.verdicts)
 }
 
 impl Pipeline {
@@ -600,13 +593,4 @@ impl Pipeline {
         self.publish();
         self.publish_routing();
     }
-}
-
-/// `CLOCK_MONOTONIC`, the clock of the records.
-#[must_use]
-pub fn monotonic_ns() -> u64 {
-    let mut time = libc::timespec { tv_sec: 0, tv_nsec: 0 };
-    // SAFETY: writes one timespec that lives here; cannot fail for this clock.
-    unsafe { libc::clock_gettime(libc::CLOCK_MONOTONIC, &raw mut time) };
-    u64::try_from(time.tv_sec).unwrap_or(0) * 1_000_000_000 + u64::try_from(time.tv_nsec).unwrap_or(0)
 }

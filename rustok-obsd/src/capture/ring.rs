@@ -8,6 +8,17 @@ use std::{os::fd::AsRawFd as _, time::Duration};
 
 use aya::maps::{MapData, RingBuf};
 
+use crate::probe::loader::CaptureMaps;
+
+/// Where verdicts on connections go.
+pub type Verdicts = aya::maps::HashMap<aya::maps::MapData, u64, u32>;
+
+/// Takes the ring out of the maps, and leaves the verdicts.
+#[must_use]
+pub fn split(maps: CaptureMaps) -> (Ring, Verdicts) {
+    (Ring::new(maps.ring), maps.verdicts)
+}
+
 /// Shortest pause between two looks at a ring that is not full enough to wake us: bounds how old a record gets.
 const SHORTEST: Duration = Duration::from_millis(5);
 /// Longest pause, on an idle host.

@@ -40,6 +40,8 @@ impl Followed {
         if maps.forked.get(&pid, 0).is_err() {
             maps.released.insert(pid, 0, 0).map_err(|error| format!("its children: {error}"))?;
             maps.forked.insert(pid, 0, 0).map_err(|error| format!("its children: {error}"))?;
+            // It is no child of its parent's family any more.
+            self.uncounted = true;
         }
         maps.targets.insert(pid, words, 0).map_err(|error| format!("the programs' map of targets: {error}"))?;
         self.entries.entry(pid).or_default();

@@ -21,6 +21,7 @@
 mod admit;
 mod collect;
 mod module;
+pub mod problem;
 mod recorder;
 mod renew;
 mod series;
