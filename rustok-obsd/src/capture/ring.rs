@@ -11,7 +11,7 @@ use aya::maps::{MapData, RingBuf};
 use crate::probe::loader::CaptureMaps;
 
 /// Where verdicts on connections go.
-pub type Verdicts = aya::maps::HashMap<aya::maps::MapData, u64, u32>;
+pub type Verdicts = aya::maps::HashMap<MapData, u64, u32>;
 
 /// Takes the ring out of the maps, and leaves the verdicts.
 #[must_use]
