@@ -1,7 +1,7 @@
 //! Daemons that come late, see less, or lose records: what they tell is right, and what they cannot tell is counted.
 
 use rustok_obsd::statement::Statement;
-use test_support::{Child, Skip, SpanKind, Tls, skip};
+use test_support::{Child, Skip, SpanKind, Tls, skip, wait_until};
 
 use super::{
     faults::or_skip,
@@ -63,8 +63,9 @@ fn of(run: &Run, seed: u32) -> Run {
 fn late(name: &'static str, tls: Tls, settings: &[&str]) -> Result<(Run, Metrics, Metrics, u64), Skip> {
     let mut stage = Stage::set("RUSTOK_OBSD_SHOP", tls)?;
     // Many more than have to be known of requests that begin from here on.
-    let (load, watched_ns) = come(&mut stage, "causal", settings, 8000)?;
+    let (load, watched_ns) = come(&mut stage, "causal", settings, 24_000)?;
     ends_well(load);
+    is_idle(&stage);
     let early = stage.metrics();
     stage.scene.postgres.count_statements()?;
     stage.load("database", 4000, 64, AFTER)?;
@@ -118,6 +119,14 @@ fn a_daemon_that_comes_under_load_tells_nothing_wrong_in_clear_text() {
     let name = "a_daemon_that_comes_under_load_tells_nothing_wrong_in_clear_text";
     let _alone = serial();
     or_skip!(name, comes_late(name, Tls::Off));
+}
+
+/// The database is done with what its clients gave up, too: it counts a statement when that ends.
+fn is_idle(stage: &Stage) {
+    let sql = "SELECT count(*) FROM pg_stat_activity \
+               WHERE pid <> pg_backend_pid() AND backend_type = 'client backend' AND state = 'active'";
+    let idle = || (stage.scene.postgres.psql("postgres", sql).expect("psql") == "0").then_some(());
+    assert!(wait_until(LONG_PATIENCE, idle).is_some(), "statements never end");
 }
 
 /// The database ends the connections; the pool opens others, and prepares again.
