@@ -31,10 +31,11 @@ fn monotonic_ns() -> u64 {
     u64::try_from(now.cast_signed() - offset_ns()).expect("a time")
 }
 
-/// The load asks for nothing more, and awaits what it asked for.
-fn ends_well(mut load: Child) {
+/// The load asks for nothing more, and awaits what it asked for; the database is done with what it gave up, too.
+fn ends_well(stage: &Stage, mut load: Child) {
     let status = load.stop(libc::SIGTERM, LONG_PATIENCE);
     assert!(status.is_some_and(|status| status.success()), "{status:?}: {}", load.log_tail());
+    is_idle(stage);
 }
 
 /// The daemon comes while a load runs that has every connection and statement open. Yields the load, once the daemon has
@@ -64,8 +65,7 @@ fn late(name: &'static str, tls: Tls, settings: &[&str]) -> Result<(Run, Metrics
     let mut stage = Stage::set("RUSTOK_OBSD_SHOP", tls)?;
     // Many more than have to be known of requests that begin from here on.
     let (load, watched_ns) = come(&mut stage, "causal", settings, 24_000)?;
-    ends_well(load);
-    is_idle(&stage);
+    ends_well(&stage, load);
     let early = stage.metrics();
     stage.scene.postgres.count_statements()?;
     stage.load("database", 4000, 64, AFTER)?;
@@ -121,7 +121,7 @@ fn a_daemon_that_comes_under_load_tells_nothing_wrong_in_clear_text() {
     or_skip!(name, comes_late(name, Tls::Off));
 }
 
-/// The database is done with what its clients gave up, too: it counts a statement when that ends.
+/// Waits until the database is done: it counts a statement when that ends.
 fn is_idle(stage: &Stage) {
     let sql = "SELECT count(*) FROM pg_stat_activity \
                WHERE pid <> pg_backend_pid() AND backend_type = 'client backend' AND state = 'active'";
@@ -149,7 +149,7 @@ fn statements_that_were_prepared_before_are_reported_as_unknown_and_counted() {
     let _alone = serial();
     let mut stage = or_skip!(name, Stage::set("RUSTOK_OBSD_SHOP", Tls::Off));
     let (load, _) = or_skip!(name, come(&mut stage, "database", &[&RING[..], &WIRE_ALONE].concat(), 4000));
-    ends_well(load);
+    ends_well(&stage, load);
     let before = stage.metrics();
     let unknown = unknown_calls(&before);
     let text = told(&before);
@@ -316,7 +316,7 @@ fn loses_records(name: &'static str, tls: Tls) -> Result<(), Skip> {
         stage.sees(1.0);
     }
     filled?;
-    ends_well(load);
+    ends_well(&stage, load);
     let recovered = stage.metrics_when("the end of the loss", |metrics| {
         refused(metrics) > 0.0 && metrics.sum("rustok_obsd_recovering", &[]) == 0.0
     });
