@@ -336,34 +336,52 @@ pub struct Target {
     /// Offset of Tokio's task id from the thread pointer; 0 means unknown, no reading.
     pub task_slot: i64,
     /// Low 16 bits: where a task's vtable holds the offset of its id from its header
-    /// (`tokio::runtime::task::raw::Vtable::id_offset`); 0 means unknown, no reading. Then [`Self::WHOLE_FILE`]. High 32
-    /// bits: tgid of the target that the process is, or descends from.
+    /// (`tokio::runtime::task::raw::Vtable::id_offset`); 0 means unknown, no reading. Next 16 bits: the [`Tag`] of the
+    /// uprobes that count for it. High 32 bits: tgid of the target that the process is, or descends from.
     pub flags: u64,
 }
 
-/// What a uprobe's cookie says: the process that it was attached for, or every process of the file.
-#[repr(u64)]
+/// For whom a uprobe is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum Scope {
     /// One process.
-    Process = 1,
+    Process,
     /// Every process that runs the file.
-    File = 2,
+    File,
+}
+
+/// The cookie of a uprobe, and of the processes for which it counts. Several may be on one instruction: while a target goes
+/// from probes of its own to those of its file, and where files of several containers are one inode below. The one whose
+/// cookie is the process's own counts.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub struct Tag(pub u16);
+
+impl Tag {
+    /// Nothing counts.
+    pub const NONE: Self = Self(0);
+
+    /// The tag of the file with this number, 1 to 32 767.
+    #[must_use]
+    pub const fn new(file: u16, scope: Scope) -> Self {
+        Self(file << 1 | matches!(scope, Scope::File) as u16)
+    }
 }
 
 impl Target {
-    /// In [`Self::flags`]: uprobes of the whole file count ([`Scope::File`]), those of one process do not. While a target
-    /// changes from one to the other both are attached, and this bit decides which one reports.
+    /// In [`Self::flags`]: the bit of the tag that says that uprobes of the whole file count ([`Scope::File`]).
     pub const WHOLE_FILE: u64 = 1 << 16;
 
     /// What the programs do for a target itself; `place` as in [`Self::flags`].
     #[must_use]
-    pub const fn new(tgid: u32, task_slot: i64, place: u16, scope: Scope) -> Self {
-        let scope = match scope {
-            Scope::Process => 0,
-            Scope::File => Self::WHOLE_FILE,
-        };
-        Self { task_slot, flags: place as u64 | scope | (tgid as u64) << 32 }
+    pub const fn new(tgid: u32, task_slot: i64, place: u16, tag: Tag) -> Self {
+        Self { task_slot, flags: place as u64 | (tag.0 as u64) << 16 | (tgid as u64) << 32 }
+    }
+
+    /// The tag of the uprobes that count.
+    #[must_use]
+    #[inline(always)]
+    pub const fn tag(&self) -> u64 {
+        self.flags >> 16 & 0xffff
     }
 
     /// The target that the process is, or descends from.
@@ -430,7 +448,7 @@ pub enum Counter {
 pub const COUNTERS: u32 = 10;
 
 /// Processes followed at a time, targets and their children together.
-pub const MAX_FOLLOWED: u32 = 4096;
+pub const MAX_FOLLOWED: u32 = 16_384;
 
 /// Targets at a time.
 pub const MAX_TARGETS: u32 = 1024;

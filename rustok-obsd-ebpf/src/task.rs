@@ -8,7 +8,7 @@ use aya_ebpf::{
     },
     programs::ProbeContext,
 };
-use rustok_obsd_ebpf::{Counter, Scope, Target};
+use rustok_obsd_ebpf::{Counter, Target};
 
 use crate::{
     globals,
@@ -40,9 +40,8 @@ impl Current {
     pub fn at(ctx: &ProbeContext) -> Option<Self> {
         let current = Self::followed()?;
         // SAFETY: the context is the one that the program was started with.
-        let scope = unsafe { bpf_get_attach_cookie(ctx.as_ptr()) };
-        let whole = current.target.flags & Target::WHOLE_FILE != 0;
-        (whole == (scope == Scope::File as u64)).then_some(current)
+        let tag = unsafe { bpf_get_attach_cookie(ctx.as_ptr()) };
+        (tag == current.target.tag()).then_some(current)
     }
 
     /// Tokio's id of the task that the thread polls now; 0 where there is none or it is unknown.

@@ -21,7 +21,7 @@ const PER_USER: usize = 2;
 pub const STUCK_PER_USER: usize = 2;
 /// The same for root, whose processes are many and who could do worse than to keep us waiting.
 const STUCK_OF_ROOT: usize = 16;
-/// Stuck threads in total.
+/// Stuck threads in total, of all users but root.
 const MOST_STUCK: usize = 64;
 /// Jobs of one user that wait.
 const WAITING_PER_USER: usize = 4096;
@@ -34,6 +34,9 @@ pub enum Overdue {
     /// It was begun, and did not return in time.
     #[error("it takes longer than {0:?}: a file or memory of the process does not answer")]
     Late(Duration),
+    /// It met a fault of the daemon's own.
+    #[error("it met a fault of the daemon, which is in its log")]
+    Panicked,
     /// It was not begun: earlier reads for the same user do not return.
     #[error("earlier reads of processes of the same user do not return")]
     Refused,
@@ -88,7 +91,7 @@ impl State {
     /// Whether nothing more is begun for the user now.
     fn is_barred(&self, user: u32) -> bool {
         let most = if user == 0 { STUCK_OF_ROOT } else { STUCK_PER_USER };
-        self.stuck() >= MOST_STUCK || self.of_user(user).1 >= most
+        user != 0 && self.stuck() >= MOST_STUCK || self.of_user(user).1 >= most
     }
 
     /// The next job, users in turn.
@@ -258,8 +261,15 @@ impl Shared {
             // More may wait, for other threads.
             self.staff(&mut state);
             drop(state);
-            work();
+            // The panic hook has logged it; nobody waits for an answer that does not come.
+            let panicked = std::panic::catch_unwind(std::panic::AssertUnwindSafe(work)).is_err();
             state = self.lock();
+            if panicked && let Some(give_up) = state.running.get_mut(&number).and_then(|running| running.give_up.take())
+            {
+                drop(state);
+                give_up(Overdue::Panicked);
+                state = self.lock();
+            }
             // Whoever was stuck comes back to a place that another thread has taken.
             let was_stuck = state.running.remove(&number).is_some_and(|running| running.give_up.is_none());
             if was_stuck && state.threads - state.stuck() > THREADS {

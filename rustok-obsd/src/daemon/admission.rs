@@ -24,6 +24,7 @@ use crate::{
         uprobe::{Links, UprobeError},
     },
     target::{BinaryError, Calibrator, Memory, Process, ProcessKey, Progress, Suspect, Target},
+    trace::TargetResource,
 };
 
 /// Reading what `/proc` has of a process.
@@ -60,8 +61,8 @@ pub(super) enum Answer {
     Calibrated(Box<Result<Option<(Calibrator, Progress)>, Overdue>>),
 }
 
-/// The target and the ports on which it listens; `None`: the process has ended.
-type Analysed = Result<Option<(Target, Vec<u16>)>, BinaryError>;
+/// The target, what its spans say of it, and the ports on which it listens; `None`: the process has ended.
+type Analysed = Result<Option<(Target, TargetResource, Vec<u16>)>, BinaryError>;
 
 /// Results by step, for the processes of this scope.
 pub(super) struct Attachments {
@@ -123,6 +124,7 @@ enum Stage {
 /// A target that lacks nothing but its probes.
 pub(super) struct Ready {
     pub(super) target: Target,
+    pub(super) resource: Arc<TargetResource>,
     pub(super) ports: Vec<u16>,
     pub(super) steps: Vec<Step>,
     begun: bool,
@@ -172,7 +174,9 @@ impl Manager {
         if let Answer::Calibrated(result) = answer {
             return self.on_calibrated(pid, ticket, *result);
         }
-        self.attaching.retain(|_, holder| *holder != ticket || !matches!(answer, Answer::Attached(_)));
+        let attached = matches!(answer, Answer::Attached(_));
+        let done = self.attaching.iter().find(|(_, holder)| attached && **holder == ticket).map(|(file, _)| *file);
+        done.map(|file| self.attaching.remove(&file));
         match self.pending.remove(&pid) {
             Some(Pending { case, stage }) if case.ticket == ticket => match (answer, stage) {
                 (Answer::Looked(result), Stage::Looking) => self.on_looked(case, *result),
@@ -188,6 +192,8 @@ impl Manager {
                 }
             }
         }
+        // Its probes have taken the number over, or none have.
+        done.into_iter().for_each(|file| self.files.ended(file));
         self.next_in_line();
     }
 
@@ -202,7 +208,8 @@ impl Manager {
         };
         let key = process.key;
         let (scanner, cache, trust) = (Arc::clone(&self.scanner), Arc::clone(&self.cache), Arc::clone(&self.trust));
-        let reader = self.reader.clone();
+        let (reader, resources) = (self.reader.clone(), Arc::clone(&self.resources));
+        let configured = self.config.targets.get(process.entry).cloned().unwrap_or_default();
         let analysed = process.clone();
         let work = move || {
             let target = Target::new(analysed, &cache, &trust, scanner.procfs(), &reader)?;
@@ -212,7 +219,8 @@ impl Manager {
             }
             let mut ports = scanner.listening_ports(pid).unwrap_or_default();
             ports.truncate(PORTS);
-            Ok(Some((target, ports)))
+            let resource = resources.describe(&configured, pid);
+            Ok(Some((target, resource, ports)))
         };
         let case = Case { key, ..case };
         self.pending.insert(pid, Pending { case, stage: Stage::Analysing(Box::new(process)) });
@@ -220,7 +228,7 @@ impl Manager {
     }
 
     fn on_analysed(&mut self, case: Case, process: Process, result: Result<Analysed, Overdue>) {
-        let (target, ports) = match result {
+        let (target, resource, ports) = match result {
             Ok(Ok(Some(analysed))) => analysed,
             Ok(Ok(None)) => return self.let_go(case),
             // An ending process loses its executable.
@@ -230,7 +238,10 @@ impl Manager {
             Ok(Err(_)) => return self.let_go(case),
             Err(overdue) => {
                 self.own.refusals.add(Refusal::Hung, 1);
-                (Target::unread(process, &format!("its executable does not answer: {overdue}")), Vec::new())
+                let target = Target::unread(process, &format!("its executable does not answer: {overdue}"));
+                let configured = self.config.targets.get(target.process.entry).cloned().unwrap_or_default();
+                let resource = self.resources.name(&configured, target.process.exe_name());
+                (target.passing(), resource, Vec::new())
             }
         };
         if let Some((refusal, reason)) = self.lacks_room(&target) {
@@ -240,7 +251,7 @@ impl Manager {
             self.own.refusals.add(Refusal::TooCostly, 1);
         }
         let steps = self.plan(&target);
-        let ready = Ready { target, ports, steps, begun: false };
+        let ready = Ready { target, resource: Arc::new(resource), ports, steps, begun: false };
         self.pending.insert(case.key.pid, Pending { case, stage: Stage::Attaching(Box::new(ready)) });
     }
 
@@ -269,14 +280,14 @@ impl Manager {
             return self.conclude(*ready);
         };
         let file = executable.identity();
-        let Wanted { steps, scope, widens } = self.files.wanted(file, &ready.steps, uprobes.reaches_processes());
+        let Wanted { steps, scope, tag, widens } = self.files.wanted(file, &ready.steps, uprobes.reaches_processes());
         let (key, scanner, name) =
             (case.key, Arc::clone(&self.scanner), ready.target.process.exe.display().to_string());
         let work = move || {
             let path = executable.attach_path();
             let process = (scope == Scope::Process).then_some(key.pid);
             let attach = |step: Step| {
-                let links = uprobes.attach(step.program, (&path, &name), &step.places, process);
+                let links = uprobes.attach(step.program, (&path, &name), &step.places, tag, process);
                 (step, links)
             };
             let results = steps.into_iter().map(attach).collect();
@@ -291,9 +302,11 @@ impl Manager {
     }
 
     fn on_attached(&mut self, case: Case, ready: Ready, result: Result<Option<Attachments>, Overdue>) {
-        let Ready { target, ports, steps, .. } = ready;
+        let Ready { target, resource, ports, steps, .. } = ready;
+        // The kernel or the machine was busy, or the file is being written: it is looked at again later.
         let sockets_only = |target: Target, reason: &str| Ready {
-            target: target.without_uprobes(reason),
+            target: target.without_uprobes(reason).passing(),
+            resource: Arc::clone(&resource),
             ports: ports.clone(),
             steps: Vec::new(),
             begun: true,
@@ -327,10 +340,21 @@ impl Manager {
                 }
             }
         }
-        if let Some(error) = failed.filter(|_| widens) {
+        if let (Some(error), true) = (&failed, widens) {
             // The probes of the other processes stay as they are.
             self.files.detach(links.into_iter().map(|(_, links)| links).collect());
             return self.conclude(sockets_only(target, &error.to_string()));
+        }
+        let has = |step: &Step| {
+            links.iter().any(|(done, _)| done.program == step.program) || self.files.has(file, step.program)
+        };
+        let failed = failed.map(|_| ());
+        if failed.is_none() && !steps.iter().all(has) {
+            // What another process of the file had was detached meanwhile, with the end of that process.
+            self.files.detach(links.into_iter().map(|(_, links)| links).collect());
+            let ready = Ready { target, resource, ports, steps, begun: false };
+            self.pending.insert(case.key.pid, Pending { case, stage: Stage::Attaching(Box::new(ready)) });
+            return;
         }
         let attached: Vec<Step> = steps
             .into_iter()
@@ -346,14 +370,16 @@ impl Manager {
         for step in &attached {
             self.probes.set(step.program, &name, State::Attached, "");
         }
-        self.conclude(Ready { target, ports, steps: attached, begun: true });
+        self.conclude(Ready { target, resource, ports, steps: attached, begun: true });
     }
 
     /// Whether there is room for one more target, and which bound it would pass.
     fn lacks_room(&self, target: &Target) -> Option<(Refusal, String)> {
         let file = target.file();
         let of_file = self.live.values().filter(|live| live.target.file() == file).count();
-        let most = if of_file == 0 { MOST_TARGETS } else { MOST_TARGETS - RESERVE };
+        let user = target.process.user;
+        let trusted = self.trust.knows(user, &target.process.trusted_owners);
+        let most = if of_file == 0 && trusted { MOST_TARGETS } else { MOST_TARGETS - RESERVE };
         if self.live.len() >= most {
             return Some((
                 Refusal::Room,
@@ -363,14 +389,12 @@ impl Manager {
         if of_file >= PER_FILE {
             return Some((Refusal::FileShare, format!("{PER_FILE} processes of its executable are observed already")));
         }
-        target.sockets_only.as_ref()?;
-        let user = target.process.user;
-        let strangers =
-            self.live.values().filter(|live| live.target.process.user == user && live.target.sockets_only.is_some());
+        if trusted {
+            return None;
+        }
+        let strangers = self.live.values().filter(|live| live.target.process.user == user);
         (strangers.count() >= PER_STRANGER).then(|| {
-            let reason = format!(
-                "{PER_STRANGER} processes of user {user}, whose executables are not trusted, are observed already"
-            );
+            let reason = format!("{PER_STRANGER} processes of user {user}, who is not trusted, are observed already");
             (Refusal::UserShare, reason)
         })
     }
@@ -378,6 +402,7 @@ impl Manager {
     /// The process is not observed, though it should be; every scan tries again.
     fn refuse(&mut self, case: Case, refusal: Refusal, reason: &str, matters: bool) {
         let pid = case.key.pid;
+        let matters = matters && self.trust.knows(case.user, &[]);
         let refused = Refused { key: case.key, reason: reason.to_owned(), matters };
         if self.refused.get(&pid).is_none_or(|known| known.key != case.key) {
             self.own.refusals.add(refusal, 1);
@@ -412,10 +437,9 @@ impl Manager {
         let Some(live) = self.live.get_mut(&probe.tgid) else { return };
         // One sample at a time; those that come meanwhile are not needed.
         let Calibration::Waits(_) = live.calibration else { return };
-        let Calibration::Waits(mut calibrator) = std::mem::replace(&mut live.calibration, Calibration::Samples(ticket))
-        else {
-            return;
-        };
+        let waits = std::mem::replace(&mut live.calibration, Calibration::Samples(ticket));
+        let Calibration::Waits(mut calibrator) = waits else { return };
+        live.calibrator = Some(calibrator.clone());
         let (user, key) = (live.target.process.user, live.target.process.key);
         let reader = self.reader.clone();
         let work = move || {

@@ -5,7 +5,7 @@
 
 use std::collections::{HashMap, HashSet};
 
-use rustok_obsd_ebpf::Scope;
+use rustok_obsd_ebpf::{Scope, Tag};
 
 use crate::{
     probe::{Detacher, uprobe::Links},
@@ -26,6 +26,8 @@ struct Attached {
 }
 
 struct File {
+    /// Different from those of all other files: two of them may be one inode below.
+    number: u16,
     scope: Scope,
     programs: HashMap<&'static str, Attached>,
 }
@@ -34,6 +36,9 @@ struct File {
 #[derive(Default)]
 pub(super) struct FileProbes {
     files: HashMap<FileIdentity, File>,
+    /// Numbers of files to which the first probes are being attached.
+    begun: HashMap<FileIdentity, u16>,
+    last: u16,
     pub(super) detacher: Detacher,
 }
 
@@ -42,6 +47,7 @@ pub(super) struct FileProbes {
 pub(super) struct Wanted {
     pub(super) steps: Vec<Step>,
     pub(super) scope: Scope,
+    pub(super) tag: Tag,
     /// These targets change from probes of their own to those of the file.
     pub(super) widens: bool,
 }
@@ -49,10 +55,11 @@ pub(super) struct Wanted {
 impl FileProbes {
     /// What `pid` lacks of `steps`. The first target of a file has probes of its own where the kernel has such; a second
     /// one makes them those of the file, so that none is attached twice for long.
-    pub(super) fn wanted(&self, file: FileIdentity, steps: &[Step], for_processes: bool) -> Wanted {
+    pub(super) fn wanted(&mut self, file: FileIdentity, steps: &[Step], for_processes: bool) -> Wanted {
+        let number = self.number(file);
         let Some(known) = self.files.get(&file) else {
             let scope = if for_processes { Scope::Process } else { Scope::File };
-            return Wanted { steps: steps.to_vec(), scope, widens: false };
+            return Wanted { steps: steps.to_vec(), scope, tag: Tag::new(number, scope), widens: false };
         };
         let missing = |step: &&Step| !known.programs.contains_key(step.program);
         let mut wanted: Vec<Step> = steps.iter().filter(missing).cloned().collect();
@@ -62,7 +69,29 @@ impl FileProbes {
                 known.programs.iter().map(|(program, attached)| Step { program, places: attached.places.clone() }),
             );
         }
-        Wanted { steps: wanted, scope: Scope::File, widens }
+        Wanted { steps: wanted, scope: Scope::File, tag: Tag::new(number, Scope::File), widens }
+    }
+
+    /// The number of a file, a new one where it has none.
+    fn number(&mut self, file: FileIdentity) -> u16 {
+        if let Some(number) = self.files.get(&file).map(|known| known.number).or_else(|| self.begun.get(&file).copied())
+        {
+            return number;
+        }
+        let used = |number: u16| {
+            self.files.values().any(|known| known.number == number) || self.begun.values().any(|begun| *begun == number)
+        };
+        // Far more numbers than files that are observed at a time.
+        let next = (1..=i16::MAX.cast_unsigned()).map(|step| 1 + (self.last + step) % i16::MAX.cast_unsigned());
+        let number = next.into_iter().find(|number| !used(*number)).unwrap_or(1);
+        self.last = number;
+        self.begun.insert(file, number);
+        number
+    }
+
+    /// Nothing is being attached to the file any more.
+    pub(super) fn ended(&mut self, file: FileIdentity) {
+        self.begun.remove(&file);
     }
 
     /// Takes over what was attached for `pid`. Yields the other targets that use the probes of the file from now on; those
@@ -75,7 +104,8 @@ impl FileProbes {
         links: Vec<(Step, Links)>,
         steps: &[Step],
     ) -> (Vec<u32>, Vec<Links>) {
-        let known = self.files.entry(file).or_insert_with(|| File { scope, programs: HashMap::new() });
+        let number = self.number(file);
+        let known = self.files.entry(file).or_insert_with(|| File { number, scope, programs: HashMap::new() });
         known.scope = scope;
         let (mut others, mut old) = (HashSet::new(), Vec::new());
         for (step, links) in links {
@@ -111,9 +141,9 @@ impl FileProbes {
         self.files.get(&file).is_some_and(|known| known.programs.contains_key(program))
     }
 
-    /// For whom the file's probes are.
-    pub(super) fn scope(&self, file: FileIdentity) -> Option<Scope> {
-        self.files.get(&file).map(|known| known.scope)
+    /// The tag of the file's probes.
+    pub(super) fn tag(&self, file: FileIdentity) -> Tag {
+        self.files.get(&file).map_or(Tag::NONE, |known| Tag::new(known.number, known.scope))
     }
 
     /// `pid` ended or no longer needs `program`.
@@ -174,6 +204,7 @@ mod tests {
         let wanted = probes.wanted(file(), steps, true);
         let links = wanted.steps.iter().map(|step| (step.clone(), Links::default())).collect();
         let (others, old) = probes.attached(file(), pid, wanted.scope, links, steps);
+        probes.ended(file());
         probes.detach(old);
         (wanted, others)
     }
@@ -183,8 +214,10 @@ mod tests {
         let mut probes = FileProbes::default();
         let (wanted, others) = attach(&mut probes, 1, &steps());
         assert_eq!((wanted.scope, wanted.widens, wanted.steps.len(), others), (Scope::Process, false, 2, vec![]));
+        assert_eq!(probes.tag(file()), wanted.tag, "what was attached is what counts");
         let (wanted, others) = attach(&mut probes, 2, &steps());
         assert_eq!((wanted.scope, wanted.widens, wanted.steps.len(), others), (Scope::File, true, 2, vec![1]));
+        assert_eq!(probes.tag(file()), wanted.tag);
         // Everything is there for a third one.
         let (wanted, others) = attach(&mut probes, 3, &steps());
         assert_eq!((wanted.scope, wanted.widens, wanted.steps.len(), others), (Scope::File, false, 0, vec![]));

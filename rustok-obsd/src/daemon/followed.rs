@@ -5,7 +5,7 @@
 
 use std::collections::{HashMap, HashSet};
 
-use rustok_obsd_ebpf::{Layout, PlaceKey, Scope, Target as FollowedTarget};
+use rustok_obsd_ebpf::{Layout, PlaceKey, Tag, Target as FollowedTarget};
 
 use crate::probe::TargetMaps;
 
@@ -33,9 +33,9 @@ impl Followed {
     }
 
     /// Follows a target, or changes how; `slot` 0: its task ids are not known.
-    pub(super) fn follow(&mut self, pid: u32, slot: i64, place: u16, scope: Scope) -> Result<(), String> {
+    pub(super) fn follow(&mut self, pid: u32, slot: i64, place: u16, tag: Tag) -> Result<(), String> {
         let Some(maps) = &mut self.maps else { return Ok(()) };
-        let words = FollowedTarget::new(pid, slot, place, scope).words();
+        let words = FollowedTarget::new(pid, slot, place, tag).words();
         // A family of its own, even if it was a child so far. An entry that is there keeps its count.
         if maps.forked.get(&pid, 0).is_err() {
             maps.released.insert(pid, 0, 0).map_err(|error| format!("its children: {error}"))?;
@@ -91,6 +91,16 @@ impl Followed {
         for port in ports.iter().filter(|port| !others.contains(port)) {
             let _ = maps.ports.remove(port);
         }
+    }
+
+    /// Whether the programs still follow a target: an exec ends that in the kernel, even where its notice was lost.
+    pub(super) fn follows(&self, pid: u32) -> bool {
+        self.maps.as_ref().is_none_or(|maps| maps.targets.get(&pid, 0).is_ok())
+    }
+
+    /// A child went another way than by [`Self::disown`]: it runs another program.
+    pub(super) fn recount(&mut self) {
+        self.uncounted = true;
     }
 
     /// A forked child is no target, or no more.

@@ -13,7 +13,7 @@ use std::{
     time::{Duration, Instant},
 };
 
-use rustok_obsd_ebpf::{Counter, Scope};
+use rustok_obsd_ebpf::{Counter, Tag};
 
 use super::{
     DaemonError,
@@ -29,7 +29,7 @@ use crate::{
     capture::pipeline::{Added, Command, Notice},
     config::Config,
     contract::{
-        own::SelfMetrics,
+        own::{Refusal, SelfMetrics},
         recorder::{TargetKey, TargetLabels},
     },
     database::tracker::Drivers,
@@ -37,7 +37,7 @@ use crate::{
     probe::{ProbeBoard, State, TargetMaps, loader::Counts, uprobe::UprobePrograms},
     route::{Patterns, RouteNamer},
     target::{BinaryCache, Calibrator, FileIdentity, Progress, Reader, Scanner, Target, TargetInfo, TaskSlot, Trust},
-    trace::Resources,
+    trace::{Resources, TargetResource},
 };
 
 /// Programs behind the uprobes.
@@ -78,7 +78,18 @@ pub(super) struct Live {
     /// Where Tokio keeps the task's id; 0: not known.
     slot: i64,
     pub(super) calibration: Calibration,
+    /// As it was before the sample that is being taken.
+    pub(super) calibrator: Option<Box<Calibrator>>,
+    /// Samples in a row that could not be taken.
+    misses: u32,
+    /// Since when it is a target.
+    since: Instant,
 }
+
+/// Samples in a row that may fail before the search for the slot ends.
+const MISSES: u32 = 100;
+/// After this time a process is looked at again whose uprobes were prevented by what passes.
+const AGAIN: Duration = Duration::from_secs(60);
 
 /// What the manager works with.
 pub(super) struct Parts {
@@ -89,7 +100,7 @@ pub(super) struct Parts {
     pub(super) reader: Reader,
     pub(super) probes: ProbeBoard,
     pub(super) own: Arc<SelfMetrics>,
-    pub(super) resources: Resources,
+    pub(super) resources: Arc<Resources>,
     pub(super) commands: SyncSender<Command>,
     pub(super) notices: Receiver<Notice>,
 }
@@ -106,6 +117,8 @@ pub(super) struct Manager {
     counts: Option<Arc<Counts>>,
     /// Lost records at the last scan.
     lost: u64,
+    /// Children that were not followed at the last scan.
+    unfollowed: u64,
     /// Processes that could not be read at the last scan.
     denied: usize,
     pub(super) followed: Followed,
@@ -122,7 +135,9 @@ pub(super) struct Manager {
     pub(super) probes: ProbeBoard,
     pub(super) own: Arc<SelfMetrics>,
     board: TargetBoard,
-    resources: Resources,
+    /// The board is to be written anew.
+    dirty: bool,
+    pub(super) resources: Arc<Resources>,
     pub(super) commands: SyncSender<Command>,
     notices: Receiver<Notice>,
     pub(super) live: BTreeMap<u32, Live>,
@@ -147,6 +162,7 @@ impl Manager {
             uprobes,
             counts,
             lost: 0,
+            unfollowed: 0,
             denied: 0,
             followed: Followed::new(maps),
             files: FileProbes::default(),
@@ -159,6 +175,7 @@ impl Manager {
             probes,
             own,
             board: TargetBoard::default(),
+            dirty: false,
             resources,
             commands,
             notices,
@@ -187,6 +204,7 @@ impl Manager {
             }
             self.aside.tick(Instant::now());
             for told in self.answers.take() {
+                beat.alive();
                 self.on_answer(told);
             }
             if starting && self.pending.is_empty() {
@@ -194,6 +212,7 @@ impl Manager {
                 self.has_started();
             }
             self.bury();
+            self.write_board();
             // What the refused notices would have said is found out at once.
             if self.notices.overflowed() || self.scanned.elapsed() >= RESCAN && self.must_rescan() {
                 self.scan(beat);
@@ -227,7 +246,16 @@ impl Manager {
             .iter()
             .filter(|probe| matches!(probe.probe.as_str(), "sched_process_exec" | "sched_process_exit"))
             .all(|probe| probe.state == State::Attached);
-        !events || self.scanner.selector().wants_ports() || !self.refused.is_empty() || self.lost_records() > self.lost
+        !events
+            || self.scanner.selector().wants_ports()
+            || !self.refused.is_empty()
+            || self.lost_records() > self.lost
+            || self.unfollowed_children() > self.unfollowed
+    }
+
+    /// Children that the programs did not follow, of which no notice came.
+    fn unfollowed_children(&self) -> u64 {
+        self.counts.as_ref().map_or(0, |counts| counts.get(Counter::ChildRefused))
     }
 
     /// Records that found the ring full: process events may be among them.
@@ -238,6 +266,10 @@ impl Manager {
     fn scan(&mut self, beat: &Beat) {
         self.scanned = Instant::now();
         self.lost = self.lost_records();
+        self.unfollowed = self.unfollowed_children();
+        // An exec whose notice was lost: the process is another program now.
+        let others: Vec<u32> = self.live.keys().copied().filter(|pid| !self.followed.follows(*pid)).collect();
+        others.into_iter().for_each(|pid| self.end(pid));
         let (suspects, denied) = match self.scanner.suspects() {
             Ok(found) => found,
             Err(error) => return tracing::warn!("{error}"),
@@ -274,7 +306,9 @@ impl Manager {
         match notice {
             Notice::Started(pid) => {
                 // The same process with another program is another target.
-                self.pending.remove(&pid);
+                if self.pending.remove(&pid).is_some() {
+                    self.followed.recount();
+                }
                 if self.live.contains_key(&pid) {
                     self.end(pid);
                 }
@@ -312,11 +346,26 @@ impl Manager {
         let gone: Vec<u32> =
             ending.filter(|(_, live)| !self.scanner.is_alive(live.target.process.key)).map(|(pid, _)| *pid).collect();
         gone.into_iter().for_each(|pid| self.end(pid));
+        if all {
+            self.look_again();
+        }
+    }
+
+    /// Looks again at processes whose uprobes were prevented by what passes.
+    fn look_again(&mut self) {
+        let due = |live: &&Live| live.target.is_passing() && live.since.elapsed() >= AGAIN;
+        let due: Vec<u32> = self.live.values().filter(due).map(|live| live.target.process.key.pid).collect();
+        for pid in due {
+            if let Some(suspect) = self.scanner.suspect(pid) {
+                self.end(pid);
+                self.consider(suspect, false);
+            }
+        }
     }
 
     /// Everything is attached: the target is announced, then followed.
     pub(super) fn conclude(&mut self, ready: Ready) {
-        let Ready { target, ports, .. } = ready;
+        let Ready { target, resource, ports, .. } = ready;
         let pid = target.process.key.pid;
         // Short-lived: what a child served counts for its parent.
         if !self.scanner.is_alive(target.process.key) {
@@ -337,14 +386,28 @@ impl Manager {
         };
         let routed = self.has_probe(&target, AXUM);
         let drivers = self.drivers(&target);
-        let service_name = self.announce(&target, key, routed && slot != 0, drivers);
+        let service_name = self.announce(&target, &resource, key, routed && slot != 0, drivers);
         let how =
             target.sockets_only.as_ref().map_or_else(String::new, |reason| format!(", at its sockets only: {reason}"));
         tracing::info!("observing process {pid}, {} ({service_name}){how}", target.process.exe.display());
-        self.follow(&target, slot);
+        if let Err(error) = self.follow(&target, slot) {
+            return self.not_followed(&target, key, &error);
+        }
         self.followed.listens(pid, &ports);
         let calibration = self.calibration(&target);
-        self.live.insert(pid, Live { target, drivers, key, service_name, ending: false, slot, calibration });
+        let live = Live {
+            target,
+            drivers,
+            key,
+            service_name,
+            ending: false,
+            slot,
+            calibration,
+            calibrator: None,
+            misses: 0,
+            since: Instant::now(),
+        };
+        self.live.insert(pid, live);
         self.publish();
     }
 
@@ -354,9 +417,16 @@ impl Manager {
     }
 
     /// Yields the service's name.
-    fn announce(&self, target: &Target, key: TargetKey, routes_exact: bool, drivers: Drivers) -> String {
+    fn announce(
+        &self,
+        target: &Target,
+        resource: &Arc<TargetResource>,
+        key: TargetKey,
+        routes_exact: bool,
+        drivers: Drivers,
+    ) -> String {
         let configured = self.config.targets.get(target.process.entry).cloned().unwrap_or_default();
-        let resource = Arc::new(self.resources.describe(&configured, target.process.key.pid));
+        let resource = Arc::clone(resource);
         let text = |key: &str| resource.get(key).unwrap_or_default();
         let labels = TargetLabels {
             service_name: resource.service_name.clone(),
@@ -381,19 +451,38 @@ impl Manager {
     }
 
     /// Lets the programs follow the process.
-    fn follow(&mut self, target: &Target, slot: i64) {
-        let pid = target.process.key.pid;
-        let scope = target.file().and_then(|file| self.files.scope(file)).unwrap_or(Scope::File);
-        if let Err(error) = self.followed.follow(pid, slot, target.binary.task_id_place, scope) {
-            tracing::error!("process {pid} is not followed: {error}");
+    fn follow(&mut self, target: &Target, slot: i64) -> Result<(), String> {
+        let tag = target.file().map_or(Tag::NONE, |file| self.files.tag(file));
+        self.followed.follow(target.process.key.pid, slot, target.binary.task_id_place, tag)
+    }
+
+    /// The same for a target that is followed already.
+    fn follow_again(&mut self, target: &Target, slot: i64) {
+        if let Err(error) = self.follow(target, slot) {
+            tracing::error!("process {} is followed as before: {error}", target.process.key.pid);
         }
+    }
+
+    /// The programs' maps have no room for it: every scan tries again.
+    fn not_followed(&mut self, target: &Target, key: TargetKey, error: &str) {
+        let process = target.process.key;
+        tracing::error!("process {} is not observed: {error}", process.pid);
+        self.own.refusals.add(Refusal::Room, 1);
+        self.followed.forget(process.pid);
+        if let Some(file) = target.file() {
+            self.files.release(file, process.pid, None);
+        }
+        let _ = self.commands.send(Command::Remove { tgid: process.pid, key });
+        let matters = self.trust.knows(target.process.user, &target.process.trusted_owners);
+        self.refused.insert(process.pid, Refused { key: process, reason: error.to_owned(), matters });
+        self.publish();
     }
 
     /// The probes of the target are those of its file now.
     pub(super) fn refollow(&mut self, pid: u32) {
         let Some(live) = self.live.get(&pid) else { return };
         let (target, slot) = (live.target.clone(), live.slot);
-        self.follow(&target, slot);
+        self.follow_again(&target, slot);
     }
 
     fn calibration(&self, target: &Target) -> Calibration {
@@ -426,7 +515,9 @@ impl Manager {
             return;
         }
         match result {
-            Ok(Some((calibrator, Progress::Searching))) => live.calibration = Calibration::Waits(Box::new(calibrator)),
+            Ok(Some((calibrator, Progress::Searching))) => {
+                (live.calibration, live.misses) = (Calibration::Waits(Box::new(calibrator)), 0);
+            }
             Ok(Some((_, Progress::Found(offset)))) => {
                 (live.calibration, live.slot) = (Calibration::Ends, offset);
                 let target = live.target.clone();
@@ -435,15 +526,19 @@ impl Manager {
                 self.release(&target, TOKIO);
                 self.probes.set(TOKIO, &name, State::Disabled, "calibration is done");
                 self.probes.set(SLOT, &name, State::Attached, "");
-                self.follow(&target, offset);
+                self.follow_again(&target, offset);
                 self.tell_tasks(pid, true);
                 if self.has_probe(&target, AXUM) {
                     let _ = self.commands.send(Command::RoutesExact { tgid: pid });
                 }
             }
             Ok(Some((_, Progress::GaveUp { reason }))) => self.give_up_slot(pid, &reason),
-            Ok(None) => self.give_up_slot(pid, "its memory does not answer"),
-            Err(overdue) => self.give_up_slot(pid, &format!("its memory does not answer: {overdue}")),
+            // Other reads are under way, or the machine is busy: the next call gives another sample.
+            Ok(None) | Err(_) if live.misses < MISSES => {
+                live.misses += 1;
+                live.calibration = live.calibrator.take().map_or(Calibration::Ends, Calibration::Waits);
+            }
+            Ok(None) | Err(_) => self.give_up_slot(pid, "its memory does not answer"),
         }
     }
 
@@ -472,7 +567,7 @@ impl Manager {
         tracing::warn!("{name}: Tokio's task ids are not known: {reason}");
         self.release(&target, TOKIO);
         self.probes.set(SLOT, &name, State::Failed, reason);
-        self.follow(&target, 0);
+        self.follow_again(&target, 0);
         self.tell_tasks(pid, false);
     }
 
@@ -492,7 +587,15 @@ impl Manager {
         self.publish();
     }
 
-    pub(super) fn publish(&self) {
+    /// Has the board written at the end of the round.
+    pub(super) fn publish(&mut self) {
+        self.dirty = true;
+    }
+
+    fn write_board(&mut self) {
+        if !std::mem::take(&mut self.dirty) {
+            return;
+        }
         let targets = self.live.values();
         let infos = targets.map(|live| TargetInfo { service_name: live.service_name.clone(), ..live.target.info() });
         self.board.set(infos.collect(), self.refused.values().cloned().collect());

@@ -224,7 +224,7 @@ impl Daemon {
             reader,
             probes: board.clone(),
             own,
-            resources: Resources::new(&config),
+            resources: Arc::new(Resources::new(&config)),
             commands,
             notices,
         };

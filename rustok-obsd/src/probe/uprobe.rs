@@ -17,7 +17,7 @@ use std::{
 
 use aya::{Ebpf, maps::Map};
 use aya_obj::{Object, ProgramSection, generated::bpf_insn};
-use rustok_obsd_ebpf::Scope;
+use rustok_obsd_ebpf::Tag;
 use thiserror::Error;
 
 use super::{
@@ -149,7 +149,8 @@ impl UprobePrograms {
         self.program(program).map(drop)
     }
 
-    /// Attaches `program` to all `places` of the file behind `path` for every process that runs it, or for `pid` alone.
+    /// Attaches `program` to all `places` of the file behind `path` for every process that runs it, or for `pid` alone; it
+    /// counts for processes with this tag.
     /// Either all of them are attached or none. `name` stands for the file in messages.
     ///
     /// # Errors
@@ -159,12 +160,13 @@ impl UprobePrograms {
         program: &'static str,
         (path, name): (&Path, &str),
         places: &[u64],
+        tag: Tag,
         pid: Option<u32>,
     ) -> Result<Links, UprobeError> {
         let (fd, way) = self.program(program)?;
         let error = |source| UprobeError::Attach { program, path: name.to_owned(), places: places.len(), source };
         let path = c_path(path).map_err(error)?;
-        let cookie = if pid.is_some() { Scope::Process } else { Scope::File } as u64;
+        let cookie = u64::from(tag.0);
         match way {
             Way::Multi { .. } => {
                 let link = bpf::link_multi(fd.as_fd(), &path, places, cookie, pid).map_err(error)?;

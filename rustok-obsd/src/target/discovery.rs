@@ -10,6 +10,7 @@ use std::os::unix::fs::MetadataExt as _;
 use std::path::{Path, PathBuf};
 
 use super::environment::Environment;
+use super::mounts;
 use super::procfs::{self, Procfs};
 use super::selector::{Candidate, Glance, Rule, Selector};
 
@@ -273,6 +274,10 @@ impl Scanner {
     fn sees_same_file(&self, pid: u32, exe: &Path) -> bool {
         let identity = |path: &Path| path.metadata().map(|metadata| (metadata.dev(), metadata.ino()));
         let Ok(inner) = exe.strip_prefix("/") else { return false };
+        // Attributes of a file that a program serves may never come.
+        if !matches!(mounts::may_be_asked(self.procfs.root(), pid), Ok(Ok(()))) {
+            return false;
+        }
         let own = identity(&self.procfs.path(pid, "exe"));
         own.is_ok_and(|own| identity(&self.rootfs.join(inner)).is_ok_and(|here| here == own))
     }

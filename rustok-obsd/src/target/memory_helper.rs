@@ -178,7 +178,7 @@ impl Access for Helpers {
 
     fn hangs(&self, pid: u32, owner: u32) -> bool {
         let hanging = self.shared.hanging();
-        hanging.len() >= HANGING
+        owner != 0 && hanging.len() >= HANGING
             || hanging.iter().any(|hanging| hanging.pid == pid)
             || hanging.iter().filter(|hanging| hanging.owner == owner).count() >= HANGING_OF_USER
     }

@@ -35,6 +35,8 @@ pub struct Target {
     pub binary: Arc<Binary>,
     /// Why no uprobes are placed on it.
     pub sockets_only: Option<String>,
+    /// That passes.
+    passes: bool,
     /// Where the process has its code.
     mappings: Arc<[Mapping]>,
     /// File offsets of functions that are not the same in the process' memory.
@@ -65,6 +67,7 @@ impl Target {
             executable: Some(Arc::new(executable)),
             binary,
             sockets_only: sockets_only.map(|distrust| distrust.to_string()),
+            passes: false,
             mappings,
             altered: Arc::default(),
         };
@@ -74,8 +77,8 @@ impl Target {
             // The reader has a bound of its own; without an answer no place is taken for good.
             match answer.map(|answer| answer.recv()) {
                 Ok(Ok(altered)) => target.altered = altered.into(),
-                Ok(Err(_)) => target = target.without_uprobes("its memory does not answer"),
-                Err(refused) => target = target.without_uprobes(&refused.to_string()),
+                Ok(Err(_)) => target = target.without_uprobes("its memory does not answer").passing(),
+                Err(refused) => target = target.without_uprobes(&refused.to_string()).passing(),
             }
         }
         Ok(target)
@@ -89,6 +92,7 @@ impl Target {
             executable: None,
             binary: Arc::new(Binary::analyse_bytes(&[], None, super::Limits::default())),
             sockets_only: Some(reason.to_owned()),
+            passes: false,
             mappings: Arc::default(),
             altered: Arc::default(),
         }
@@ -98,6 +102,18 @@ impl Target {
     #[must_use]
     pub fn without_uprobes(self, reason: &str) -> Self {
         Self { sockets_only: Some(reason.to_owned()), ..self }
+    }
+
+    /// The same target; it is to be looked at again later.
+    #[must_use]
+    pub fn passing(self) -> Self {
+        Self { passes: true, ..self }
+    }
+
+    /// Whether it is to be looked at again, since what prevents its uprobes passes.
+    #[must_use]
+    pub const fn is_passing(&self) -> bool {
+        self.passes
     }
 
     /// The executable's file.

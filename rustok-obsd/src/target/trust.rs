@@ -79,12 +79,18 @@ impl Trust {
         Self { users }
     }
 
+    /// Whether a user is trusted.
+    #[must_use]
+    pub fn knows(&self, user: u32, also: &[u32]) -> bool {
+        self.users.contains(&user) || also.contains(&user)
+    }
+
     /// Whether the executable gets uprobes; `also` are users that the target's configuration trusts.
     ///
     /// # Errors
     /// [`Distrust`].
     pub fn judge(&self, file: Owner, also: &[u32]) -> Result<(), Distrust> {
-        if !self.users.contains(&file.uid) && !also.contains(&file.uid) {
+        if !self.knows(file.uid, also) {
             let trusted: Vec<String> = self.users.iter().chain(also).map(ToString::to_string).collect();
             return Err(Distrust::Owner { owner: file.uid, trusted: trusted.join(", ") });
         }

@@ -116,6 +116,18 @@ impl Resources {
     }
 }
 
+impl Resources {
+    /// The same of a process of which nothing can be read but the name of its executable.
+    pub fn name(&self, target: &Target, executable: &str) -> TargetResource {
+        let names = [target.service_name.clone(), self.service_name.clone(), Some(executable.to_owned())];
+        let name =
+            names.into_iter().flatten().find(|name| !name.is_empty()).unwrap_or_else(|| "unknown_service".into());
+        let service_name = cut(&name, LONGEST_VALUE).to_owned();
+        let resource = build(vec![KeyValue::new("service.name", service_name.clone())]);
+        TargetResource { service_name, queued: Share::default(), resource }
+    }
+}
+
 impl TargetResource {
     /// For a target that nobody described.
     pub(super) fn unknown() -> Self {

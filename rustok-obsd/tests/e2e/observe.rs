@@ -19,8 +19,10 @@ use rustok_obsd::{
         Target, TaskSlot, Trust,
     },
 };
-use rustok_obsd_ebpf::{Counter, Scope, SocketOpen};
+use rustok_obsd_ebpf::{Counter, Scope, SocketOpen, Tag};
 use test_support::Skip;
+
+const TAG: Tag = Tag::new(1, Scope::File);
 
 use super::running::LONG_PATIENCE;
 
@@ -64,8 +66,10 @@ impl Observer {
         };
         let places = target.places(ProbePoint::AxumRoute);
         let path = target.executable.as_ref().expect("it was read").attach_path();
-        let links =
-            programs.uprobes.attach("axum_matched_path", (&path, "the shop"), &places, None).expect("attach to axum");
+        let links = programs
+            .uprobes
+            .attach("axum_matched_path", (&path, "the shop"), &places, TAG, None)
+            .expect("attach to axum");
 
         let stop = Arc::new(AtomicBool::new(false));
         let (mut ring, _) = pipeline::split(capture);
@@ -81,7 +85,7 @@ impl Observer {
                 ring.wait();
             }
         });
-        let words = rustok_obsd_ebpf::Target::new(pid, slot, 0, Scope::File).words();
+        let words = rustok_obsd_ebpf::Target::new(pid, slot, 0, TAG).words();
         targets.ports.insert(port, 1, 0).expect("follow the port");
         targets.targets.insert(pid, words, 0).expect("follow the process");
         Ok(Self { programs, links, target, counts, stop, thread })

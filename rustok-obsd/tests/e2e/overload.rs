@@ -7,7 +7,7 @@ use rustok_obsd::{
     probe::{Kernel, Loaded, ProbeBoard, Programs, Settings, loader},
     target::{BinaryCache, InProcess, Reader, Rule, Scanner, Selector, Target, TaskSlot, Trust},
 };
-use rustok_obsd_ebpf::{Counter, Scope, SocketIo};
+use rustok_obsd_ebpf::{Counter, SocketIo, Tag};
 use test_support::{Skip, skip};
 
 use super::{
@@ -95,7 +95,7 @@ fn records_read_and_records_lost_are_all_the_kernel_made() {
             .expect("its binary");
     let slot = if let TaskSlot::Known(slot) = target.task_slot() { slot } else { 0 };
     targets.ports.insert(server.address.port(), 1, 0).expect("follow the port");
-    let words = rustok_obsd_ebpf::Target::new(pid, slot, 0, Scope::File).words();
+    let words = rustok_obsd_ebpf::Target::new(pid, slot, 0, Tag::NONE).words();
     targets.targets.insert(pid, words, 0).expect("follow");
 
     let mut entries: Vec<Vec<u8>> = Vec::new();
