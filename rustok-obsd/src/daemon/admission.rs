@@ -103,7 +103,7 @@ pub(super) struct Pending {
 pub(super) struct Case {
     ticket: u64,
     pub(super) key: ProcessKey,
-    /// Real user, to whom reads are charged.
+    /// Real user; reads are charged to it.
     user: u32,
     /// The programs follow it already, as the child of a target.
     forked: bool,

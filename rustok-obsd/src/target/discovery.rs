@@ -122,7 +122,7 @@ pub struct Scanner {
 pub struct Suspect {
     /// Its identity.
     pub key: ProcessKey,
-    /// Its real user, to whom the reading of its files and memory is charged.
+    /// Its real user; the reading of its files and memory is charged to it.
     pub user: u32,
 }
 
