@@ -3,7 +3,7 @@
 //! Goal: a million exchanges a second on one core, so 1 µs for `pipeline`.
 
 use criterion::{Criterion, Throughput, criterion_group, criterion_main};
-use rustok_obsd::exchange::{Exchange, HttpConnection, Io, Method, Shared, Side, Wanted};
+use rustok_obsd::exchange::{Exchange, HttpConnection, Io, Method, RoutesExact, Shared, Side, Wanted};
 use rustok_obsd::protocol::http1::{Buffers, Parser, Piece, Request, Response, Step};
 use rustok_obsd::route::{Patterns, Route, RouteNamer, Source};
 use std::hint::black_box;
@@ -78,7 +78,8 @@ fn pipeline(criterion: &mut Criterion) {
     ] {
         let mut shared = Shared::wanting(wanted.cloned().unwrap_or_default());
         let mut namer = learned();
-        let mut connection = HttpConnection::new(Some(Side::Server), false, route.is_some());
+        let exact = if route.is_some() { RoutesExact::ALWAYS } else { RoutesExact::NEVER };
+        let mut connection = HttpConnection::new(Some(Side::Server), false, exact);
         let mut time_ns = 0;
         group.bench_function(name, |bencher| {
             bencher.iter(|| {
@@ -100,7 +101,7 @@ fn pipeline(criterion: &mut Criterion) {
     let mut namer = learned();
     group.bench_function("small request, a connection each", |bencher| {
         bencher.iter(|| {
-            let mut connection = HttpConnection::new(Some(Side::Server), false, true);
+            let mut connection = HttpConnection::new(Some(Side::Server), false, RoutesExact::ALWAYS);
             let mut sink = |exchange: &Exchange<'_>| _ = black_box(namer.name(exchange));
             connection.on_receive(&io(1, black_box(SMALL)), &mut shared, &mut sink);
             connection.on_send(&io(2, black_box(ANSWER)), &mut shared, &mut sink);
@@ -120,7 +121,7 @@ fn naming(criterion: &mut Criterion) {
     {
         let mut namer = RouteNamer::new(Patterns::new(patterns).expect("valid"), RouteNamer::DEFAULT_CAP);
         let mut shared = Shared::default();
-        let mut connection = HttpConnection::new(Some(Side::Server), false, false);
+        let mut connection = HttpConnection::new(Some(Side::Server), false, RoutesExact::NEVER);
         // An exchange to name: its fields come from a real one.
         connection.on_receive(&io(1, SMALL), &mut shared, &mut |_| {});
         connection.on_send(&io(2, ANSWER), &mut shared, &mut |exchange| {

@@ -1,7 +1,7 @@
 //! However the bytes of a connection fall into records, its exchanges are the same.
 
 use proptest::prelude::*;
-use rustok_obsd::exchange::{Exchange, HttpConnection, Io, Method, Outcome, Shared, Side, Wanted};
+use rustok_obsd::exchange::{Exchange, HttpConnection, Io, Method, Outcome, RoutesExact, Shared, Side, Wanted};
 
 /// A request with its response, and what of them has to be reported.
 #[derive(Clone)]
@@ -169,7 +169,7 @@ struct Wire {
 
 impl Wire {
     fn new(side: Side) -> Self {
-        let connection = HttpConnection::new(Some(side), false, false);
+        let connection = HttpConnection::new(Some(side), false, RoutesExact::NEVER);
         let wanted = Wanted { tenant: "X-Tenant-ID".into(), fields: vec!["x-request-id".into(), "traceparent".into()] };
         Self { connection, shared: Shared::wanting(wanted), seen: Vec::new(), side, now: 1, lost: [0; 2] }
     }
@@ -349,7 +349,7 @@ proptest! {
     fn garbage_never_panics_and_every_exchange_is_counted_once(events in prop::collection::vec(event(), 0..60), side in prop::option::of(side()), mid in any::<bool>()) {
         let fields = vec!["host".into(), "a".into(), "content-length".into()];
         let mut shared = Shared::wanting(Wanted { tenant: "transfer-encoding".into(), fields });
-        let mut connection = HttpConnection::new(side, mid, true);
+        let mut connection = HttpConnection::new(side, mid, RoutesExact::ALWAYS);
         let mut yielded = 0;
         let path = "/{id}".into();
         for (time_ns, event) in (1..).zip(&events) {

@@ -1,7 +1,7 @@
 //! Once warm, an exchange costs no allocation, from its bytes to its route's name.
 
 use rustok_obsd::exchange::postgres::{self, PostgresConnection, WireEvent, WireSql};
-use rustok_obsd::exchange::{Exchange, HttpConnection, Io, NEST_TAIL, Outcome, Shared, Side, Wanted};
+use rustok_obsd::exchange::{Exchange, HttpConnection, Io, NEST_TAIL, Outcome, RoutesExact, Shared, Side, Wanted};
 use rustok_obsd::route::{Patterns, RouteNamer};
 use rustok_obsd::statement::{Dialect, StatementCache};
 use std::sync::Arc;
@@ -65,7 +65,8 @@ fn a_hundred_thousand_exchanges_allocate_nothing_once_warm() {
     let fields = vec!["user-agent".into(), "x-request-id".into()];
     let mut shared = Shared::wanting(Wanted { tenant: "X-Tenant-ID".into(), fields });
     let mut namer = RouteNamer::new(Patterns::new(["/patterns/{id}"]).expect("valid"), RouteNamer::DEFAULT_CAP);
-    let mut connections: Vec<_> = (0..8).map(|_| HttpConnection::new(Some(Side::Server), false, false)).collect();
+    let mut connections: Vec<_> =
+        (0..8).map(|_| HttpConnection::new(Some(Side::Server), false, RoutesExact::NEVER)).collect();
     let head = b"GET /api/content/nodes/17?x=y HTTP/1.1\r\nHost: shop.example\r\nUser-Agent: test\r\n\
                  X-Tenant-ID: 0af76519-16cd-43dd-8448-eb211c80319c\r\n\r\n"
         .to_vec();

@@ -4,7 +4,7 @@
 
 use arbitrary::Arbitrary;
 use libfuzzer_sys::fuzz_target;
-use rustok_obsd::exchange::{Exchange, HttpConnection, Io, Shared, Side, Wanted};
+use rustok_obsd::exchange::{Exchange, HttpConnection, Io, RoutesExact, Shared, Side, Wanted};
 use rustok_obsd::route::{Patterns, RouteNamer};
 use std::sync::Arc;
 
@@ -63,7 +63,8 @@ fuzz_target!(|input: Connection<'_>| {
     let fields = vec!["host".into(), "content-length".into()];
     let mut shared = Shared::wanting(Wanted { tenant: "X-Tenant-ID".into(), fields });
     let mut namer = RouteNamer::new(Patterns::default(), 8);
-    let mut connection = HttpConnection::new(side, input.mid_stream, input.routes_exact);
+    let exact = if input.routes_exact { RoutesExact::ALWAYS } else { RoutesExact::NEVER };
+    let mut connection = HttpConnection::new(side, input.mid_stream, exact);
     let paths: [Arc<str>; 2] = ["/a/{*__private__axum_nest_tail_param}".into(), "/b".into()];
     let mut yielded = 0;
     let end = input.events.len() as u64 + 1;

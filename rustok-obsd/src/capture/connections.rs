@@ -12,7 +12,7 @@ use super::address;
 use crate::{
     budget::{Budget, Meter, Store, shrink},
     database::sockets::Link,
-    exchange::{HttpConnection, Side, Verdict},
+    exchange::{HttpConnection, RoutesExact, Side, Verdict},
 };
 
 /// A followed connection.
@@ -150,7 +150,7 @@ impl Connections {
 
     /// Begins to follow. Yields a connection that this one replaces: the kernel's memory of its socket serves again, so
     /// that it is gone although no close was seen.
-    pub fn open(&mut self, open: &SocketOpen, routes_exact: bool) -> Option<Connection> {
+    pub fn open(&mut self, open: &SocketOpen, routes_exact: RoutesExact) -> Option<Connection> {
         let (local, remote) = address::of(open);
         let side = match open.role {
             role if role == Role::Server as u8 => Some(Side::Server),
@@ -327,9 +327,12 @@ mod tests {
     #[test]
     fn a_socket_whose_memory_serves_again_replaces_the_connection_before() {
         let mut connections = Connections::new(100);
-        assert!(connections.open(&open(1, 100), false).is_none());
+        assert!(connections.open(&open(1, 100), RoutesExact::NEVER).is_none());
         connections.read_by(1, 7, 55);
-        assert!(connections.open(&open(2, 100), false).is_some(), "the first one is handed out to be ended");
+        assert!(
+            connections.open(&open(2, 100), RoutesExact::NEVER).is_some(),
+            "the first one is handed out to be ended"
+        );
         assert_eq!(connections.len(), 1);
         assert!(connections.of_task(7, 55).is_none(), "its task points nowhere");
         assert!(connections.close(2).is_some() && connections.is_empty());
@@ -338,8 +341,8 @@ mod tests {
     #[test]
     fn a_task_that_moves_to_another_connection_keeps_its_entry_when_the_first_closes() {
         let mut connections = Connections::new(100);
-        connections.open(&open(1, 100), false);
-        connections.open(&open(2, 200), false);
+        connections.open(&open(1, 100), RoutesExact::NEVER);
+        connections.open(&open(2, 200), RoutesExact::NEVER);
         connections.read_by(1, 7, 55);
         connections.read_by(2, 7, 55);
         connections.close(1);
@@ -352,7 +355,7 @@ mod tests {
     fn the_longest_idle_connections_are_the_ones_to_go() {
         let mut connections = Connections::new(100);
         for conn in 1..=10 {
-            connections.open(&open(conn, conn * 100), false);
+            connections.open(&open(conn, conn * 100), RoutesExact::NEVER);
         }
         let mut oldest = connections.oldest(7, 3);
         oldest.sort_unstable();

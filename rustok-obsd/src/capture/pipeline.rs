@@ -30,7 +30,7 @@ use crate::{
         recorder::{HttpRecorder, TargetKey, TargetLabels},
     },
     database::{Ignorance, Origin, Tracker, tracker::Drivers},
-    exchange::{self, Exchange, Io, Side, Stats, Verdict},
+    exchange::{self, Exchange, Io, RoutesExact, Side, Stats, Verdict},
     liveness::queue::{Class, Classed, Sender},
     probe::loader::Counts,
     route::{Budget, RouteNamer},
@@ -46,6 +46,8 @@ pub enum Command {
     RoutesExact {
         /// Process.
         tgid: u32,
+        /// From when on.
+        exact: RoutesExact,
     },
     /// What is observed of the process' database libraries and tasks changed.
     Drivers {
@@ -81,7 +83,7 @@ pub struct Added {
     /// Names its routes.
     pub namer: RouteNamer,
     /// See [`Command::RoutesExact`].
-    pub routes_exact: bool,
+    pub routes_exact: RoutesExact,
     /// See [`Command::Drivers`].
     pub drivers: Drivers,
 }
@@ -134,7 +136,7 @@ const SWEEP: Duration = Duration::from_secs(1);
 pub(super) struct Observed {
     pub(super) process: ProcessKey,
     pub(super) named: Named,
-    pub(super) routes_exact: bool,
+    pub(super) routes_exact: RoutesExact,
     pub(super) doubts: Doubts,
     ended: Option<Instant>,
 }
@@ -268,11 +270,11 @@ impl Pipeline {
         while let Ok(command) = self.commands.try_recv() {
             match command {
                 Command::Add(added) => self.add(*added),
-                Command::RoutesExact { tgid } => {
+                Command::RoutesExact { tgid, exact } => {
                     if let Some(target) = self.targets.get_mut(&tgid) {
-                        target.routes_exact = true;
+                        target.routes_exact = exact;
                         self.connections.each_of_process(tgid).for_each(|connection| {
-                            connection.http.set_routes_exact(true);
+                            connection.http.set_routes_exact(exact);
                         });
                     }
                 }
@@ -454,7 +456,7 @@ impl Pipeline {
             self.obey();
         }
         let tgid = self.owner(open.tgid);
-        let routes_exact = self.targets.get(&tgid).is_some_and(|target| target.routes_exact);
+        let routes_exact = self.targets.get(&tgid).map_or(RoutesExact::NEVER, |target| target.routes_exact);
         if let Some(replaced) = self.connections.open(&SocketOpen { tgid, ..*open }, routes_exact) {
             self.end(replaced, open.time_ns, true);
         }

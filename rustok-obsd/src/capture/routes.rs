@@ -14,7 +14,7 @@ use super::parked::Parked;
 use super::pipeline::{Notice, Pipeline};
 use crate::contract::own::Problem;
 use crate::contract::routing::{Parked as Result, TableEvent};
-use crate::exchange::{Exchange, Hit};
+use crate::exchange::{Exchange, Hit, RoutesExact};
 use crate::target::Lookup;
 
 impl Pipeline {
@@ -25,7 +25,7 @@ impl Pipeline {
         let doubt = target.doubts.judge(hit.task, connection.is_some());
         let Some(connection) = connection else {
             self.own.problems.add(Problem::RouteUnassigned, 1);
-            if let Some(doubt) = doubt.filter(|_| target.routes_exact) {
+            if let Some(doubt) = doubt.filter(|_| target.routes_exact != RoutesExact::NEVER) {
                 self.distrust_routes(hit.tgid, doubt);
             }
             return;
@@ -128,9 +128,11 @@ impl Pipeline {
     #[cold]
     fn distrust_routes(&mut self, tgid: u32, doubt: Doubt) {
         if let Some(target) = self.targets.get_mut(&tgid) {
-            target.routes_exact = false;
+            target.routes_exact = RoutesExact::NEVER;
         }
-        self.connections.each_of_process(tgid).for_each(|connection| connection.http.set_routes_exact(false));
+        self.connections
+            .each_of_process(tgid)
+            .for_each(|connection| connection.http.set_routes_exact(RoutesExact::NEVER));
         let notice = match doubt {
             Doubt::NoTask => Notice::SlotDoubtful(tgid),
             Doubt::OtherTask => Notice::RoutesElsewhere(tgid),

@@ -10,11 +10,11 @@ use std::{
     time::Duration,
 };
 
-use rustok_obsd_ebpf::{Scope, TaskProbe};
+use rustok_obsd_ebpf::Scope;
 
 use super::{
     file_probes::{Step, Wanted},
-    manager::{Calibration, Manager},
+    manager::Manager,
 };
 use crate::{
     aside::Overdue,
@@ -23,7 +23,7 @@ use crate::{
         State,
         uprobe::{Links, UprobeError},
     },
-    target::{BinaryError, Calibrator, Memory, Process, ProcessKey, Progress, Suspect, Target},
+    target::{BinaryError, Calibrator, Process, ProcessKey, Progress, Suspect, Target},
     trace::TargetResource,
 };
 
@@ -33,8 +33,6 @@ const LOOK: Duration = Duration::from_secs(2);
 const ANALYSE: Duration = Duration::from_secs(8);
 /// Attaching to one binary.
 const ATTACH: Duration = Duration::from_secs(10);
-/// One sample of a calibration.
-const SAMPLE: Duration = Duration::from_secs(2);
 /// Ports of one process that are looked at.
 const PORTS: usize = 64;
 /// An executable that changes while it is analysed is analysed again, so many times.
@@ -101,14 +99,14 @@ pub(super) struct Pending {
 /// What stays the same on the way.
 #[derive(Clone, Copy)]
 pub(super) struct Case {
-    ticket: u64,
+    pub(super) ticket: u64,
     pub(super) key: ProcessKey,
     /// Real user; reads are charged to it.
-    user: u32,
+    pub(super) user: u32,
     /// The programs follow it already, as the child of a target.
-    forked: bool,
+    pub(super) forked: bool,
     /// Times that its executable changed under the analysis.
-    tries: u8,
+    pub(super) tries: u8,
 }
 
 /// How far it is.
@@ -140,7 +138,7 @@ pub(super) struct Refused {
 }
 
 /// Runs a step for the manager, and hands it the answer.
-fn step<T: Send + 'static>(
+pub(super) fn step<T: Send + 'static>(
     manager: &Manager,
     Case { key: ProcessKey { pid, .. }, ticket, user, .. }: Case,
     bound: Duration,
@@ -428,28 +426,5 @@ impl Manager {
         if case.forked {
             self.disown(case.key.pid);
         }
-    }
-
-    /// Samples what a thread holds near its thread pointer, aside: the memory of the process may not answer.
-    pub(super) fn sample(&mut self, probe: TaskProbe) {
-        self.next_ticket += 1;
-        let ticket = self.next_ticket;
-        let Some(live) = self.live.get_mut(&probe.tgid) else { return };
-        // One sample at a time; those that come meanwhile are not needed.
-        let Calibration::Waits(_) = live.calibration else { return };
-        let waits = std::mem::replace(&mut live.calibration, Calibration::Samples(ticket));
-        let Calibration::Waits(mut calibrator) = waits else { return };
-        live.calibrator = Some(calibrator.clone());
-        let (user, key) = (live.target.process.user, live.target.process.key);
-        let reader = self.reader.clone();
-        let work = move || {
-            let sample = move |memory: &dyn Memory| {
-                let progress = calibrator.sample(memory, probe.thread_pointer, probe.task);
-                (*calibrator, progress)
-            };
-            reader.ask(probe.tgid, sample).ok()?.recv().ok()
-        };
-        let case = Case { ticket, key, user, forked: false, tries: 0 };
-        step(self, case, SAMPLE, work, |result| Answer::Calibrated(Box::new(result)));
     }
 }

@@ -18,6 +18,7 @@ use rustok_obsd_ebpf::{Counter, Tag};
 use super::{
     DaemonError,
     admission::{Answers, Pending, Ready, Refused},
+    calibration::Calibration,
     drivers::{Seekers, functions},
     file_probes::FileProbes,
     followed::Followed,
@@ -25,7 +26,7 @@ use super::{
     status::TargetBoard,
 };
 use crate::{
-    aside::{Aside, Overdue},
+    aside::Aside,
     capture::pipeline::{Added, Command, Notice},
     config::Config,
     contract::{
@@ -33,18 +34,17 @@ use crate::{
         recorder::{TargetKey, TargetLabels},
     },
     database::tracker::Drivers,
+    exchange::RoutesExact,
     liveness::{Beat, queue::Receiver},
     probe::{ProbeBoard, State, TargetMaps, loader::Counts, uprobe::UprobePrograms},
     route::{Patterns, RouteNamer},
-    target::{BinaryCache, Calibrator, FileIdentity, Progress, Reader, Scanner, Target, TargetInfo, TaskSlot, Trust},
+    target::{BinaryCache, Calibrator, FileIdentity, Reader, Scanner, Target, TargetInfo, TaskSlot, Trust},
     trace::{Resources, TargetResource},
 };
 
 /// Programs behind the uprobes.
 pub(super) const AXUM: &str = "axum_matched_path";
 pub(super) const TOKIO: &str = "tokio_task_enter";
-/// Name of the slot among the probes.
-const SLOT: &str = "tokio_task_slot";
 
 /// Between two looks at processes that end, and at the stop flag.
 const TICK: Duration = Duration::from_millis(100);
@@ -56,16 +56,6 @@ const LOOK: Duration = Duration::from_secs(1);
 /// process is not observed that should be.
 const RESCAN: Duration = Duration::from_secs(5);
 
-/// Where the search for Tokio's slot stands.
-pub(super) enum Calibration {
-    /// The slot is known, or is not sought.
-    Ends,
-    /// For the next sample.
-    Waits(Box<Calibrator>),
-    /// A sample is being taken, by this ticket.
-    Samples(u64),
-}
-
 pub(super) struct Live {
     pub(super) target: Target,
     /// What is observed of its database libraries.
@@ -76,18 +66,16 @@ pub(super) struct Live {
     /// Its main thread ended.
     ending: bool,
     /// Where Tokio keeps the task's id; 0: not known.
-    slot: i64,
+    pub(super) slot: i64,
     pub(super) calibration: Calibration,
     /// As it was before the sample that is being taken.
     pub(super) calibrator: Option<Box<Calibrator>>,
     /// Samples in a row that could not be taken.
-    misses: u32,
+    pub(super) misses: u32,
     /// Since when it is a target.
     since: Instant,
 }
 
-/// Samples in a row that may fail before the search for the slot ends.
-const MISSES: u32 = 100;
 /// After this time a process is looked at again whose uprobes were prevented by what passes.
 const AGAIN: Duration = Duration::from_secs(60);
 
@@ -386,7 +374,8 @@ impl Manager {
         };
         let routed = self.has_probe(&target, AXUM);
         let drivers = self.drivers(&target);
-        let service_name = self.announce(&target, &resource, key, routed && slot != 0, drivers);
+        let exact = if routed && slot != 0 { RoutesExact::ALWAYS } else { RoutesExact::NEVER };
+        let service_name = self.announce(&target, &resource, key, exact, drivers);
         let how =
             target.sockets_only.as_ref().map_or_else(String::new, |reason| format!(", at its sockets only: {reason}"));
         tracing::info!("observing process {pid}, {} ({service_name}){how}", target.process.exe.display());
@@ -422,7 +411,7 @@ impl Manager {
         target: &Target,
         resource: &Arc<TargetResource>,
         key: TargetKey,
-        routes_exact: bool,
+        routes_exact: RoutesExact,
         drivers: Drivers,
     ) -> String {
         let configured = self.config.targets.get(target.process.entry).cloned().unwrap_or_default();
@@ -457,7 +446,7 @@ impl Manager {
     }
 
     /// The same for a target that is followed already.
-    fn follow_again(&mut self, target: &Target, slot: i64) {
+    pub(super) fn follow_again(&mut self, target: &Target, slot: i64) {
         if let Err(error) = self.follow(target, slot) {
             tracing::error!("process {} is followed as before: {error}", target.process.key.pid);
         }
@@ -485,65 +474,8 @@ impl Manager {
         self.follow_again(&target, slot);
     }
 
-    fn calibration(&self, target: &Target) -> Calibration {
-        let name = target.process.exe.display().to_string();
-        match target.task_slot() {
-            TaskSlot::Known(_) => {
-                self.probes.set(SLOT, &name, State::Attached, "");
-                Calibration::Ends
-            }
-            TaskSlot::NeedsCalibration { areas, reason, .. } if self.has_probe(target, TOKIO) => {
-                self.probes.set(SLOT, &name, State::Disabled, format!("calibrating: {reason}"));
-                Calibration::Waits(Box::new(Calibrator::new(&areas)))
-            }
-            TaskSlot::NeedsCalibration { reason, .. } | TaskSlot::Absent { reason } => {
-                self.probes.set(SLOT, &name, State::Disabled, reason);
-                Calibration::Ends
-            }
-        }
-    }
-
-    /// A sample of the calibration was taken.
-    pub(super) fn on_calibrated(
-        &mut self,
-        pid: u32,
-        ticket: u64,
-        result: Result<Option<(Calibrator, Progress)>, Overdue>,
-    ) {
-        let Some(live) = self.live.get_mut(&pid) else { return };
-        if !matches!(live.calibration, Calibration::Samples(own) if own == ticket) {
-            return;
-        }
-        match result {
-            Ok(Some((calibrator, Progress::Searching))) => {
-                (live.calibration, live.misses) = (Calibration::Waits(Box::new(calibrator)), 0);
-            }
-            Ok(Some((_, Progress::Found(offset)))) => {
-                (live.calibration, live.slot) = (Calibration::Ends, offset);
-                let target = live.target.clone();
-                let name = target.process.exe.display().to_string();
-                tracing::info!("{name}: Tokio's task id: {}", TaskSlot::Known(offset));
-                self.release(&target, TOKIO);
-                self.probes.set(TOKIO, &name, State::Disabled, "calibration is done");
-                self.probes.set(SLOT, &name, State::Attached, "");
-                self.follow_again(&target, offset);
-                self.tell_tasks(pid, true);
-                if self.has_probe(&target, AXUM) {
-                    let _ = self.commands.send(Command::RoutesExact { tgid: pid });
-                }
-            }
-            Ok(Some((_, Progress::GaveUp { reason }))) => self.give_up_slot(pid, &reason),
-            // Other reads are under way, or the machine is busy: the next call gives another sample.
-            Ok(None) | Err(_) if live.misses < MISSES => {
-                live.misses += 1;
-                live.calibration = live.calibrator.take().map_or(Calibration::Ends, Calibration::Waits);
-            }
-            Ok(None) | Err(_) => self.give_up_slot(pid, "its memory does not answer"),
-        }
-    }
-
     /// The target does without this program from now on.
-    fn release(&mut self, target: &Target, program: &str) {
+    pub(super) fn release(&mut self, target: &Target, program: &str) {
         if let Some(file) = target.file() {
             self.files.release(file, target.process.key.pid, Some(program));
         }
@@ -557,18 +489,6 @@ impl Manager {
         tracing::warn!("{name}: {reason}");
         self.probes.set(AXUM, &name, State::Disabled, reason);
         self.release(&target, AXUM);
-    }
-
-    fn give_up_slot(&mut self, pid: u32, reason: &str) {
-        let Some(live) = self.live.get_mut(&pid) else { return };
-        (live.calibration, live.slot) = (Calibration::Ends, 0);
-        let target = live.target.clone();
-        let name = target.process.exe.display().to_string();
-        tracing::warn!("{name}: Tokio's task ids are not known: {reason}");
-        self.release(&target, TOKIO);
-        self.probes.set(SLOT, &name, State::Failed, reason);
-        self.follow_again(&target, 0);
-        self.tell_tasks(pid, false);
     }
 
     fn end(&mut self, pid: u32) {

@@ -4,6 +4,7 @@
 //! targets, kernel events, span export) and a small runtime for the exposition.
 
 mod admission;
+mod calibration;
 mod capture_thread;
 pub mod doctor;
 mod drivers;

@@ -64,6 +64,32 @@ pub enum Outcome {
     Incomplete,
 }
 
+/// From when on a request without a route is one that matched none: axum's uprobe watches the target, and the kernel
+/// programs know where Tokio keeps the task's id.
+///
+/// A moment and no `bool`: records wait in the ring, so that one which was made earlier is read later.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct RoutesExact(u64);
+
+impl RoutesExact {
+    /// For every request.
+    pub const ALWAYS: Self = Self(0);
+    /// For none.
+    pub const NEVER: Self = Self(u64::MAX);
+
+    /// For requests whose first byte the target read at this time of `CLOCK_MONOTONIC` or later.
+    #[must_use]
+    pub const fn since(monotonic_ns: u64) -> Self {
+        Self(monotonic_ns)
+    }
+
+    /// Whether it holds for a request whose first byte the target read then.
+    #[must_use]
+    pub const fn covers(self, read_ns: u64) -> bool {
+        self.0 != u64::MAX && read_ns >= self.0
+    }
+}
+
 /// HTTP request methods of RFC 9110 and RFC 5789; everything else is `_OTHER`, as the semantic conventions want.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
 #[expect(missing_docs, reason = "the variants are the methods")]

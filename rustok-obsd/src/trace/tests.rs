@@ -256,7 +256,8 @@ fn a_server_span_tells_what_it_spent_in_the_database() {
 #[test]
 fn the_tenant_and_the_listed_headers_are_told_and_no_other() {
     let mut shared = crate::exchange::Shared::wanting(wanted(&traces()));
-    let mut connection = crate::exchange::HttpConnection::new(Some(Side::Server), false, false);
+    let mut connection =
+        crate::exchange::HttpConnection::new(Some(Side::Server), false, crate::exchange::RoutesExact::NEVER);
     let mut spans = Vec::new();
     for fields in
         ["X-Request-Id: a\r\nx-request-id: b\r\nX-Tenant-ID: acme\r\nCookie: c=secret\r\nUser-Agent: curl\r\n", ""]

@@ -128,7 +128,15 @@ impl Traffic {
             dialect: Dialect::POSTGRES,
             ..Drivers::default()
         };
-        let added = Added { process, key: TargetKey(1), labels, resource, namer, routes_exact: true, drivers };
+        let added = Added {
+            process,
+            key: TargetKey(1),
+            labels,
+            resource,
+            namer,
+            routes_exact: rustok_obsd::exchange::RoutesExact::ALWAYS,
+            drivers,
+        };
         commands.send(Command::Add(Box::new(added))).expect("the pipeline listens");
         pipeline.obey();
         let mut traffic = Self {
@@ -160,7 +168,15 @@ impl Traffic {
         let labels = TargetLabels { service_name: service_name.into(), ..TargetLabels::default() };
         let namer = RouteNamer::new(Patterns::default(), RouteNamer::DEFAULT_CAP);
         let drivers = Drivers { calls: true, ends: true, tasks: true, runtime: true, ..Drivers::default() };
-        let added = Added { process, key, labels, resource, namer, routes_exact: false, drivers };
+        let added = Added {
+            process,
+            key,
+            labels,
+            resource,
+            namer,
+            routes_exact: rustok_obsd::exchange::RoutesExact::NEVER,
+            drivers,
+        };
         self.command(Command::Add(Box::new(added)));
         self.pipeline.obey();
     }

@@ -12,7 +12,7 @@ use std::{
 
 use rustok_obsd::{
     capture::{pipeline, record::Record},
-    exchange::{Exchange, HttpConnection, Io, Outcome, Shared, Side},
+    exchange::{Exchange, HttpConnection, Io, Outcome, RoutesExact, Shared, Side},
     probe::{Kernel, Loaded, ProbeBoard, Programs, Settings, State, loader, uprobe::Links},
     target::{
         BinaryCache, InProcess, ProbePoint, ProcessKey, ProcessMemory, Reader, RouteTable, Rule, Scanner, Selector,
@@ -195,7 +195,7 @@ pub fn replay(recorded: &Recorded) -> (Vec<Replayed>, rustok_obsd::exchange::Sta
                     2 => Some(Side::Client),
                     _ => None,
                 };
-                let http = HttpConnection::new(side, open.flags != 0, true);
+                let http = HttpConnection::new(side, open.flags != 0, RoutesExact::ALWAYS);
                 live.insert(open.conn, Live { open, http, seen: Vec::new() });
             }
             Record::Send(io, data) | Record::Receive(io, data) => {

@@ -12,6 +12,13 @@ use super::*;
 use crate::contract::routing::Parked;
 use crate::target::memory::{Memory, MemoryError, ProcessMemory};
 use crate::target::reader::Access;
+use crate::{
+    capture::pipeline::Command,
+    contract::recorder::TargetKey,
+    exchange::RoutesExact,
+    exposition::{Format, to_text},
+    target::{ProcessKey, Reader},
+};
 
 /// Another target, whose memory answers.
 const GOOD: u32 = 600;
@@ -50,7 +57,7 @@ fn routes() -> Routes {
     let mut scene = Scene::reading(TOKIO, Reader::new(Gate(Mutex::new(gated))));
     scene.add_as(GOOD, TargetKey(2), TOKIO);
     for tgid in [PID, GOOD] {
-        scene.commands.send(Command::RoutesExact { tgid }).unwrap();
+        scene.commands.send(Command::RoutesExact { tgid, exact: RoutesExact::ALWAYS }).unwrap();
     }
     scene.pipeline.obey();
     scene.link(LINK);
@@ -126,6 +133,22 @@ fn while_the_memory_of_one_target_hangs_those_of_others_are_counted_and_its_own_
     routes.until_parked(0);
     assert_eq!((routes.count("/plain/{token}"), routes.count("/outer/inner/{name}")), (101, 1));
     assert_eq!((routes.result(Parked::Named), routes.result(Parked::Late)), (102, 0));
+}
+
+/// The record of the route came from programs that did not know the task yet, and waited in the ring while the command
+/// overtook it.
+#[test]
+fn a_request_that_began_before_routes_were_exact_is_not_one_that_matched_none() {
+    let mut routes = routes();
+    let tgid = PID;
+    let exact = RoutesExact::since(routes.scene.now + 1_000_000);
+    routes.scene.commands.send(Command::RoutesExact { tgid, exact }).unwrap();
+    routes.scene.pipeline.obey();
+    routes.request(1, 0, &[3]);
+    assert_eq!(routes.count("~unmatched"), 0);
+    routes.scene.now += 1_000_000;
+    routes.request(1, 71, &[]);
+    assert_eq!(routes.count("~unmatched"), 1);
 }
 
 #[test]

@@ -19,7 +19,7 @@ mod requests;
 mod responses;
 
 use super::pending::{Pending, Shared};
-use super::{Exchange, Hit, Io, Method, Outcome, Side, TraceParent, pieces};
+use super::{Exchange, Hit, Io, Method, Outcome, RoutesExact, Side, TraceParent, pieces};
 use crate::protocol::http1::{Parser, Piece, Request, Response, Step};
 use crate::protocol::{Detected, Protocol, detect};
 use std::collections::VecDeque;
@@ -70,7 +70,7 @@ pub struct HttpConnection {
     peer_ended: bool,
     /// The peer reset or vanished.
     peer_failed: bool,
-    routes_exact: bool,
+    routes_exact: RoutesExact,
     last_request: u64,
     /// A request's head was read since the last [`Self::take_started`].
     started: bool,
@@ -87,9 +87,9 @@ impl HttpConnection {
     const UNDECIDED: u8 = 200;
 
     /// A connection. `side` is `None` where nobody saw who opened it: the first request line tells. `mid_stream`:
-    /// bytes went over it before the daemon watched. `routes_exact`: axum's uprobe watches the target.
+    /// bytes went over it before the daemon watched. `routes_exact`: see [`Self::set_routes_exact`].
     #[must_use]
-    pub fn new(side: Option<Side>, mid_stream: bool, routes_exact: bool) -> Self {
+    pub fn new(side: Option<Side>, mid_stream: bool, routes_exact: RoutesExact) -> Self {
         let mid_stream = mid_stream || side.is_none();
         Self {
             requests: if mid_stream { Parser::lost() } else { Parser::new() },
@@ -151,8 +151,9 @@ impl HttpConnection {
         })
     }
 
-    /// Tells whether axum's uprobe watches the target; holds for requests that begin from now on.
-    pub const fn set_routes_exact(&mut self, exact: bool) {
+    /// Sets from when on a request without a route is one that matched none; holds for requests whose first record
+    /// is read from now on.
+    pub const fn set_routes_exact(&mut self, exact: RoutesExact) {
         self.routes_exact = exact;
     }
 

@@ -59,8 +59,8 @@ impl HttpConnection {
                 }
                 _ if begins => {
                     let fits = self.overflow == 0 && self.in_flight.len() < Self::IN_FLIGHT;
-                    let begun =
-                        if fits { shared.begin(io, side, place == Place::Start, self.routes_exact) } else { None };
+                    let exact = self.routes_exact.covers(io.time_ns);
+                    let begun = if fits { shared.begin(io, side, place == Place::Start, exact) } else { None };
                     self.receiving = begun.is_some();
                     if let Some(begun) = begun {
                         self.in_flight.push_back(begun);

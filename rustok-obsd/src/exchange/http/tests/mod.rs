@@ -4,7 +4,7 @@ mod missing;
 
 use super::{HttpConnection, Shared, Verdict};
 use crate::budget::Meter;
-use crate::exchange::{Exchange, Io, Method, NEST_TAIL, Outcome, Side};
+use crate::exchange::{Exchange, Io, Method, NEST_TAIL, Outcome, RoutesExact, Side};
 use crate::protocol::Protocol;
 use std::sync::Arc;
 
@@ -56,7 +56,7 @@ impl Wire {
 
     fn new(side: Option<Side>, mid_stream: bool) -> Self {
         Self {
-            connection: HttpConnection::new(side, mid_stream, true),
+            connection: HttpConnection::new(side, mid_stream, RoutesExact::ALWAYS),
             shared: Shared::default(),
             seen: Vec::new(),
             now: 1000,
@@ -175,7 +175,7 @@ fn a_router_that_a_handler_calls_does_not_change_the_requests_route() {
 #[test]
 fn a_route_that_cannot_be_read_leaves_the_request_without_proof_that_none_matched() {
     let mut exact = Vec::new();
-    let mut connection = HttpConnection::new(Some(Side::Server), false, true);
+    let mut connection = HttpConnection::new(Some(Side::Server), false, RoutesExact::ALWAYS);
     let mut shared = Shared::default();
     for unknown in [false, true] {
         let request = get("/a");
@@ -490,7 +490,8 @@ fn requests_that_are_never_answered_leave_room_for_another_target() {
     };
     shared.set_owner(1);
     let long = get(&format!("/{}", "a".repeat(10_000)));
-    let mut waiting: Vec<_> = (0..20_000).map(|_| HttpConnection::new(Some(Side::Server), false, false)).collect();
+    let mut waiting: Vec<_> =
+        (0..20_000).map(|_| HttpConnection::new(Some(Side::Server), false, RoutesExact::NEVER)).collect();
     for connection in &mut waiting {
         io(connection, &mut shared, true, &long);
     }
@@ -499,7 +500,7 @@ fn requests_that_are_never_answered_leave_room_for_another_target() {
     assert!(sum(Meter::used) <= 8 << 20 && sum(Meter::refused) > 10_000, "{meters:?}");
     assert!(shared.stats.pipeline_overflow > 0, "counted as not followed");
     shared.set_owner(2);
-    let mut good = HttpConnection::new(Some(Side::Server), false, false);
+    let mut good = HttpConnection::new(Some(Side::Server), false, RoutesExact::NEVER);
     for number in 1..=100 {
         io(&mut good, &mut shared, true, &get("/good"));
         assert_eq!(io(&mut good, &mut shared, false, OK), number);
