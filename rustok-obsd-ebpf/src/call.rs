@@ -30,8 +30,9 @@ struct Room<const N: usize> {
     text: [u8; N],
 }
 
+/// What every record of a call begins with.
 #[inline(always)]
-fn head(point: Point, ctx: &ProbeContext, current: &Current) -> CallHit {
+pub fn head(point: Point, ctx: &ProbeContext, current: &Current) -> CallHit {
     CallHit {
         kind: Kind::Call as u8,
         point: point as u8,
@@ -72,6 +73,16 @@ pub fn on_call(point: Point, ctx: &ProbeContext) {
     crate::maps::submit(head.as_bytes());
 }
 
+/// A call that makes the text of a BEGIN, or of the SAVEPOINT at this depth.
+#[inline(always)]
+pub fn on_begin(ctx: &ProbeContext, depth: Option<u64>) {
+    let Some(depth) = depth else { return };
+    let Some(current) = Current::at(ctx) else { return };
+    let mut head = head(Point::Begin, ctx, &current);
+    head.words[0] = depth.wrapping_add(1);
+    crate::maps::submit(head.as_bytes());
+}
+
 /// A call with a pointer to a struct.
 #[inline(always)]
 pub fn on_struct(point: Point, ctx: &ProbeContext, address: Option<u64>) {
@@ -106,18 +117,9 @@ fn read_words(head: &mut CallHit, address: u64) {
     }
 }
 
-/// A call with a text by address and length.
-#[inline(always)]
-pub fn on_text(point: Point, ctx: &ProbeContext, text: Option<u64>, len: Option<u64>) {
-    let (Some(text), Some(len)) = (text, len) else { return };
-    let Some(current) = Current::at(ctx) else { return };
-    let mut head = head(point, ctx, &current);
-    tell_text(&mut head, text, len);
-}
-
 /// Writes the record with the text in the smallest room that takes it.
 #[inline(always)]
-fn tell_text(head: &mut CallHit, text: u64, len: u64) {
+pub fn tell_text(head: &mut CallHit, text: u64, len: u64) {
     head.text = text;
     head.text_len = len;
     let limit = u64::from(globals::statement_limit());

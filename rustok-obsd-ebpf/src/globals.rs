@@ -53,4 +53,4 @@ rustok_obsd_ebpf::globals! {
 /// The daemon overrides this symbol and so refuses an object of another layout. Its name carries
 /// [`rustok_obsd_ebpf::ABI`].
 #[unsafe(no_mangle)]
-static ABI_3: u32 = rustok_obsd_ebpf::ABI;
+static ABI_4: u32 = rustok_obsd_ebpf::ABI;

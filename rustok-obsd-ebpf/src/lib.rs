@@ -8,7 +8,7 @@
 #![no_std]
 
 /// Counts layout changes; the daemon refuses an object that was built with another one.
-pub const ABI: u32 = 3;
+pub const ABI: u32 = 4;
 
 /// Bytes of payload that one record can carry. A power of two: the verifier follows the mask.
 pub const MAX_PAYLOAD: usize = 16_384;
@@ -67,7 +67,7 @@ pub enum Point {
     QueryEnd = 2,
     /// The driver read an ErrorResponse or a NoticeResponse: the beginning of its fields follows.
     Notice = 3,
-    /// The driver begins a transaction.
+    /// The driver begins a transaction. The first of `words` is 0, or one more than the number of transactions around it.
     Begin = 4,
     /// A transaction is dropped: its ROLLBACK goes out with the next bytes of the connection.
     Rollback = 5,

@@ -25,6 +25,7 @@ mod payload;
 mod process;
 mod socket;
 mod spawn;
+mod sql_str;
 mod task;
 mod transfer;
 mod uprobe;
@@ -105,10 +106,18 @@ pub fn tokio_task_enter(ctx: ProbeContext) -> u32 {
     0
 }
 
-/// `sqlx_core::logger::QueryLogger::new(&str, LogSettings)`: once for each statement, when the driver takes it.
+/// `sqlx_core::logger::QueryLogger::new(&str, LogSettings)`, from sqlx 0.9 on `new(SqlStr, LogSettings)`: once for each
+/// statement, when the driver takes it.
 #[uprobe_program]
 pub fn sqlx_query(ctx: ProbeContext) -> u32 {
-    call::on_text(Point::Query, &ctx, ctx.arg::<u64>(1), ctx.arg::<u64>(2));
+    sql_str::on_query(&ctx, ctx.arg::<u64>(1), ctx.arg::<u64>(2));
+    0
+}
+
+/// `sqlx_core::transaction::begin_ansi_transaction_sql(depth: usize)`: once for each transaction without options.
+#[uprobe_program]
+pub fn sqlx_begin_sql(ctx: ProbeContext) -> u32 {
+    call::on_begin(&ctx, ctx.arg::<u64>(1));
     0
 }
 

@@ -95,6 +95,7 @@ fn all(workspace: &Workspace, filter: &[String], summary: &mut Summary) -> Resul
         .env("RUSTOK_OBSD_SHOP", program(&examples, "shop")?)
         .env("RUSTOK_OBSD_SHOP_LOAD", program(&examples, "shop-load")?)
         .env("RUSTOK_OBSD_LEDGER", program(&examples, "ledger")?)
+        .env("RUSTOK_OBSD_LEDGER_SQLX09", program(&examples, "ledger-sqlx09")?)
         .env("RUSTOK_OBSD_SKIPS", &skips)
         .stdin(Stdio::null())
         .stdout(Stdio::piped());

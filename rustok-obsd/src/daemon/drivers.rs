@@ -27,12 +27,13 @@ use crate::{
 pub(super) type Seekers = HashMap<(u32, u64), Seeker>;
 
 /// In the order in which they are attached: ends before begins, so that no begin waits for an end that nobody sees.
-const POINTS: [ProbePoint; 8] = [
+const POINTS: [ProbePoint; 9] = [
     ProbePoint::TokioSpawn,
     ProbePoint::SqlxNotice,
     ProbePoint::SqlxQueryEnd,
     ProbePoint::SqlxRollback,
     ProbePoint::SqlxBegin,
+    ProbePoint::SqlxBeginText,
     ProbePoint::SqlxQuery,
     ProbePoint::SeaOrmCall,
     ProbePoint::SeaOrmBegin,
@@ -129,6 +130,10 @@ impl Manager {
         let sets = self.config.database.probes;
         for point in POINTS {
             let places = target.places(point);
+            if point == ProbePoint::SqlxBeginText && !target.binary.has(Library::SqlxPostgres) {
+                // The other drivers run that text as a statement like any other.
+                continue;
+            }
             if !is_on(sets, point.set()) {
                 self.probes.set(point.program(), &name, State::Disabled, "database.probes leaves it out");
             } else if !places.is_empty() {

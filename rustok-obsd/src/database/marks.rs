@@ -104,6 +104,16 @@ impl Marks {
         0
     }
 
+    /// The same where just one call of the task `is` it.
+    pub fn take_only(&mut self, key: (u32, u64), is: impl Fn(&Mark) -> bool) -> u64 {
+        let (mut at, mut count) = (self.heads.get(&key).copied().unwrap_or(NONE), 0);
+        while let Some(slot) = self.slots.get(at as usize) {
+            count += usize::from(is(&slot.mark));
+            at = slot.next;
+        }
+        if count == 1 { self.take(key, is) } else { 0 }
+    }
+
     /// Forgets those older than this; yields how many.
     pub fn reap(&mut self, before_ns: u64) -> u64 {
         self.retain(|_, mark| mark.time_ns >= before_ns)

@@ -14,6 +14,7 @@ pub mod sockets;
 mod tasks;
 mod texts;
 pub mod tracker;
+mod transactions;
 mod wire;
 
 pub use open::task_key;

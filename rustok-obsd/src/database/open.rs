@@ -48,7 +48,8 @@ pub struct Open {
     pub statement: Arc<Statement>,
     /// Where the text came from.
     pub sight: Sight,
-    /// Address and length of the text in the process.
+    /// Two neighbouring words by which the driver's account of it is known: address and length of the text in the
+    /// process, or what is in the place of one of them.
     pub text: (u64, u64),
     /// See [`super::Operation::call_ns`].
     pub call_ns: u64,

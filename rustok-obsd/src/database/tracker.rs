@@ -29,6 +29,7 @@ use super::requests::{Known, Requests};
 use super::sockets::{Change, Link};
 use super::tasks::{Origin, Tasks};
 use super::texts::Texts;
+use super::transactions::is_begun;
 use super::{Ending, Operation, Parent, Sight, System};
 use crate::budget::Meter;
 use crate::statement::{Dialect, Knowledge, Statement, StatementCache};
@@ -139,12 +140,12 @@ pub struct Tracker {
     /// What changed for the gauges of connections, by connection; for the caller to drain.
     pub changes: Vec<(u64, Change)>,
     processes: FxHashMap<u32, Process>,
-    marks: Marks,
+    pub(super) marks: Marks,
     /// The last error that each task read and that no operation took yet.
     notices: Aging<(u32, u64), [u8; 5]>,
-    begin: Arc<Statement>,
+    pub(super) begin: Arc<Statement>,
     commit: Arc<Statement>,
-    rollback: Arc<Statement>,
+    pub(super) rollback: Arc<Statement>,
     pub(super) savepoint: Arc<Statement>,
     unknown: Arc<Statement>,
     pub(super) opaque: Arc<Statement>,
@@ -261,7 +262,7 @@ impl Tracker {
         let key = task_key(hit.tgid, hit.task, hit.tid);
         match hit.point {
             p if p == Point::Query as u8 => {
-                let call_ns = self.marks.take(key, |mark| !mark.begin && mark.names(hit.text, hit.text_len));
+                let call_ns = self.called(key, hit);
                 let kind = if self.drivers(hit.tgid).ends { Kind::Logged } else { Kind::OpenEnded };
                 self.on_statement(hit, text, call_ns, kind, Sight::Sqlx, origin, sink);
             }
@@ -275,14 +276,7 @@ impl Tracker {
                     self.notices.insert(key, code);
                 }
             }
-            p if p == Point::Begin as u8 => {
-                let call_ns = self.marks.take(key, |mark| mark.begin);
-                self.begin_call(key, hit.time_ns, sink);
-                let mut open =
-                    Open::new(asker(hit), hit.time_ns, Arc::clone(&self.begin), Kind::Short, Sight::Sqlx, origin);
-                open.call_ns = call_ns;
-                self.start(open);
-            }
+            p if p == Point::Begin as u8 => self.on_begin(hit, key, origin, sink),
             p if p == Point::Commit as u8 => {
                 self.begin_call(key, hit.time_ns, sink);
                 // It can fail, and its error is told behind its bytes.
@@ -307,6 +301,16 @@ impl Tracker {
         }
     }
 
+    /// When the mapper was called with this statement, 0 where that is not known.
+    fn called(&mut self, key: (u32, u64), hit: &CallHit) -> u64 {
+        let exact = self.marks.take(key, |mark| !mark.begin && mark.names(hit.text, hit.text_len));
+        if exact != 0 || identity(hit) == (hit.text, hit.text_len) {
+            return exact;
+        }
+        // sea-orm 2 has sqlx copy the text: of several calls with a text of this length none is known to be it.
+        self.marks.take_only(key, |mark| !mark.begin && mark.words.contains(&hit.text_len))
+    }
+
     #[expect(clippy::too_many_arguments, reason = "one call, its facts")]
     fn on_statement(
         &mut self,
@@ -319,7 +323,6 @@ impl Tracker {
         sink: &mut Sink<'_>,
     ) {
         let key = task_key(hit.tgid, hit.task, hit.tid);
-        self.begin_call(key, hit.time_ns, sink);
         let statement = if hit.flags & IO_UNREADABLE != 0 || !is_statement(text) {
             self.stats.layout_doubts += 1;
             Arc::clone(&self.unknown)
@@ -328,16 +331,24 @@ impl Tracker {
             self.statements.get(owner, text, hit.text_len > text.len() as u64, dialect)
         };
         self.stats.truncated_statements += u64::from(statement.knowledge == Knowledge::Truncated);
+        // The drivers of MySQL and SQLite run the BEGIN that was made for them as a statement like any other.
+        if let Some(id) = self.open.find(key, |open| is_begun(open) && open.statement == statement)
+            && let Some(open) = self.open.get(id)
+        {
+            (open.kind, open.text) = (kind, identity(hit));
+            return;
+        }
+        self.begin_call(key, hit.time_ns, sink);
         let mut open = Open::new(asker(hit), hit.time_ns, statement, kind, sight, origin);
         open.call_ns = call_ns;
-        open.text = (hit.text, hit.text_len);
+        open.text = identity(hit);
         self.start(open);
     }
 
     /// A call begins: the task's earlier ones of which nobody tells the end and that were answered are over, and an error
     /// that none of them took is none of this one. In clear text the protocol tells the ends. A BEGIN of which no bytes
     /// were seen is over, too, or it would be taken for the asker of whatever its task sends next.
-    fn begin_call(&mut self, key: (u32, u64), time_ns: u64, sink: &mut Sink<'_>) {
+    pub(super) fn begin_call(&mut self, key: (u32, u64), time_ns: u64, sink: &mut Sink<'_>) {
         if !self.notices.is_empty() {
             self.notices.remove(key);
         }
@@ -363,37 +374,6 @@ impl Tracker {
             // Nothing of the process' connections is seen at all.
             self.finish(id, time_ns, Ending::Complete, sink);
         }
-    }
-
-    /// A transaction was dropped: its ROLLBACK goes out with the next bytes of its connection.
-    fn on_rollback(&mut self, hit: &CallHit, key: (u32, u64), origin: Origin, sink: &mut Sink<'_>) {
-        let found = self.link_in_transaction(key);
-        if found.is_none() && self.links.values().all(|link| link.tgid() != hit.tgid || !link.is_encrypted()) {
-            // The protocol will tell it.
-            return;
-        }
-        let statement = match found.and_then(|conn| self.links.get(&conn)).map_or(1, |link| link.depth) {
-            depth @ 2.. => {
-                let text = format!("ROLLBACK TO SAVEPOINT _sqlx_savepoint_{}", depth - 1);
-                self.statements.get(self.owner(hit.tgid), text.as_bytes(), false, Dialect::ANY)
-            }
-            _ => Arc::clone(&self.rollback),
-        };
-        let Some(id) = self.start(Open::new(asker(hit), hit.time_ns, statement, Kind::Short, Sight::Sqlx, origin))
-        else {
-            return;
-        };
-        let Some((conn, link)) = found.and_then(|conn| Some((conn, self.links.get_mut(&conn)?))) else {
-            return self.finish(id, hit.time_ns, Ending::Incomplete, sink);
-        };
-        let before = link.deferred.replace(id);
-        if let Some(open) = self.open.get(id) {
-            open.conn = conn;
-        }
-        if let Some(before) = before {
-            self.finish(before, hit.time_ns, Ending::Incomplete, sink);
-        }
-        self.note_change(conn);
     }
 
     /// sqlx is done with a statement: it read the answer whole, or its future was dropped.
@@ -431,7 +411,7 @@ impl Tracker {
         self.finish(id, end_ns, ending, sink);
     }
 
-    fn start(&mut self, open: Open) -> Option<OpId> {
+    pub(super) fn start(&mut self, open: Open) -> Option<OpId> {
         let (origin, begin) = (open.origin, if open.call_ns == 0 { open.start_ns } else { open.call_ns });
         let id = self.open.insert(self.owner(open.key.0), open);
         if id.is_none() {
@@ -524,7 +504,7 @@ impl Tracker {
     }
 
     /// The connection on which this task has a transaction, where it is one.
-    fn link_in_transaction(&self, key: (u32, u64)) -> Option<u64> {
+    pub(super) fn link_in_transaction(&self, key: (u32, u64)) -> Option<u64> {
         let mut links = self.links.iter().filter(|(_, link)| link.transaction == Some(key) && link.deferred.is_none());
         let (conn, _) = links.next()?;
         links.next().is_none().then_some(*conn)
@@ -536,8 +516,13 @@ impl Tracker {
     }
 }
 
+/// The words by which the driver's account of a statement is known: those of its text where it came by pointer.
+const fn identity(hit: &CallHit) -> (u64, u64) {
+    if hit.words[0] == 0 && hit.words[1] == 0 { (hit.text, hit.text_len) } else { (hit.words[0], hit.words[1]) }
+}
+
 /// Process, task and thread of a call.
-const fn asker(hit: &CallHit) -> (u32, u64, u32) {
+pub(super) const fn asker(hit: &CallHit) -> (u32, u64, u32) {
     (hit.tgid, hit.task, hit.tid)
 }
 

@@ -266,7 +266,7 @@ fn load(object: &[u8], offsets: &Offsets, settings: Settings) -> Result<Ebpf, Lo
     // No type of ours is relocated against the kernel's.
     loader.btf(None);
     loader
-        .override_global("ABI_3", &rustok_obsd_ebpf::ABI, true)
+        .override_global("ABI_4", &rustok_obsd_ebpf::ABI, true)
         .override_global("SK_PROTOCOL", sk_protocol, true)
         .override_global("SK_PROTOCOL_BITS", sk_protocol_bits, true)
         .override_global("SK_ERR", sk_err, true)

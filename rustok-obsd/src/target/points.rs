@@ -3,7 +3,8 @@
 //! Reads: nothing. Yields: for each [`ProbePoint`] the Rust paths under which it is known, the kernel program behind it
 //! and the set that a user switches it by. Costs: constants.
 //!
-//! What each tells was counted against the applications' own account (sqlx 0.8, sea-orm 1.1, tokio 1.54, release builds):
+//! What each tells was counted against the applications' own account (sqlx 0.8 and 0.9, sea-orm 1.1 and 2.0, tokio 1.54,
+//! release builds):
 //! `QueryLogger::new` comes exactly once for each statement that a sqlx connection runs, whatever the database, prepared
 //! or not, in the caller's task and behind the wait for the pool; `QueryLogger::finish` once for each of those, when the
 //! answer was read whole or the future was dropped. `async fn` symbols are polls and counted by nobody.
@@ -29,6 +30,8 @@ pub enum ProbePoint {
     SqlxNotice,
     /// sqlx begins a transaction.
     SqlxBegin,
+    /// sqlx makes the text of a BEGIN or SAVEPOINT.
+    SqlxBeginText,
     /// sqlx drops a transaction that was not committed.
     SqlxRollback,
     /// sea-orm was called with a statement: the wait for a pooled connection begins.
@@ -138,6 +141,9 @@ const BEGIN: &[(&str, &str)] = &[(
     "PgTransactionManager",
     "<sqlx_postgres::transaction::PgTransactionManager as sqlx_core::transaction::TransactionManager>::begin",
 )];
+/// In sqlx 0.9 `begin` is the poll of a future, and inlined.
+const BEGIN_TEXT: &[(&str, &str)] =
+    &[("begin_ansi_transaction_sql", "sqlx_core::transaction::begin_ansi_transaction_sql")];
 const ROLLBACK: &[(&str, &str)] = &[(
     "PgTransactionManager",
     "<sqlx_postgres::transaction::PgTransactionManager as sqlx_core::transaction::TransactionManager>::start_rollback",
@@ -178,7 +184,7 @@ const STATEMENT: &[(&str, &str)] = &[
 
 impl ProbePoint {
     /// All that are built in.
-    pub const ALL: [Self; 11] = [
+    pub const ALL: [Self; 12] = [
         Self::AxumRoute,
         Self::TokioTaskEnter,
         Self::TokioSpawn,
@@ -186,6 +192,7 @@ impl ProbePoint {
         Self::SqlxQueryEnd,
         Self::SqlxNotice,
         Self::SqlxBegin,
+        Self::SqlxBeginText,
         Self::SqlxRollback,
         Self::SeaOrmCall,
         Self::SeaOrmBegin,
@@ -205,6 +212,7 @@ impl ProbePoint {
             Self::SqlxQueryEnd => QUERY_END[0].1,
             Self::SqlxNotice => "sqlx_postgres::message::response::Notice::{decode_body, decode_with}",
             Self::SqlxBegin => "sqlx_postgres::transaction::PgTransactionManager::begin",
+            Self::SqlxBeginText => BEGIN_TEXT[0].1,
             Self::SqlxRollback => "sqlx_postgres::transaction::PgTransactionManager::start_rollback",
             Self::SeaOrmCall => "sea_orm::DatabaseConnection::{execute, query_one, query_all, stream, …}",
             Self::SeaOrmBegin => "sea_orm::DatabaseConnection::{begin, begin_with_config}",
@@ -224,6 +232,7 @@ impl ProbePoint {
             Self::SqlxQueryEnd => "sqlx_query_end",
             Self::SqlxNotice => "sqlx_notice",
             Self::SqlxBegin => "sqlx_begin",
+            Self::SqlxBeginText => "sqlx_begin_sql",
             Self::SqlxRollback => "sqlx_rollback",
             Self::SeaOrmCall => "sea_orm_call",
             Self::SeaOrmBegin => "sea_orm_begin",
@@ -237,9 +246,12 @@ impl ProbePoint {
         match self {
             Self::AxumRoute | Self::TokioTaskEnter => ProbeSet::Routes,
             Self::TokioSpawn => ProbeSet::Tasks,
-            Self::SqlxQuery | Self::SqlxBegin | Self::SqlxRollback | Self::SqlxStatement | Self::Custom(_) => {
-                ProbeSet::Sqlx
-            }
+            Self::SqlxQuery
+            | Self::SqlxBegin
+            | Self::SqlxBeginText
+            | Self::SqlxRollback
+            | Self::SqlxStatement
+            | Self::Custom(_) => ProbeSet::Sqlx,
             Self::SqlxQueryEnd | Self::SqlxNotice => ProbeSet::Results,
             Self::SeaOrmCall | Self::SeaOrmBegin => ProbeSet::SeaOrm,
         }
@@ -266,6 +278,7 @@ impl ProbePoint {
             Self::SqlxQueryEnd => QUERY_END,
             Self::SqlxNotice => NOTICE,
             Self::SqlxBegin => BEGIN,
+            Self::SqlxBeginText => BEGIN_TEXT,
             Self::SqlxRollback => ROLLBACK,
             Self::SeaOrmCall => SEA_ORM,
             Self::SeaOrmBegin => SEA_ORM_BEGIN,

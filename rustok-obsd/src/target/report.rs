@@ -117,6 +117,7 @@ impl BinaryReport {
             // sqlx serves other databases too, and a mapper may be used without transactions.
             ProbePoint::SqlxNotice
             | ProbePoint::SqlxBegin
+            | ProbePoint::SqlxBeginText
             | ProbePoint::SqlxRollback
             | ProbePoint::SeaOrmBegin
             | ProbePoint::Custom(_) => false,

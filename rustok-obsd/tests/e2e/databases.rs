@@ -72,11 +72,11 @@ impl Account {
 }
 
 #[test]
-fn four_times_the_daemon_the_database_and_the_server_count_the_same() {
-    let name = "four_times_the_daemon_the_database_and_the_server_count_the_same";
+fn six_times_the_daemon_the_database_and_the_server_count_the_same() {
+    let name = "six_times_the_daemon_the_database_and_the_server_count_the_same";
     let _alone = serial();
     let mut tables: Vec<(String, Table)> = Vec::new();
-    for variable in ["RUSTOK_OBSD_SHOP", "RUSTOK_OBSD_LEDGER"] {
+    for variable in ["RUSTOK_OBSD_SHOP", "RUSTOK_OBSD_LEDGER", "RUSTOK_OBSD_LEDGER_SQLX09"] {
         for tls in [Tls::On, Tls::Off] {
             let account = or_skip!(name, Account::take(variable, tls));
             assert_counted(&account);

@@ -19,27 +19,28 @@ use uuid::Uuid;
 
 use crate::db::{Answer, ApiError, Db, sqlstate};
 use crate::routes::{Product, find};
+use crate::statement::{borrowed, boxed, owned, shared, shared_string};
 
 async fn count(db: &Db, on: impl PgExecutor<'_>, sql: &'static str) -> Answer<i64> {
     Ok(db.one(sql, sqlx::query_scalar(sql).bind(DEFAULT_TENANT).fetch_one(on)).await?)
 }
 
 async fn price(db: &Db, id: Uuid) -> Answer<i64> {
-    let row = db.one(sql::PRICE, sqlx::query(sql::PRICE).bind(id).fetch_one(&db.pool)).await?;
+    let row = db.one(sql::PRICE, sqlx::query(owned(sql::PRICE)).bind(id).fetch_one(&db.pool)).await?;
     Ok(row.try_get("price")?)
 }
 
 async fn stock(db: &Db, on: impl PgExecutor<'_>, id: Uuid) -> Answer<i32> {
-    Ok(db.one(sql::STOCK, sqlx::query_scalar(sql::STOCK).bind(id).fetch_one(on)).await?)
+    Ok(db.one(sql::STOCK, sqlx::query_scalar(shared(sql::STOCK)).bind(id).fetch_one(on)).await?)
 }
 
 async fn take(db: &Db, on: impl PgExecutor<'_>, id: Uuid) -> Answer<()> {
-    db.execute(sql::TAKE, sqlx::query(sql::TAKE).bind(id).execute(on)).await?;
+    db.execute(sql::TAKE, sqlx::query(shared_string(sql::TAKE)).bind(id).execute(on)).await?;
     Ok(())
 }
 
 async fn outbox(db: &Db, on: impl PgExecutor<'_>, id: Uuid) -> Answer<()> {
-    let query = sqlx::query(sql::OUTBOX).bind(Uuid::new_v4()).bind(id.to_string());
+    let query = sqlx::query(boxed(sql::OUTBOX)).bind(Uuid::new_v4()).bind(id.to_string());
     db.execute(sql::OUTBOX, query.execute(on)).await?;
     Ok(())
 }
@@ -143,7 +144,7 @@ async fn stream(db: &Db, most: usize) -> Answer<Json<Value>> {
 
 /// `GET /api/causal/n-plus-one`: a list, then one statement for each of its rows.
 pub async fn n_plus_one(db: Db) -> Answer<Json<Value>> {
-    let query = sqlx::query_scalar(sql::PRODUCT_IDS).bind(DEFAULT_TENANT).bind(N as i64);
+    let query = sqlx::query_scalar(borrowed(sql::PRODUCT_IDS)).bind(DEFAULT_TENANT).bind(N as i64);
     let list: Vec<Uuid> = db.all(sql::PRODUCT_IDS, query.fetch_all(&db.pool)).await?;
     let mut stocks = Vec::new();
     for id in list {

@@ -6,6 +6,7 @@
 mod causal;
 mod db;
 mod routes;
+mod statement;
 
 use anyhow::Context as _;
 use axum::Router;
@@ -44,7 +45,10 @@ fn main() -> anyhow::Result<()> {
             options.connect(&args.database_url).await.context("cannot connect to the database")
         };
         let app = App { pool: connect(args.pool).await?, narrow: connect(1).await? };
-        sqlx::raw_sql(&migrate::script()).execute(&app.pool).await.context("cannot migrate the database")?;
+        sqlx::raw_sql(statement::owned(&migrate::script()))
+            .execute(&app.pool)
+            .await
+            .context("cannot migrate the database")?;
         Ok(router(app, sink, raw_sql))
     }))
 }

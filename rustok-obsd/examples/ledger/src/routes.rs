@@ -13,6 +13,7 @@ use tokio::task::JoinSet;
 use uuid::Uuid;
 
 use crate::db::{Answer, ApiError, Db, NOT_FOUND};
+use crate::statement::{borrowed, boxed, shared};
 
 /// id, tenant, sku, title, price, stock
 pub type Product = (Uuid, Uuid, String, String, i64, i32);
@@ -34,7 +35,7 @@ pub async fn ready(db: Db) -> Answer<StatusCode> {
 /// `GET /api/commerce/products/{id}`
 pub async fn product(db: Db, Path(id): Path<Uuid>) -> Answer<Json<Value>> {
     let found = find(&db, id).await?;
-    let query = sqlx::query_as::<_, Product>(sql::CHEAPER).bind(DEFAULT_TENANT).bind(found.4).bind(3_i64);
+    let query = sqlx::query_as::<_, Product>(boxed(sql::CHEAPER)).bind(DEFAULT_TENANT).bind(found.4).bind(3_i64);
     let cheaper = db.all(sql::CHEAPER, query.fetch_all(&db.pool)).await?;
     Ok(Json(json!({ "product": found, "cheaper": cheaper })))
 }
@@ -51,7 +52,7 @@ pub async fn products(db: Db, Query(page): Query<HashMap<String, String>>) -> An
 
 /// `GET /api/content/nodes`
 pub async fn nodes(db: Db, Query(page): Query<HashMap<String, String>>) -> Answer<Json<Vec<Node>>> {
-    let query = sqlx::query_as(sql::NODES).bind(DEFAULT_TENANT).bind(limit(&page));
+    let query = sqlx::query_as(shared(sql::NODES)).bind(DEFAULT_TENANT).bind(limit(&page));
     Ok(Json(db.all(sql::NODES, query.fetch_all(&db.pool)).await?))
 }
 
@@ -63,13 +64,13 @@ pub async fn node(db: Db, Path(id): Path<Uuid>) -> Answer<Json<Node>> {
 
 /// `POST /api/sql` with `--raw-sql`: runs the body, unprepared, always on the same connection.
 pub async fn raw(db: Db, text: String) -> Answer<Json<Value>> {
-    let done = db.execute(&text, sqlx::raw_sql(&text).execute(&db.narrow)).await?;
+    let done = db.execute(&text, sqlx::raw_sql(borrowed(&text)).execute(&db.narrow)).await?;
     Ok(Json(json!({ "rows": done.rows_affected() })))
 }
 
 /// `POST /api/sql/prepared` with `--raw-sql`: the same prepared; `X-Bind` is the value of `$1`.
 pub async fn prepared(db: Db, headers: HeaderMap, text: String) -> Answer<Json<Value>> {
-    let query = sqlx::query(&text);
+    let query = sqlx::query(borrowed(&text));
     let query = match headers.get("x-bind").and_then(|value| value.to_str().ok()) {
         Some(value) => query.bind(value.to_owned()),
         None => query,

@@ -3,6 +3,7 @@
 mod calls;
 mod clear;
 mod dialects;
+mod forms;
 mod life;
 mod model;
 mod world;

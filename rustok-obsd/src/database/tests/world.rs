@@ -71,7 +71,7 @@ impl World {
         self.now
     }
 
-    fn hit(&mut self, point: Point, task: u64) -> CallHit {
+    pub fn hit(&mut self, point: Point, task: u64) -> CallHit {
         CallHit {
             kind: RecordKind::Call as u8,
             point: point as u8,
@@ -119,11 +119,15 @@ impl World {
 
     /// The driver is done with a statement that it took at `start`.
     pub fn done(&mut self, task: u64, sql: &str, start: u64) -> u64 {
-        let mut hit = self.hit(Point::QueryEnd, task);
         let (text, len) = place(sql);
+        self.done_by(task, [text, len], start)
+    }
+
+    /// The same by the words of its text.
+    pub fn done_by(&mut self, task: u64, pair: [u64; 2], start: u64) -> u64 {
+        let mut hit = self.hit(Point::QueryEnd, task);
         let begun = start + 300;
-        let words = [1, 2, 3, 4, begun / 1_000_000_000, begun % 1_000_000_000, text, len, 1, 1, 0, 0];
-        hit.words = words;
+        hit.words = [1, 2, 3, 4, begun / 1_000_000_000, begun % 1_000_000_000, pair[0], pair[1], 1, 1, 0, 0];
         self.on(&hit, b"");
         hit.time_ns
     }
