@@ -11,8 +11,9 @@ use rustok_obsd_ebpf::{MAX_PAYLOAD, SocketIo, TAIL};
 
 use crate::{maps, transfer::min};
 
-/// I/O vectors that are followed. hyper uses up to 64, but a head and the start of a body lie in the first.
-const VECTORS: u32 = 16;
+/// I/O vectors that are followed: as many as hyper hands to one call (`MAX_WRITEV_BUFS`). A head and the start of a body
+/// lie in the first, the end of a chunked body in the last.
+const VECTORS: u32 = 64;
 const MASK: u32 = MAX_PAYLOAD as u32 - 1;
 
 /// Room for one record. The second half of the payload lets the verifier see that any position below [`MAX_PAYLOAD`]
@@ -200,6 +201,15 @@ fn copy_plain(scratch: &mut Scratch, buffer: u64, moved: u32, limit: u32, tail: 
         let end = buffer + u64::from(moved);
         // SAFETY: the helper checks the address and fails on a bad one.
         *tail = unsafe { bpf_probe_read_user((end - TAIL as u64) as *const [u8; TAIL]) }.ok()?;
+    } else if len < moved {
+        // The last chunk of a body goes alone where its end was awaited: five bytes.
+        set!(scratch.walk, failed, 0);
+        set!(scratch.walk, last, 0);
+        shift_in(scratch, buffer, moved);
+        if get!(scratch.walk, failed) != 0 {
+            return None;
+        }
+        *tail = get!(scratch.walk, last).to_le_bytes();
     }
     Some(len)
 }
@@ -232,7 +242,8 @@ fn step(scratch: &mut Scratch, index: u32, cut: bool) -> bool {
         }
         set!(scratch.walk, copied, copied + wanted);
     }
-    if cut && part > 0 {
+    // What lies further from the end is none of the last bytes.
+    if cut && part > 0 && rest - part < TAIL as u32 {
         shift_in(scratch, base, part);
     }
     set!(scratch.walk, rest, rest - part);

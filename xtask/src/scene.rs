@@ -12,7 +12,7 @@ use anyhow::{Context as _, Result};
 use test_support::{Child, Ports, Postgres};
 
 use crate::metrics::{self, Sample};
-use crate::workspace::{EXAMPLES, Workspace, is_executable, program};
+use crate::workspace::{Workspace, is_executable, program};
 
 /// Where the daemon listens when nobody else does.
 pub const PORT: u16 = 9464;
@@ -31,7 +31,7 @@ impl Programs {
     /// Builds them.
     pub fn build(workspace: &Workspace) -> Result<Self> {
         let daemon = program(&workspace.build_release(&["rustok-obsd"])?, "rustok-obsd")?;
-        let examples = workspace.build_release(&EXAMPLES)?;
+        let examples = workspace.build_release(&["shop"])?;
         Ok(Self { shop: program(&examples, "shop")?, load: program(&examples, "shop-load")?, daemon })
     }
 

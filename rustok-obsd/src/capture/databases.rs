@@ -115,6 +115,9 @@ impl Pipeline {
         if connection.http.verdict() != Verdict::Http1 {
             return Origin::Unknown(Ignorance::Connection);
         }
+        if connection.http.is_ambiguous() {
+            return Origin::Unknown(Ignorance::Connection);
+        }
         let Some(request) = connection.http.current() else {
             // What a task does between two requests is left over from the one before. What a thread does is not.
             return match connection.http.last_request() {

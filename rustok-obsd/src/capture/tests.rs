@@ -386,3 +386,18 @@ proptest::proptest! {
         assert_eq!(scene.pipeline.databases.under_way(), 0);
     }
 }
+
+#[test]
+fn while_the_end_of_an_answer_is_not_known_what_comes_behind_the_next_request_is_nobodys() {
+    let mut scene = tokio();
+    let head = b"HTTP/1.1 200 OK\r\ntransfer-encoding: chunked\r\n\r\n8\r\na piece.";
+    scene.receive(1, 71, REQUEST);
+    // The rest, the last chunk perhaps among it, was not captured.
+    scene.send_cut(1, 71, head, 40);
+    assert_eq!(scene.query(71), "request", "its handler may still stream");
+    scene.receive(1, 71, REQUEST);
+    assert_eq!(scene.query(71), "unknown parent_unknown_connection");
+    scene.send(1, 71, RESPONSE);
+    scene.receive(1, 71, REQUEST);
+    assert_eq!(scene.query(71), "request", "the answer began where one may begin");
+}

@@ -230,7 +230,7 @@ pub fn report(name: &str, score: &Score) {
 }
 
 fn run_one(name: Name, variable: &str, tls: Tls) -> Result<Score, Skip> {
-    let run = observe(&program(variable)?, tls, "causal", 17_000, false)?;
+    let run = observe(&program(variable)?, tls, "causal", 18_000, false)?;
     let score = score(&run);
     report(name, &score);
     let lines = run.metrics.lines().filter(|line| {

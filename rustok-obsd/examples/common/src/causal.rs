@@ -101,6 +101,10 @@ pub fn routes() -> Vec<Route> {
         route("GET", "/api/causal/stream", 200, &[own(sql::STREAM)]),
         route("GET", "/api/causal/stream/{rows}", 200, &[ending(Cancelled, sql::STREAM)]),
         route("GET", "/api/causal/n-plus-one", 200, &n_plus_one),
+        route("HEAD", "/api/commerce/products/{id}", 200, &[own(sql::PRODUCT), own(sql::CHEAPER)]),
+        route("GET", "/api/causal/pieces/{count}", 200, &[own(sql::COUNT_POSTS)]),
+        route("GET", "/api/causal/no-content", 204, &[own(sql::COUNT_NODES)]),
+        route("GET", "/api/causal/not-modified", 304, &[own(sql::COUNT_PRODUCTS), own(sql::COUNT_POSTS)]),
         route(
             "POST",
             "/api/causal/transaction/{id}",

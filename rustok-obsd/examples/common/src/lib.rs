@@ -9,6 +9,7 @@
 //! - [`seed`], [`migrate`]: the rows that exist from the start, known to servers and client
 //! - [`clock`]: the time line that all share
 
+pub mod bodies;
 pub mod causal;
 pub mod clock;
 pub mod load;

@@ -4,8 +4,10 @@
 use std::time::Duration;
 
 use axum::Json;
+use axum::body::Body;
 use axum::extract::Path;
 use axum::http::StatusCode;
+use example_common::bodies;
 use example_common::causal::N;
 use example_common::seed::{self, DEFAULT_TENANT};
 use example_common::sql;
@@ -151,6 +153,25 @@ pub async fn n_plus_one(db: Db) -> Answer<Json<Value>> {
         stocks.push(stock(&db, &db.pool, id).await?);
     }
     Ok(Json(json!({ "stocks": stocks })))
+}
+
+/// `GET /api/causal/pieces/{count}`: an answer of many small chunks.
+pub async fn pieces(db: Db, Path(pieces): Path<u32>) -> Answer<Body> {
+    count(&db, &db.pool, sql::COUNT_POSTS).await?;
+    Ok(bodies::pieces(pieces))
+}
+
+/// `GET /api/causal/no-content`
+pub async fn no_content(db: Db) -> Answer<StatusCode> {
+    count(&db, &db.pool, sql::COUNT_NODES).await?;
+    Ok(StatusCode::NO_CONTENT)
+}
+
+/// `GET /api/causal/not-modified`
+pub async fn not_modified(db: Db) -> Answer<StatusCode> {
+    count(&db, &db.pool, sql::COUNT_PRODUCTS).await?;
+    count(&db, &db.pool, sql::COUNT_POSTS).await?;
+    Ok(StatusCode::NOT_MODIFIED)
 }
 
 /// `POST /api/causal/transaction/{id}`: reads and writes, committed.

@@ -161,14 +161,23 @@ impl Scene {
     }
 
     pub(super) fn io(&mut self, conn: u64, task: u64, data: &[u8], received: bool) {
+        self.transfer(conn, task, data, 0, received);
+    }
+
+    /// Sends so many bytes more than are captured.
+    pub(super) fn send_cut(&mut self, conn: u64, task: u64, data: &[u8], more: usize) {
+        self.transfer(conn, task, data, more, false);
+    }
+
+    fn transfer(&mut self, conn: u64, task: u64, data: &[u8], more: usize, received: bool) {
         let offset = self.offsets.entry((conn, received)).or_default();
         let at = *offset;
-        *offset += data.len() as u64;
+        *offset += (data.len() + more) as u64;
         let io = SocketIo {
             kind: if received { Kind::Receive } else { Kind::Send } as u8,
             flags: 0,
             captured: data.len() as u16,
-            result: data.len() as i32,
+            result: (data.len() + more) as i32,
             tgid: self.tgid,
             tid: self.tid,
             conn,

@@ -135,6 +135,15 @@ impl HttpConnection {
         Some(Current { id: front.id, tid: front.tid(), traceparent: front.traceparent() })
     }
 
+    /// Whether nobody knows which request is under way: the end of the first one's answer is not known, and the next
+    /// one has come.
+    #[must_use]
+    pub fn is_ambiguous(&self) -> bool {
+        self.in_flight.len() > 1
+            && self.responses.is_lost()
+            && self.in_flight.front().is_some_and(|front| front.answered)
+    }
+
     /// Number of the request that ended last, 0 where there was none.
     #[must_use]
     pub const fn last_request(&self) -> u64 {

@@ -5,8 +5,10 @@ use std::pin::pin;
 use std::time::Duration;
 
 use axum::Json;
+use axum::body::Body;
 use axum::extract::{Path, State};
 use axum::http::StatusCode;
+use example_common::bodies;
 use example_common::causal::N;
 use example_common::{seed, sql};
 use futures_util::TryStreamExt as _;
@@ -155,6 +157,25 @@ pub async fn n_plus_one(db: Db, tenant: Tenant) -> Answer<Json<Value>> {
         stocks.push(stock(&db, row.try_get("", "id")?).await?);
     }
     Ok(Json(json!({ "stocks": stocks })))
+}
+
+/// `GET /api/causal/pieces/{count}`: an answer of many small chunks.
+pub async fn pieces(db: Db, tenant: Tenant, Path(pieces): Path<u32>) -> Answer<Body> {
+    count(&db, sql::COUNT_POSTS, tenant).await?;
+    Ok(bodies::pieces(pieces))
+}
+
+/// `GET /api/causal/no-content`
+pub async fn no_content(db: Db, tenant: Tenant) -> Answer<StatusCode> {
+    count(&db, sql::COUNT_NODES, tenant).await?;
+    Ok(StatusCode::NO_CONTENT)
+}
+
+/// `GET /api/causal/not-modified`
+pub async fn not_modified(db: Db, tenant: Tenant) -> Answer<StatusCode> {
+    count(&db, sql::COUNT_PRODUCTS, tenant).await?;
+    count(&db, sql::COUNT_POSTS, tenant).await?;
+    Ok(StatusCode::NOT_MODIFIED)
 }
 
 /// `POST /api/causal/transaction/{id}`: reads and writes, committed.
