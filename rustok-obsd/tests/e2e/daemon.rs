@@ -41,7 +41,7 @@ impl Daemon {
         command.args(["run", "--web.listen-address", "127.0.0.1:0"]).args(args).envs(variables.iter().copied());
         let child = Child::spawn("rustok-obsd", &mut command).expect("start the daemon");
         let addr = child
-            .wait_for_line(Duration::from_secs(20), |line| {
+            .wait_for_line(LONG_PATIENCE, |line| {
                 line.split_once("serving http://")?.1.strip_suffix("/metrics")?.parse().ok()
             })
             .unwrap_or_else(|error| panic!("the daemon serves: {error}"));
@@ -80,7 +80,7 @@ impl Daemon {
         if status != 200 {
             return Err(Skip::new(String::from_utf8_lossy(&body).trim().to_owned()));
         }
-        wait_until(Duration::from_secs(20), || {
+        wait_until(LONG_PATIENCE, || {
             (value(&self.metrics(), "rustok_obsd_targets") == Some(wanted as f64)).then_some(())
         })
         .unwrap_or_else(|| panic!("{wanted} targets: {}", self.child.log_tail()));
@@ -212,7 +212,7 @@ fn run(name: &str) -> Result<(), Skip> {
     }
 
     if let Some(prometheus) = prometheus {
-        let sum = wait_until(Duration::from_secs(20), || {
+        let sum = wait_until(LONG_PATIENCE, || {
             let sum = prometheus.query("sum(rustok_http_requests_total)");
             (number(&sum) == Some(total as f64)).then_some(())
         });
@@ -266,7 +266,7 @@ pub fn assert_dashboard_has_data(prometheus: &Prometheus, metrics: &str, databas
             continue;
         }
         let data = || prometheus.query(&filled).as_array().is_some_and(|result| !result.is_empty()).then_some(());
-        assert!(wait_until(Duration::from_secs(20), data).is_some(), "no data: {filled}");
+        assert!(wait_until(LONG_PATIENCE, data).is_some(), "no data: {filled}");
         expressions += 1;
         of_databases += usize::from(is_of_databases);
     }
@@ -316,10 +316,10 @@ fn assert_same_under_every_name(text: &str, ours: &Counts, service: &str) {
 fn assert_traced(daemon: &Daemon, jaeger: &Jaeger, service: &str, ours: &Counts) {
     let total: u64 = ours.values().sum();
     let exported = || value(&daemon.metrics(), "rustok_obsd_spans_total{result=\"exported\"}").unwrap_or(0.0) as u64;
-    let arrived = wait_until(Duration::from_secs(20), || (exported() >= total).then_some(()));
+    let arrived = wait_until(LONG_PATIENCE, || (exported() >= total).then_some(()));
     assert!(arrived.is_some(), "{} of {total} spans exported: {}", exported(), daemon.child.log_tail());
     let mut spans = Counts::new();
-    wait_until(Duration::from_secs(20), || {
+    wait_until(LONG_PATIENCE, || {
         spans = server_spans(&jaeger.traces(service, 50_000));
         (spans.values().sum::<u64>() >= total).then_some(())
     });

@@ -21,7 +21,7 @@ use test_support::{Child, Postgres, Skip, Tls, http_get, wait_until};
 use super::scene::program;
 
 /// How long a slow machine may take for what takes a moment.
-pub const PATIENCE: Duration = Duration::from_secs(20);
+pub const PATIENCE: Duration = Duration::from_secs(60);
 /// And for what takes seconds.
 pub const LONG_PATIENCE: Duration = Duration::from_secs(180);
 

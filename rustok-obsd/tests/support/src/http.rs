@@ -10,7 +10,7 @@ use std::time::Duration;
 /// Status, headers (names in lower case, in order), body.
 pub type Response = (u16, Vec<(String, String)>, Vec<u8>);
 
-/// `GET path`, without further headers. Limit 10 s.
+/// `GET path`, without further headers. Limit 60 s, for a machine that is busy.
 ///
 /// # Errors
 /// If the connection fails or what came is not an HTTP response.
@@ -23,7 +23,7 @@ pub fn http_get(addr: SocketAddr, path: &str) -> io::Result<Response> {
 /// # Errors
 /// As [`http_get`].
 pub fn http_get_with(addr: SocketAddr, path: &str, headers: &[(&str, &str)]) -> io::Result<Response> {
-    let limit = Duration::from_secs(10);
+    let limit = Duration::from_secs(60);
     let mut stream = TcpStream::connect_timeout(&addr, limit)?;
     stream.set_read_timeout(Some(limit))?;
     stream.set_write_timeout(Some(limit))?;
