@@ -4,7 +4,7 @@
 //! result that comes later is dropped. Costs: some threads. What a process maps, mounts or links can make a read of its
 //! files or memory wait for ever (FUSE, userfaultfd, a dead file server); such a thread is left to its wait, another one
 //! takes its place, and the user whose process it is gets no more of them than [`STUCK_PER_USER`], so that nobody else is
-//! kept waiting.
+//! kept waiting. Jobs of a user who has as many are refused at once.
 
 use std::{
     collections::{HashMap, VecDeque},
@@ -12,6 +12,8 @@ use std::{
     thread,
     time::{Duration, Instant},
 };
+
+use crate::target::FileNode;
 
 /// Threads at work, without those that are stuck.
 const THREADS: usize = 4;
@@ -27,6 +29,19 @@ const MOST_STUCK: usize = 64;
 const WAITING_PER_USER: usize = 4096;
 /// An idle thread ends after this time.
 const IDLE: Duration = Duration::from_secs(10);
+/// Between two lines on threads that cannot be started.
+const QUIET: Duration = Duration::from_secs(60);
+
+/// What a job is about.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Subject {
+    /// Whose share of the threads it takes.
+    pub user: u32,
+    /// The process that it reads.
+    pub pid: u32,
+    /// What the process ran when the job was submitted.
+    pub file: Option<FileNode>,
+}
 
 /// Why there is no result.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
@@ -37,8 +52,8 @@ pub enum Overdue {
     /// It met a fault of the daemon's own.
     #[error("it met a fault of the daemon, which is in its log")]
     Panicked,
-    /// It was not begun: earlier reads for the same user do not return.
-    #[error("earlier reads of processes of the same user do not return")]
+    /// It was not begun: earlier jobs for the same user do not return, or too many wait.
+    #[error("earlier jobs for the same user do not return, or too many of them wait")]
     Refused,
 }
 
@@ -46,16 +61,15 @@ type Work = Box<dyn FnOnce() + Send>;
 type GiveUp = Box<dyn FnOnce(Overdue) + Send>;
 
 struct Job {
-    user: u32,
+    subject: Subject,
     bound: Duration,
-    submitted: Instant,
     work: Work,
     give_up: GiveUp,
 }
 
 /// What a thread does now.
 struct Running {
-    user: u32,
+    subject: Subject,
     bound: Duration,
     until: Instant,
     /// Taken when the bound has passed: the thread is stuck from then on.
@@ -75,6 +89,8 @@ struct State {
     ending: bool,
     refused: u64,
     late: u64,
+    /// When the log last said that no thread could be started.
+    said: Option<Instant>,
 }
 
 impl State {
@@ -84,7 +100,7 @@ impl State {
 
     /// Threads that work for a user, and those of them that are stuck.
     fn of_user(&self, user: u32) -> (usize, usize) {
-        let of_user = || self.running.values().filter(move |running| running.user == user);
+        let of_user = || self.running.values().filter(move |running| running.subject.user == user);
         (of_user().count(), of_user().filter(|running| running.give_up.is_none()).count())
     }
 
@@ -126,11 +142,11 @@ struct Shared {
 pub struct Aside(Arc<Shared>);
 
 impl Aside {
-    /// Does `work` for `user`, then calls `done` with its result, on that thread; or with [`Overdue`], on the thread
-    /// that calls [`Self::tick`]. `done` should not wait.
+    /// Does `work`, then calls `done` with its result, on that thread; or with [`Overdue`], on the thread that calls
+    /// [`Self::tick`] or this one. `done` should not wait.
     pub fn submit<T: Send + 'static>(
         &self,
-        user: u32,
+        subject: Subject,
         bound: Duration,
         work: impl FnOnce() -> T + Send + 'static,
         done: impl FnOnce(Result<T, Overdue>) + Send + 'static,
@@ -139,9 +155,8 @@ impl Aside {
         let take = |done: &Mutex<Option<_>>| done.lock().unwrap_or_else(PoisonError::into_inner).take();
         let late = Arc::clone(&done);
         let job = Job {
-            user,
+            subject,
             bound,
-            submitted: Instant::now(),
             work: Box::new(move || {
                 let result = work();
                 if let Some(done) = take(&done) {
@@ -154,16 +169,16 @@ impl Aside {
                 }
             }),
         };
+        let user = subject.user;
         let mut state = self.0.lock();
-        let jobs = state.waiting.entry(user).or_default();
-        if jobs.len() >= WAITING_PER_USER {
+        let waiting = state.waiting.get(&user).map_or(0, VecDeque::len);
+        if state.is_barred(user) || waiting >= WAITING_PER_USER {
             state.refused += 1;
             drop(state);
             return (job.give_up)(Overdue::Refused);
         }
-        let first = jobs.is_empty();
-        jobs.push_back(job);
-        if first {
+        state.waiting.entry(user).or_default().push_back(job);
+        if waiting == 0 {
             state.turns.push_back(user);
         }
         self.0.staff(&mut state);
@@ -179,14 +194,10 @@ impl Aside {
         state.late += over.len() as u64;
         let barred: Vec<u32> = state.waiting.keys().copied().filter(|user| state.is_barred(*user)).collect();
         for user in barred {
-            let Some(jobs) = state.waiting.get_mut(&user) else { continue };
-            let (late, still): (VecDeque<Job>, VecDeque<Job>) =
-                std::mem::take(jobs).into_iter().partition(|job| now.duration_since(job.submitted) >= job.bound);
-            *jobs = still;
-            state.refused += late.len() as u64;
-            over.extend(late.into_iter().map(|job| (job.give_up, Overdue::Refused)));
+            let jobs = state.waiting.remove(&user).unwrap_or_default();
+            state.refused += jobs.len() as u64;
+            over.extend(jobs.into_iter().map(|job| (job.give_up, Overdue::Refused)));
         }
-        state.waiting.retain(|_, jobs| !jobs.is_empty());
         let State { waiting, turns, .. } = &mut *state;
         turns.retain(|user| waiting.contains_key(user));
         self.0.staff(&mut state);
@@ -201,10 +212,11 @@ impl Aside {
         (state.late, state.refused)
     }
 
-    /// Threads that are stuck now.
+    /// What the threads that are stuck now are about.
     #[must_use]
-    pub fn stuck(&self) -> usize {
-        self.0.lock().stuck()
+    pub fn stuck(&self) -> Vec<Subject> {
+        let state = self.0.lock();
+        state.running.values().filter(|running| running.give_up.is_none()).map(|running| running.subject).collect()
     }
 }
 
@@ -237,7 +249,12 @@ impl Shared {
                 Ok(_) => state.threads += 1,
                 // What waits is begun by a thread that there is, or by a later tick.
                 Err(error) => {
-                    tracing::warn!("no thread to read processes in: {error}; raise the limit of processes (ulimit -u)");
+                    if state.said.is_none_or(|said| said.elapsed() >= QUIET) {
+                        state.said = Some(Instant::now());
+                        tracing::warn!(
+                            "no thread to read processes in: {error}; raise the limit of processes (ulimit -u)"
+                        );
+                    }
                 }
             }
         }
@@ -246,7 +263,7 @@ impl Shared {
     fn run(self: Arc<Self>, number: u64) {
         let mut state = self.lock();
         while !state.ending {
-            let Some(Job { user, bound, work, give_up, .. }) = state.next() else {
+            let Some(Job { subject, bound, work, give_up }) = state.next() else {
                 state.idle += 1;
                 let (after, timeout) = self.work.wait_timeout(state, IDLE).unwrap_or_else(PoisonError::into_inner);
                 state = after;
@@ -256,7 +273,7 @@ impl Shared {
                 }
                 continue;
             };
-            let running = Running { user, bound, until: Instant::now() + bound, give_up: Some(give_up) };
+            let running = Running { subject, bound, until: Instant::now() + bound, give_up: Some(give_up) };
             state.running.insert(number, running);
             // More may wait, for other threads.
             self.staff(&mut state);
@@ -302,8 +319,18 @@ mod tests {
             user
         };
         // The test may have gone on without it.
-        aside.submit(user, bound, work, move |result| done.send(result).unwrap_or_default());
+        let done = move |result| done.send(result).unwrap_or_default();
+        aside.submit(Subject { user, pid: 1, file: None }, bound, work, done);
         (go, begins, result)
+    }
+
+    /// Waits until so many threads are stuck: some were let go.
+    fn comes_back(aside: &Aside, stuck: usize) {
+        let until = Instant::now() + PATIENCE;
+        while aside.stuck().len() > stuck {
+            assert!(Instant::now() < until, "it was let go");
+            thread::yield_now();
+        }
     }
 
     #[test]
@@ -315,15 +342,15 @@ mod tests {
             begins.recv_timeout(PATIENCE).unwrap();
             stuck.push((go, result));
         }
-        // A third one waits, and is not begun.
-        let (_go, begins, third) = held(&aside, 1000, Duration::from_secs(5));
+        // A third one waits, and is not begun; although it could wait for longer, nobody waits for it.
+        let (_go, begins, third) = held(&aside, 1000, PATIENCE);
         aside.tick(Instant::now() + Duration::from_secs(6));
         for (_, result) in &stuck {
             assert_eq!(result.recv_timeout(PATIENCE).unwrap(), Err(Overdue::Late(Duration::from_secs(5))));
         }
         assert_eq!(third.recv_timeout(PATIENCE).unwrap(), Err(Overdue::Refused));
         assert_eq!(begins.recv_timeout(Duration::ZERO), Err(RecvTimeoutError::Disconnected));
-        assert_eq!((aside.stuck(), aside.given_up()), (2, (2, 1)));
+        assert_eq!((aside.stuck().len(), aside.given_up()), (2, (2, 1)));
         // Others are served by as many threads as before.
         let others: Vec<_> = (1..=4).map(|user| held(&aside, 2000 + user, PATIENCE)).collect();
         for (go, begins, result) in others {
@@ -336,6 +363,7 @@ mod tests {
             go.send(()).unwrap();
             assert!(result.recv_timeout(PATIENCE).is_err(), "told once");
         }
+        comes_back(&aside, 0);
         let (go, begins, result) = held(&aside, 1000, PATIENCE);
         begins.recv_timeout(PATIENCE).unwrap();
         go.send(()).unwrap();
@@ -357,6 +385,66 @@ mod tests {
             go.send(()).unwrap();
             assert_eq!(result.recv_timeout(PATIENCE).unwrap(), Ok(1000));
         }
+    }
+
+    /// As many stuck threads of a user; what lets them go.
+    fn stick(aside: &Aside, user: u32, count: usize) -> Vec<mpsc::SyncSender<()>> {
+        let one = || {
+            let (go, begins, result) = held(aside, user, Duration::from_secs(5));
+            begins.recv_timeout(PATIENCE).unwrap();
+            aside.tick(Instant::now() + Duration::from_secs(6));
+            assert_eq!(result.recv_timeout(PATIENCE).unwrap(), Err(Overdue::Late(Duration::from_secs(5))));
+            go
+        };
+        std::iter::repeat_with(one).take(count).collect()
+    }
+
+    /// Whether a job of the user is begun; otherwise it has to be refused before anybody calls [`Aside::tick`].
+    fn is_served(aside: &Aside, user: u32) -> bool {
+        let (go, begins, result) = held(aside, user, PATIENCE);
+        if let Ok(refused) = result.try_recv() {
+            assert_eq!(refused, Err(Overdue::Refused));
+            return false;
+        }
+        begins.recv_timeout(PATIENCE).unwrap();
+        go.send(()).unwrap();
+        result.recv_timeout(PATIENCE).unwrap().is_ok()
+    }
+
+    #[test]
+    fn who_has_too_many_stuck_threads_is_refused_at_once() {
+        let aside = Aside::default();
+        let held = stick(&aside, 1000, STUCK_PER_USER - 1);
+        assert!(is_served(&aside, 1000));
+        let more = stick(&aside, 1000, 1);
+        assert_eq!(aside.stuck(), vec![Subject { user: 1000, pid: 1, file: None }; STUCK_PER_USER]);
+        assert!(!is_served(&aside, 1000) && is_served(&aside, 1001) && is_served(&aside, 0));
+        drop((held, more));
+        comes_back(&aside, 0);
+        assert!(is_served(&aside, 1000));
+    }
+
+    #[test]
+    fn roots_share_is_its_own() {
+        let aside = Aside::default();
+        let roots = stick(&aside, 0, STUCK_OF_ROOT - 1);
+        assert!(is_served(&aside, 0) && is_served(&aside, 1000));
+        let last = stick(&aside, 0, 1);
+        assert!(!is_served(&aside, 0) && is_served(&aside, 1000));
+        drop((roots, last));
+    }
+
+    #[test]
+    fn all_users_but_root_share_a_total() {
+        let aside = Aside::default();
+        let users = 1000..1000 + (MOST_STUCK / STUCK_PER_USER) as u32;
+        let mut held: Vec<_> = users.flat_map(|user| stick(&aside, user, STUCK_PER_USER)).collect();
+        assert_eq!(aside.stuck().len(), MOST_STUCK);
+        assert!(!is_served(&aside, 5000) && is_served(&aside, 0));
+        // Who comes back makes room for all.
+        held.pop();
+        comes_back(&aside, MOST_STUCK - 1);
+        assert!(is_served(&aside, 5000));
     }
 
     #[test]

@@ -13,8 +13,8 @@ use std::process::{Child, Command, Stdio};
 use std::sync::{Arc, mpsc};
 use std::time::Instant;
 
-use rustok_obsd::target::reader::{Access as _, DEADLINE, Refused};
-use rustok_obsd::target::{Helpers, MemoryError, Reader, RouteTable};
+use rustok_obsd::target::reader::{Access as _, DEADLINE, Hanging, Refused};
+use rustok_obsd::target::{FileNode, Helpers, MemoryError, Reader, RouteTable};
 use rustok_obsd::{config::Config, confine::Confinement};
 use test_support::{Skip, skip};
 
@@ -337,6 +337,9 @@ fn memory_that_never_comes_costs_a_helper_and_its_own_process() {
         assert!(start.elapsed() >= DEADLINE);
         // The kernel does not let the helper go.
         assert_eq!(reader.stats().hanging, 1);
+        let file = FileNode::run_by(Path::new("/proc"), own).ok();
+        assert!(file.is_some());
+        assert_eq!(reader.hanging(), [Hanging { pid: own, file }]);
         assert_eq!(reader.ask(own, |_| ()).expect_err("not again"), Refused::Hangs(own));
         assert_eq!(read(&reader, other.0.id(), first, 4).as_deref(), Ok(&b"\x7fELF"[..]));
         drop(other);

@@ -14,16 +14,21 @@ use rustok_obsd_ebpf::Scope;
 
 use super::{
     file_probes::{Step, Wanted},
+    lines::Line,
     manager::Manager,
+    room::{self, Room},
 };
 use crate::{
-    aside::Overdue,
+    aside::{Aside, Overdue, Subject},
     contract::own::Refusal,
     probe::{
         State,
         uprobe::{Links, UprobeError},
     },
-    target::{BinaryError, Calibrator, Process, ProcessKey, Progress, Suspect, Target},
+    target::{
+        BinaryError, Calibrator, Executable, FileIdentity, FileNode, Process, ProcessKey, Progress, Scanner, Suspect,
+        Target,
+    },
     trace::TargetResource,
 };
 
@@ -37,15 +42,6 @@ const ATTACH: Duration = Duration::from_secs(10);
 const PORTS: usize = 64;
 /// An executable that changes while it is analysed is analysed again, so many times.
 const TRIES: u8 = 3;
-
-/// Targets at a time, as many as the programs' map has families.
-const MOST_TARGETS: usize = rustok_obsd_ebpf::MAX_TARGETS as usize;
-/// Targets of one executable: what forks without end leaves room for others.
-const PER_FILE: usize = 256;
-/// Targets of one user whose executables are not trusted.
-const PER_STRANGER: usize = 64;
-/// Room that is kept for the first process of an executable.
-const RESERVE: usize = 128;
 
 /// What became of a step.
 pub(super) enum Answer {
@@ -105,8 +101,29 @@ pub(super) struct Case {
     pub(super) user: u32,
     /// The programs follow it already, as the child of a target.
     pub(super) forked: bool,
+    /// What it ran at first.
+    pub(super) file: Option<FileNode>,
     /// Times that its executable changed under the analysis.
     pub(super) tries: u8,
+}
+
+impl Case {
+    /// What reads of its files and memory are about.
+    const fn subject(&self) -> Subject {
+        Subject { user: self.user, pid: self.key.pid, file: self.file }
+    }
+
+    /// What an attachment is about. It waits for the memory of every process that maps the executable, whichever is to be
+    /// observed: a share of the executable's owner, so that who runs a file of somebody else uses up no turn of his own.
+    fn attachment(&self, executable: &Executable) -> Subject {
+        Subject { user: executable.owner().uid, pid: self.key.pid, file: Some(executable.identity().node()) }
+    }
+}
+
+/// Whether a process still is what was analysed: an exec keeps its number and its start.
+fn still_runs(scanner: &Scanner, key: ProcessKey, executable: &Executable) -> bool {
+    let runs = || FileNode::run_by(scanner.procfs(), key.pid).ok();
+    executable.is_unchanged() && scanner.is_alive(key) && runs() == Some(executable.identity().node())
 }
 
 /// How far it is.
@@ -128,6 +145,14 @@ pub(super) struct Ready {
     begun: bool,
 }
 
+impl Ready {
+    /// To be observed at its sockets alone until what prevents its uprobes has passed.
+    fn sockets_only(self, reason: &str) -> Self {
+        let target = self.target.without_uprobes(reason).passing();
+        Self { target, steps: Vec::new(), begun: true, ..self }
+    }
+}
+
 /// A process that should be observed and is not.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) struct Refused {
@@ -140,27 +165,37 @@ pub(super) struct Refused {
 /// Runs a step for the manager, and hands it the answer.
 pub(super) fn step<T: Send + 'static>(
     manager: &Manager,
-    Case { key: ProcessKey { pid, .. }, ticket, user, .. }: Case,
+    case: Case,
     bound: Duration,
     work: impl FnOnce() -> T + Send + 'static,
     wrap: impl FnOnce(Result<T, Overdue>) -> Answer + Send + 'static,
 ) {
-    let answers = manager.answers.clone();
-    let done = move |result| answers.put(Told { pid, ticket, answer: wrap(result) });
-    manager.aside.submit(user, bound, work, done);
+    submit((&manager.aside, &manager.answers), (case.ticket, case.subject()), bound, work, wrap);
+}
+
+fn submit<T: Send + 'static>(
+    (aside, answers): (&Aside, &Answers),
+    (ticket, subject): (u64, Subject),
+    bound: Duration,
+    work: impl FnOnce() -> T + Send + 'static,
+    wrap: impl FnOnce(Result<T, Overdue>) -> Answer + Send + 'static,
+) {
+    let answers = answers.clone();
+    let done = move |result| answers.put(Told { pid: subject.pid, ticket, answer: wrap(result) });
+    aside.submit(subject, bound, work, done);
 }
 
 impl Manager {
     /// Looks at a process that began, forked, or was found by a scan.
     pub(super) fn consider(&mut self, suspect: Suspect, forked: bool) {
         let Suspect { key, user } = suspect;
-        self.begin_looking(Case { ticket: 0, key, user, forked, tries: 0 });
+        self.begin_looking(Case { ticket: 0, key, user, forked, file: None, tries: 0 });
     }
 
     fn begin_looking(&mut self, case: Case) {
         self.next_ticket += 1;
-        let case = Case { ticket: self.next_ticket, ..case };
         let pid = case.key.pid;
+        let case = Case { ticket: self.next_ticket, file: FileNode::run_by(self.scanner.procfs(), pid).ok(), ..case };
         self.pending.insert(pid, Pending { case, stage: Stage::Looking });
         let scanner = Arc::clone(&self.scanner);
         step(self, case, LOOK, move || scanner.inspect(pid), |result| Answer::Looked(Box::new(result)));
@@ -253,31 +288,36 @@ impl Manager {
         self.pending.insert(case.key.pid, Pending { case, stage: Stage::Attaching(Box::new(ready)) });
     }
 
-    /// Begins to attach what waits for its turn: one process of a file at a time.
-    fn next_in_line(&mut self) {
+    /// Begins to attach what waits for its turn: one process of a file at a time, those of trusted users first.
+    pub(super) fn next_in_line(&mut self) {
         loop {
-            let mut waiting: Vec<(u64, u32)> = Vec::new();
+            let mut waiting: Vec<(bool, u64, u32)> = Vec::new();
             for (pid, pending) in &self.pending {
                 if let Stage::Attaching(ready) = &pending.stage
                     && !ready.begun
                     && ready.target.file().is_none_or(|file| !self.attaching.contains_key(&file))
                 {
-                    waiting.push((pending.case.ticket, *pid));
+                    waiting.push((!self.trusts(&ready.target.process), pending.case.ticket, *pid));
                 }
             }
-            let Some((_, pid)) = waiting.into_iter().min() else { return };
+            let Some((_, _, pid)) = waiting.into_iter().min() else { return };
             self.begin_attaching(pid);
         }
     }
 
     fn begin_attaching(&mut self, pid: u32) {
         let Some(Pending { case, stage: Stage::Attaching(mut ready) }) = self.pending.remove(&pid) else { return };
+        let file = ready.target.file().filter(|_| !ready.steps.is_empty());
+        if let Some(reason) = file.and_then(|file| self.prevents_attaching(file)) {
+            self.own.refusals.add(Refusal::Hung, 1);
+            return self.conclude(ready.sockets_only(&reason));
+        }
         let (Some(uprobes), Some(executable), false) =
             (self.uprobes.clone(), ready.target.executable.clone(), ready.steps.is_empty())
         else {
             return self.conclude(*ready);
         };
-        let file = executable.identity();
+        let (file, subject) = (executable.identity(), case.attachment(&executable));
         let Wanted { steps, scope, tag, widens } = self.files.wanted(file, &ready.steps, uprobes.reaches_processes());
         let (key, scanner, name) =
             (case.key, Arc::clone(&self.scanner), ready.target.process.exe.display().to_string());
@@ -290,25 +330,31 @@ impl Manager {
             };
             let results = steps.into_iter().map(attach).collect();
             // What was read may have been another content, or another program of the process: then nothing stays.
-            let same = executable.is_unchanged() && scanner.is_alive(key);
-            same.then_some(Attachments { scope, widens, results })
+            still_runs(&scanner, key, &executable).then_some(Attachments { scope, widens, results })
         };
         self.attaching.insert(file, case.ticket);
         ready.begun = true;
         self.pending.insert(pid, Pending { case, stage: Stage::Attaching(ready) });
-        step(self, case, ATTACH, work, Answer::Attached);
+        submit((&self.attacher, &self.answers), (case.ticket, subject), ATTACH, work, Answer::Attached);
+    }
+
+    /// Why nothing can be attached to a file now. The kernel keeps all forks of the host waiting while it waits for the
+    /// locks of the memory of all processes that map the file; a read of such a process that hangs may hold one.
+    pub(super) fn prevents_attaching(&self, file: FileIdentity) -> Option<String> {
+        if !self.attacher.stuck().is_empty() {
+            return Some("the kernel has not ended an earlier attachment, and it makes one at a time".to_owned());
+        }
+        let node = file.node();
+        let aside = self.aside.stuck().into_iter().map(|subject| (subject.pid, subject.file));
+        let mut hung = aside.chain(self.reader.hanging().into_iter().map(|read| (read.pid, read.file)));
+        // What a process ran when it was read is held by that read, whatever became of the process.
+        let runs = |pid, then| then == Some(node) || FileNode::run_by(self.scanner.procfs(), pid).ok() == Some(node);
+        let (pid, _) = hung.find(|(pid, then)| runs(*pid, *then))?;
+        Some(format!("a read of process {pid}, which runs the same executable, does not return"))
     }
 
     fn on_attached(&mut self, case: Case, ready: Ready, result: Result<Option<Attachments>, Overdue>) {
-        let Ready { target, resource, ports, steps, .. } = ready;
         // The kernel or the machine was busy, or the file is being written: it is looked at again later.
-        let sockets_only = |target: Target, reason: &str| Ready {
-            target: target.without_uprobes(reason).passing(),
-            resource: Arc::clone(&resource),
-            ports: ports.clone(),
-            steps: Vec::new(),
-            begun: true,
-        };
         let Attachments { scope, widens, results } = match result {
             Ok(Some(attachments)) => attachments,
             Ok(None) if !self.scanner.is_alive(case.key) => return self.let_go(case),
@@ -317,22 +363,25 @@ impl Manager {
             }
             Ok(None) => {
                 self.own.refusals.add(Refusal::FileChanges, 1);
-                return self.conclude(sockets_only(target, "its executable keeps changing while probes are attached"));
+                return self.conclude(ready.sockets_only("its executable keeps changing while probes are attached"));
             }
             Err(overdue) => {
                 self.own.refusals.add(Refusal::Hung, 1);
                 let reason = format!("the kernel does not attach probes to its executable: {overdue}");
-                return self.conclude(sockets_only(target, &reason));
+                return self.conclude(ready.sockets_only(&reason));
             }
         };
-        let Some(file) = target.file() else { return };
-        let name = target.process.exe.display().to_string();
+        let Some(file) = ready.target.file() else { return };
+        let name = ready.target.process.exe.display().to_string();
+        let trusted = self.trusts(&ready.target.process);
         let (mut links, mut failed) = (Vec::new(), None);
         for (step, result) in results {
             match result {
                 Ok(attached) => links.push((step, attached)),
                 Err(error) => {
-                    tracing::warn!("{error}");
+                    if self.lines.admit(Line::Attached, trusted) {
+                        tracing::warn!("{error}");
+                    }
                     self.probes.set(step.program, &name, State::Failed, error.to_string());
                     failed = Some(error);
                 }
@@ -341,8 +390,9 @@ impl Manager {
         if let (Some(error), true) = (&failed, widens) {
             // The probes of the other processes stay as they are.
             self.files.detach(links.into_iter().map(|(_, links)| links).collect());
-            return self.conclude(sockets_only(target, &error.to_string()));
+            return self.conclude(ready.sockets_only(&error.to_string()));
         }
+        let Ready { target, resource, ports, steps, .. } = ready;
         let has = |step: &Step| {
             links.iter().any(|(done, _)| done.program == step.program) || self.files.has(file, step.program)
         };
@@ -373,28 +423,18 @@ impl Manager {
 
     /// Whether there is room for one more target, and which bound it would pass.
     fn lacks_room(&self, target: &Target) -> Option<(Refusal, String)> {
-        let file = target.file();
-        let of_file = self.live.values().filter(|live| live.target.file() == file).count();
-        let user = target.process.user;
-        let trusted = self.trust.knows(user, &target.process.trusted_owners);
-        let most = if of_file == 0 && trusted { MOST_TARGETS } else { MOST_TARGETS - RESERVE };
-        if self.live.len() >= most {
-            return Some((
-                Refusal::Room,
-                format!("{} processes are observed already, and at most {most} can be", self.live.len()),
-            ));
+        let waiting = self.pending.values().filter_map(|pending| match &pending.stage {
+            Stage::Attaching(ready) => Some(&ready.target),
+            Stage::Looking | Stage::Analysing(_) => None,
+        });
+        let (file, user, trusted) = (target.file(), target.process.user, self.trusts(&target.process));
+        let mut room = Room { targets: 0, of_file: 0, of_user: 0, user, trusted };
+        for other in self.live.values().map(|live| &live.target).chain(waiting) {
+            room.targets += 1;
+            room.of_file += usize::from(other.file() == file);
+            room.of_user += usize::from(other.process.user == user);
         }
-        if of_file >= PER_FILE {
-            return Some((Refusal::FileShare, format!("{PER_FILE} processes of its executable are observed already")));
-        }
-        if trusted {
-            return None;
-        }
-        let strangers = self.live.values().filter(|live| live.target.process.user == user);
-        (strangers.count() >= PER_STRANGER).then(|| {
-            let reason = format!("{PER_STRANGER} processes of user {user}, who is not trusted, are observed already");
-            (Refusal::UserShare, reason)
-        })
+        room.lacks()
     }
 
     /// The process is not observed, though it should be; every scan tries again.
@@ -405,13 +445,14 @@ impl Manager {
         if self.refused.get(&pid).is_none_or(|known| known.key != case.key) {
             self.own.refusals.add(refusal, 1);
             // The first one says what there is to say; /status has them all.
-            if self.refused.is_empty() {
+            let trusted = self.trust.knows(case.user, &[]);
+            if self.refused.is_empty() && self.lines.admit(Line::Refused, trusted) {
                 tracing::warn!("process {pid} is not observed: {reason}");
             } else {
                 tracing::debug!("process {pid} is not observed: {reason}");
             }
         }
-        if self.refused.len() < MOST_TARGETS || self.refused.contains_key(&pid) {
+        if self.refused.len() < room::MOST || self.refused.contains_key(&pid) {
             self.refused.insert(pid, refused);
         }
         if case.forked {
@@ -428,3 +469,7 @@ impl Manager {
         }
     }
 }
+
+#[cfg(test)]
+#[path = "admission_tests.rs"]
+mod tests;

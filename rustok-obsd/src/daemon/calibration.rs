@@ -10,6 +10,7 @@ use rustok_obsd_ebpf::TaskProbe;
 
 use super::{
     admission::{Answer, Case, step},
+    lines::Line,
     manager::{AXUM, Manager, TOKIO},
 };
 use crate::{
@@ -75,7 +76,9 @@ impl Manager {
                 (live.calibration, live.slot) = (Calibration::Ends, offset);
                 let target = live.target.clone();
                 let name = target.process.exe.display().to_string();
-                tracing::info!("{name}: Tokio's task id: {}", TaskSlot::Known(offset));
+                if self.says(Line::Tasks, &target.process) {
+                    tracing::info!("{name}: Tokio's task id: {}", TaskSlot::Known(offset));
+                }
                 self.release(&target, TOKIO);
                 self.probes.set(TOKIO, &name, State::Disabled, "calibration is done");
                 self.probes.set(SLOT, &name, State::Attached, "");
@@ -108,6 +111,7 @@ impl Manager {
         let Calibration::Waits(mut calibrator) = waits else { return };
         live.calibrator = Some(calibrator.clone());
         let (user, key) = (live.target.process.user, live.target.process.key);
+        let file = live.target.file().map(|file| file.node());
         let reader = self.reader.clone();
         let work = move || {
             let sample = move |memory: &dyn Memory| {
@@ -116,7 +120,7 @@ impl Manager {
             };
             reader.ask(probe.tgid, sample).ok()?.recv().ok()
         };
-        let case = Case { ticket, key, user, forked: false, tries: 0 };
+        let case = Case { ticket, key, user, forked: false, file, tries: 0 };
         step(self, case, SAMPLE, work, |result| Answer::Calibrated(Box::new(result)));
     }
 
@@ -125,7 +129,9 @@ impl Manager {
         (live.calibration, live.slot) = (Calibration::Ends, 0);
         let target = live.target.clone();
         let name = target.process.exe.display().to_string();
-        tracing::warn!("{name}: Tokio's task ids are not known: {reason}");
+        if self.says(Line::Tasks, &target.process) {
+            tracing::warn!("{name}: Tokio's task ids are not known: {reason}");
+        }
         self.release(&target, TOKIO);
         self.probes.set(SLOT, &name, State::Failed, reason);
         self.follow_again(&target, 0);

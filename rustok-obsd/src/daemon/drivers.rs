@@ -9,6 +9,7 @@ use rustok_obsd_ebpf::Layout;
 
 use super::{
     file_probes::Step,
+    lines::Line,
     manager::{AXUM, Manager, TOKIO},
 };
 use crate::{
@@ -18,7 +19,7 @@ use crate::{
     probe::State,
     statement::Dialect,
     target::{
-        CustomPoint, Library, ProbePoint, ProbeSet, Target, TaskSlot,
+        CustomPoint, Library, ProbePoint, ProbeSet, Process, Target, TaskSlot,
         statement_layout::{Found, Seeker},
     },
 };
@@ -107,13 +108,15 @@ fn dialect(has: impl Fn(Library) -> bool) -> Dialect {
 
 impl Manager {
     /// What is to be attached for a target: what is there and switched on. Says on the board why the rest is not.
-    pub(super) fn plan(&self, target: &Target) -> Vec<Step> {
+    pub(super) fn plan(&mut self, target: &Target) -> Vec<Step> {
         let name = target.process.exe.display().to_string();
         let mut steps = Vec::new();
         let routes = target.places(ProbePoint::AxumRoute);
         if routes.is_empty() {
             let reason = target.presence_of(ProbePoint::AxumRoute);
-            tracing::info!("{name}: routes come from patterns and learned templates, not from axum: {reason}");
+            if self.says(Line::Routes, &target.process) {
+                tracing::info!("{name}: routes come from patterns and learned templates, not from axum: {reason}");
+            }
             self.probes.set(AXUM, &name, State::Disabled, reason);
         } else {
             add(&mut steps, AXUM, routes);
@@ -204,7 +207,7 @@ impl Manager {
         let pid = target.process.key.pid;
         for (point, layout) in wanted {
             for address in target.places(point).into_iter().filter_map(|offset| target.address(offset)) {
-                self.followed.layout(pid, address, layout);
+                self.place(&target.process, address, layout);
                 if layout.known == 0 {
                     self.seekers.insert((pid, address), Seeker::new(layout.argument));
                     drivers.sought = true;
@@ -223,25 +226,37 @@ impl Manager {
             Found::Searching => {}
             Found::At(layout) => {
                 self.seekers.remove(&(tgid, place));
-                self.followed.layout(tgid, place, layout);
-                if let Some(live) = self.live.get_mut(&tgid) {
-                    let name = live.target.process.exe.display().to_string();
+                let Some(live) = self.live.get_mut(&tgid) else { return };
+                live.drivers.calls = true;
+                let (drivers, process) = (live.drivers, live.target.process.clone());
+                self.place(&process, place, layout);
+                if self.says(Line::Statements, &process) {
+                    let name = process.exe.display();
                     tracing::info!(
                         "{name}: the place of statements in the arguments of {place:#x} is known: {layout:?}"
                     );
-                    live.drivers.calls = true;
-                    let drivers = live.drivers;
-                    let _ = self.commands.send(Command::Drivers { tgid, drivers });
                 }
+                let _ = self.commands.send(Command::Drivers { tgid, drivers });
             }
             Found::Nowhere { reason } => {
                 self.seekers.remove(&(tgid, place));
-                if let Some(live) = self.live.get(&tgid) {
-                    let name = live.target.process.exe.display().to_string();
+                let Some(process) = self.live.get(&tgid).map(|live| live.target.process.clone()) else { return };
+                let name = process.exe.display().to_string();
+                if self.says(Line::Statements, &process) {
                     tracing::warn!("{name}: statements of the function at {place:#x} are not read: {reason}");
-                    self.probes.set("statement", &name, State::Failed, reason);
                 }
+                self.probes.set("statement", &name, State::Failed, reason);
             }
+        }
+    }
+
+    /// Says to the programs where a function holds its statement.
+    fn place(&mut self, process: &Process, address: u64, layout: Layout) {
+        let pid = process.key.pid;
+        if let Err(error) = self.followed.layout(pid, address, layout)
+            && self.says(Line::Maps, process)
+        {
+            tracing::warn!("process {pid}: statements at {address:#x} are not read: {error}");
         }
     }
 

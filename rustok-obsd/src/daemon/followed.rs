@@ -60,20 +60,17 @@ impl Followed {
     }
 
     /// Where a function of the target holds its statement.
-    pub(super) fn layout(&mut self, pid: u32, address: u64, layout: Layout) {
-        let Some(maps) = &mut self.maps else { return };
+    pub(super) fn layout(&mut self, pid: u32, address: u64, layout: Layout) -> Result<(), String> {
+        let Some(maps) = &mut self.maps else { return Ok(()) };
         let key = PlaceKey { place: address, tgid: pid, pad: 0 };
         let mut words = [0; 2];
         for (word, bytes) in words.iter_mut().zip(key.as_bytes().chunks_exact(8)) {
             *word = u64::from_ne_bytes(bytes.try_into().unwrap_or_default());
         }
         let value = u64::from_ne_bytes(layout.as_bytes().try_into().unwrap_or_default());
-        match maps.layouts.insert(words, value, 0) {
-            Ok(()) => self.entries.entry(pid).or_default().layouts.push(words),
-            Err(error) => tracing::warn!(
-                "process {pid}: statements at {address:#x} are not read: the programs' map of layouts: {error}"
-            ),
-        }
+        maps.layouts.insert(words, value, 0).map_err(|error| format!("the programs' map of layouts: {error}"))?;
+        self.entries.entry(pid).or_default().layouts.push(words);
+        Ok(())
     }
 
     /// The target ended: nothing of it stays in the maps. A port that another target listens on stays.

@@ -22,6 +22,8 @@ use super::{
     drivers::{Seekers, functions},
     file_probes::FileProbes,
     followed::Followed,
+    lines::{Line, Lines},
+    rescan::Rescan,
     rules::scanner,
     status::TargetBoard,
 };
@@ -38,7 +40,7 @@ use crate::{
     liveness::{Beat, queue::Receiver},
     probe::{ProbeBoard, State, TargetMaps, loader::Counts, uprobe::UprobePrograms},
     route::{Patterns, RouteNamer},
-    target::{BinaryCache, Calibrator, FileIdentity, Reader, Scanner, Target, TargetInfo, TaskSlot, Trust},
+    target::{BinaryCache, Calibrator, FileIdentity, Process, Reader, Scanner, Target, TargetInfo, TaskSlot, Trust},
     trace::{Resources, TargetResource},
 };
 
@@ -52,9 +54,6 @@ const TICK: Duration = Duration::from_millis(100);
 const SHORT_TICK: Duration = Duration::from_millis(5);
 /// Between two looks at whether each target lives.
 const LOOK: Duration = Duration::from_secs(1);
-/// Between two scans where events do not tell enough: a rule names a port, the events are not there or were lost, or a
-/// process is not observed that should be.
-const RESCAN: Duration = Duration::from_secs(5);
 
 pub(super) struct Live {
     pub(super) target: Target,
@@ -73,11 +72,11 @@ pub(super) struct Live {
     /// Samples in a row that could not be taken.
     pub(super) misses: u32,
     /// Since when it is a target.
-    since: Instant,
+    pub(super) since: Instant,
 }
 
 /// After this time a process is looked at again whose uprobes were prevented by what passes.
-const AGAIN: Duration = Duration::from_secs(60);
+pub(super) const AGAIN: Duration = Duration::from_secs(60);
 
 /// What the manager works with.
 pub(super) struct Parts {
@@ -112,6 +111,8 @@ pub(super) struct Manager {
     pub(super) followed: Followed,
     pub(super) files: FileProbes,
     pub(super) aside: Aside,
+    /// Attaches. The kernel can keep these threads waiting for reasons of its own, and reads do not pay for that.
+    pub(super) attacher: Aside,
     pub(super) answers: Answers,
     pub(super) next_ticket: u64,
     /// Processes that are being looked at, analysed and attached to.
@@ -131,8 +132,9 @@ pub(super) struct Manager {
     pub(super) live: BTreeMap<u32, Live>,
     pub(super) seekers: Seekers,
     next_key: u32,
-    scanned: Instant,
+    rescan: Rescan,
     looked: Instant,
+    pub(super) lines: Lines,
 }
 
 impl Manager {
@@ -155,6 +157,7 @@ impl Manager {
             followed: Followed::new(maps),
             files: FileProbes::default(),
             aside: Aside::default(),
+            attacher: Aside::default(),
             answers: Answers::default(),
             next_ticket: 0,
             pending: BTreeMap::new(),
@@ -170,8 +173,9 @@ impl Manager {
             live: BTreeMap::new(),
             seekers: Seekers::new(),
             next_key: 0,
-            scanned: Instant::now(),
+            rescan: Rescan::new(Instant::now()),
             looked: Instant::now(),
+            lines: Lines::new(Instant::now()),
         })
     }
 
@@ -190,7 +194,9 @@ impl Manager {
                 Err(RecvTimeoutError::Timeout) => {}
                 Err(RecvTimeoutError::Disconnected) => break,
             }
-            self.aside.tick(Instant::now());
+            let now = Instant::now();
+            self.aside.tick(now);
+            self.attacher.tick(now);
             for told in self.answers.take() {
                 beat.alive();
                 self.on_answer(told);
@@ -201,8 +207,10 @@ impl Manager {
             }
             self.bury();
             self.write_board();
-            // What the refused notices would have said is found out at once.
-            if self.notices.overflowed() || self.scanned.elapsed() >= RESCAN && self.must_rescan() {
+            if let Some(left_out) = self.lines.left_out(now) {
+                tracing::warn!("{left_out}");
+            }
+            if self.is_scan_due() {
                 self.scan(beat);
             }
         }
@@ -225,6 +233,15 @@ impl Manager {
     pub(super) fn detach(&mut self, deadline: Instant) -> usize {
         self.files.clear();
         self.files.detacher.finish(deadline)
+    }
+
+    /// What refused notices would have said is found out by a scan, and events may not say enough: a rule names a port, they
+    /// are not there or were lost, or a process is not observed that should be.
+    fn is_scan_due(&mut self) -> bool {
+        if self.notices.overflowed() {
+            self.rescan.overflowed();
+        }
+        self.rescan.is_due(Instant::now(), || self.must_rescan())
     }
 
     fn must_rescan(&self) -> bool {
@@ -252,7 +269,12 @@ impl Manager {
     }
 
     fn scan(&mut self, beat: &Beat) {
-        self.scanned = Instant::now();
+        self.rescan.begins();
+        self.look_at_all(beat);
+        self.rescan.ended(Instant::now());
+    }
+
+    fn look_at_all(&mut self, beat: &Beat) {
         self.lost = self.lost_records();
         self.unfollowed = self.unfollowed_children();
         // An exec whose notice was lost: the process is another program now.
@@ -339,9 +361,12 @@ impl Manager {
         }
     }
 
-    /// Looks again at processes whose uprobes were prevented by what passes.
-    fn look_again(&mut self) {
-        let due = |live: &&Live| live.target.is_passing() && live.since.elapsed() >= AGAIN;
+    /// Looks again at processes whose uprobes were prevented by what passes, unless something still does.
+    pub(super) fn look_again(&mut self) {
+        let due = |live: &&Live| {
+            let prevented = || live.target.file().is_some_and(|file| self.prevents_attaching(file).is_some());
+            live.target.is_passing() && live.since.elapsed() >= AGAIN && !prevented()
+        };
         let due: Vec<u32> = self.live.values().filter(due).map(|live| live.target.process.key.pid).collect();
         for pid in due {
             if let Some(suspect) = self.scanner.suspect(pid) {
@@ -378,7 +403,9 @@ impl Manager {
         let service_name = self.announce(&target, &resource, key, exact, drivers);
         let how =
             target.sockets_only.as_ref().map_or_else(String::new, |reason| format!(", at its sockets only: {reason}"));
-        tracing::info!("observing process {pid}, {} ({service_name}){how}", target.process.exe.display());
+        if self.says(Line::Observed, &target.process) {
+            tracing::info!("observing process {pid}, {} ({service_name}){how}", target.process.exe.display());
+        }
         if let Err(error) = self.follow(&target, slot) {
             return self.not_followed(&target, key, &error);
         }
@@ -405,9 +432,20 @@ impl Manager {
         target.file().is_some_and(|file| self.files.is_attached(file, program, target.process.key.pid))
     }
 
+    /// Whether a process is of a user whose executables may get uprobes.
+    pub(super) fn trusts(&self, process: &Process) -> bool {
+        self.trust.knows(process.user, &process.trusted_owners)
+    }
+
+    /// Whether the log takes a line on a process.
+    pub(super) fn says(&mut self, line: Line, process: &Process) -> bool {
+        let trusted = self.trusts(process);
+        self.lines.admit(line, trusted)
+    }
+
     /// Yields the service's name.
     fn announce(
-        &self,
+        &mut self,
         target: &Target,
         resource: &Arc<TargetResource>,
         key: TargetKey,
@@ -426,7 +464,9 @@ impl Manager {
         };
         let patterns = Patterns::new(&configured.routes).unwrap_or_else(|error| {
             // The configuration was checked at the start.
-            tracing::warn!("route patterns of {}: {error}", labels.service_name);
+            if self.says(Line::Routes, &target.process) {
+                tracing::warn!("route patterns of {}: {error}", labels.service_name);
+            }
             Patterns::default()
         });
         let namer = RouteNamer::new(patterns, self.config.routes.limit);
@@ -447,7 +487,9 @@ impl Manager {
 
     /// The same for a target that is followed already.
     pub(super) fn follow_again(&mut self, target: &Target, slot: i64) {
-        if let Err(error) = self.follow(target, slot) {
+        if let Err(error) = self.follow(target, slot)
+            && self.says(Line::Maps, &target.process)
+        {
             tracing::error!("process {} is followed as before: {error}", target.process.key.pid);
         }
     }
@@ -455,14 +497,16 @@ impl Manager {
     /// The programs' maps have no room for it: every scan tries again.
     fn not_followed(&mut self, target: &Target, key: TargetKey, error: &str) {
         let process = target.process.key;
-        tracing::error!("process {} is not observed: {error}", process.pid);
+        if self.says(Line::Refused, &target.process) {
+            tracing::error!("process {} is not observed: {error}", process.pid);
+        }
         self.own.refusals.add(Refusal::Room, 1);
         self.followed.forget(process.pid);
         if let Some(file) = target.file() {
             self.files.release(file, process.pid, None);
         }
         let _ = self.commands.send(Command::Remove { tgid: process.pid, key });
-        let matters = self.trust.knows(target.process.user, &target.process.trusted_owners);
+        let matters = self.trusts(&target.process);
         self.refused.insert(process.pid, Refused { key: process, reason: error.to_owned(), matters });
         self.publish();
     }
@@ -486,14 +530,18 @@ impl Manager {
         let target = live.target.clone();
         let name = target.process.exe.display().to_string();
         let reason = "routes are matched in tasks that read from no connection; patterns and learned templates serve";
-        tracing::warn!("{name}: {reason}");
+        if self.says(Line::Routes, &target.process) {
+            tracing::warn!("{name}: {reason}");
+        }
         self.probes.set(AXUM, &name, State::Disabled, reason);
         self.release(&target, AXUM);
     }
 
     fn end(&mut self, pid: u32) {
         let Some(live) = self.live.remove(&pid) else { return };
-        tracing::info!("process {pid}, {} has ended", live.target.process.exe.display());
+        if self.says(Line::Ended, &live.target.process) {
+            tracing::info!("process {pid}, {} has ended", live.target.process.exe.display());
+        }
         self.followed.forget(pid);
         if let Some(file) = live.target.file() {
             self.files.release(file, pid, None);

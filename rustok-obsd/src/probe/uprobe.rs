@@ -77,6 +77,13 @@ impl Links {
     }
 }
 
+#[cfg(test)]
+impl From<OwnedFd> for Links {
+    fn from(descriptor: OwnedFd) -> Self {
+        Self(vec![descriptor])
+    }
+}
+
 /// What this kernel offers.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Way {

@@ -4,6 +4,7 @@
 //! attached through, so that both concern one inode whatever its path names meanwhile. Costs: five system calls.
 
 use std::fs::{File, Metadata};
+use std::io;
 use std::os::unix::fs::MetadataExt as _;
 use std::path::{Path, PathBuf};
 
@@ -34,6 +35,15 @@ pub struct FileIdentity {
     pub changed: (i64, i64),
 }
 
+/// Which file it is, whatever is in it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub struct FileNode {
+    /// Device.
+    pub device: u64,
+    /// Inode.
+    pub inode: u64,
+}
+
 /// Who may change a file, as the daemon's user namespace shows it: the initial one where it runs on the host.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Owner {
@@ -54,6 +64,26 @@ impl FileIdentity {
             modified: (metadata.mtime(), metadata.mtime_nsec()),
             changed: (metadata.ctime(), metadata.ctime_nsec()),
         }
+    }
+
+    /// Which file it is.
+    #[must_use]
+    pub const fn node(&self) -> FileNode {
+        FileNode { device: self.device, inode: self.inode }
+    }
+}
+
+impl FileNode {
+    /// What a process runs now, by its `/proc/PID/exe`. The kernel answers from what it has: a file system that a program
+    /// serves is not asked, and cannot keep the caller waiting.
+    ///
+    /// # Errors
+    /// What `/proc` says: mostly, that the process has ended.
+    pub fn run_by(procfs: &Path, pid: u32) -> io::Result<Self> {
+        use rustix::fs::{AtFlags, CWD, StatxFlags, makedev, statx};
+        let exe = procfs.join(pid.to_string()).join("exe");
+        let facts = statx(CWD, exe, AtFlags::STATX_DONT_SYNC, StatxFlags::INO)?;
+        Ok(Self { device: makedev(facts.stx_dev_major, facts.stx_dev_minor), inode: facts.stx_ino })
     }
 }
 
@@ -149,6 +179,13 @@ mod tests {
         std::fs::rename(&other, &path).unwrap();
         assert_eq!(std::fs::read_to_string(executable.attach_path()).unwrap(), "first");
         assert!(!executable.is_unchanged(), "it lost its name");
+    }
+
+    #[test]
+    fn what_a_process_runs_is_known_without_its_file_system() {
+        let own = Executable::open(Path::new("/proc/self/exe")).unwrap();
+        assert_eq!(FileNode::run_by(Path::new("/proc"), std::process::id()).unwrap(), own.identity().node());
+        assert!(FileNode::run_by(Path::new("/proc"), u32::MAX).is_err());
     }
 
     #[test]

@@ -14,14 +14,15 @@ use std::cell::RefCell;
 use std::io::{self, Read as _, Write as _};
 use std::os::fd::OwnedFd;
 use std::os::unix::net::UnixStream;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
+use super::executable::FileNode;
 use super::helper_parent::{Parent, greeted, is_over, keep};
 use super::memory::{Memory, MemoryError, read_ranges};
-use super::reader::{Access, owner};
+use super::reader::{self, Access, owner};
 
 /// The hidden command that makes a helper of this program.
 pub const COMMAND: &str = "read-memory";
@@ -60,7 +61,7 @@ struct Shared {
 /// A helper that did not answer in time.
 #[derive(Debug)]
 struct Hanging {
-    pid: u32,
+    read: reader::Hanging,
     owner: u32,
     socket: UnixStream,
 }
@@ -173,18 +174,19 @@ fn has_ended(error: &io::Error) -> bool {
 
 impl Access for Helpers {
     fn memory(&self, pid: u32, until: Instant) -> Box<dyn Memory + '_> {
-        Box::new(HelperMemory { shared: &self.shared, helper: RefCell::new(None), pid, until })
+        let file = FileNode::run_by(Path::new("/proc"), pid).ok();
+        Box::new(HelperMemory { shared: &self.shared, helper: RefCell::new(None), pid, file, until })
     }
 
     fn hangs(&self, pid: u32, owner: u32) -> bool {
         let hanging = self.shared.hanging();
         owner != 0 && hanging.len() >= HANGING
-            || hanging.iter().any(|hanging| hanging.pid == pid)
+            || hanging.iter().any(|hanging| hanging.read.pid == pid)
             || hanging.iter().filter(|hanging| hanging.owner == owner).count() >= HANGING_OF_USER
     }
 
-    fn hanging(&self) -> usize {
-        self.shared.hanging().len()
+    fn hanging(&self) -> Vec<reader::Hanging> {
+        self.shared.hanging().iter().map(|hanging| hanging.read).collect()
     }
 
     fn lost(&self) -> bool {
@@ -196,6 +198,8 @@ struct HelperMemory<'a> {
     shared: &'a Shared,
     helper: RefCell<Option<UnixStream>>,
     pid: u32,
+    /// What the process ran at first.
+    file: Option<FileNode>,
     until: Instant,
 }
 
@@ -222,7 +226,8 @@ impl Memory for HelperMemory<'_> {
                         return answer.map_err(|(errno, range)| MemoryError::of(self.pid, errno, range));
                     }
                     Err(error) if is_late(&error) => {
-                        let hanging = Hanging { pid: self.pid, owner: owner(self.pid), socket: helper };
+                        let read = reader::Hanging { pid: self.pid, file: self.file };
+                        let hanging = Hanging { read, owner: owner(self.pid), socket: helper };
                         lock(&self.shared.hanging).push(hanging);
                         return Err(MemoryError::TimedOut { pid: self.pid });
                     }

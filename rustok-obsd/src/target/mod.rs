@@ -50,7 +50,7 @@ pub use calibrate::{Calibrator, Progress};
 pub use code::agrees_with_memory;
 pub use debug_file::Distrust;
 pub use discovery::{Process, ProcessKey, Scan, ScanError, Scanner, Suspect};
-pub use executable::{BinaryError, Executable, FileIdentity, Owner};
+pub use executable::{BinaryError, Executable, FileIdentity, FileNode, Owner};
 pub use memory::{Memory, MemoryError, ProcessMemory};
 pub use memory_helper::Helpers;
 pub use observed::{Target, TargetInfo};

@@ -14,6 +14,7 @@ use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError, mpsc};
 use std::thread;
 use std::time::{Duration, Instant};
 
+use super::executable::FileNode;
 use super::memory::{Memory, ProcessMemory};
 
 /// From the submission of a job to the end of its last read.
@@ -49,6 +50,15 @@ pub enum Refused {
     NoThread(u32),
 }
 
+/// A read that hangs.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Hanging {
+    /// The process whose memory it is.
+    pub pid: u32,
+    /// What that ran when the read began.
+    pub file: Option<FileNode>,
+}
+
 /// How memory is reached.
 pub trait Access: Send + Sync {
     /// The memory of a process; reads of it end by `until` where that can be had.
@@ -60,8 +70,8 @@ pub trait Access: Send + Sync {
     }
 
     /// Reads that hang.
-    fn hanging(&self) -> usize {
-        0
+    fn hanging(&self) -> Vec<Hanging> {
+        Vec::new()
     }
 
     /// Whether nothing can be read any more.
@@ -184,8 +194,14 @@ impl Reader {
         let now = Instant::now();
         let overdue = lock(&self.shared.state).running.iter().filter(|(_, _, until)| *until < now).count();
         // One that was given up holds a thread, too, but for a moment.
-        let hanging = access.hanging().max(overdue) as u64;
+        let hanging = access.hanging().len().max(overdue) as u64;
         ReaderStats { done: count(done), late: count(late), refused: count(refused), hanging }
+    }
+
+    /// Reads that hang now: who waits for the locks of these processes' memory waits with them.
+    #[must_use]
+    pub fn hanging(&self) -> Vec<Hanging> {
+        self.shared.access.hanging()
     }
 
     fn enqueue(&self, pid: u32, work: Work) -> Result<(), Refused> {
