@@ -13,7 +13,6 @@ mod daemon;
 mod databases;
 mod faults;
 mod field;
-mod fuse;
 mod hostile;
 mod latecomers;
 mod observe;
