@@ -15,6 +15,7 @@ mod faults;
 mod field;
 mod hostile;
 mod latecomers;
+mod memory;
 mod observe;
 mod overload;
 mod records;
