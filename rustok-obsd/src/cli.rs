@@ -48,7 +48,11 @@ pub enum Action {
     Version,
     /// Read other processes' memory for the daemon, which starts this by itself
     #[command(hide = true)]
-    ReadMemory,
+    ReadMemory {
+        /// Without a filter of system calls (security.confine = false)
+        #[arg(long)]
+        unconfined: bool,
+    },
 }
 
 /// Arguments of `doctor`.

@@ -70,9 +70,9 @@ fn run(cli: Cli) -> anyhow::Result<u8> {
             print(&format!("configuration is valid, {} targets\n", config.targets.len()))?;
         }
         Action::Version => print(&daemon::version())?,
-        Action::ReadMemory => {
+        Action::ReadMemory { unconfined } => {
             let socket = io::stdin().as_fd().try_clone_to_owned().context("standard input")?;
-            memory_helper::serve(socket).context("reading memory for the daemon")?;
+            memory_helper::serve(socket, !unconfined).context("reading memory for the daemon")?;
         }
     }
     Ok(exit::OK)

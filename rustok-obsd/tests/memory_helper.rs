@@ -3,28 +3,31 @@
 //! Reads: a file of a FUSE file system of the test's own, mapped into the test, whose server answers no read. Yields: what
 //! that costs. Where FUSE cannot be mounted the test is skipped with the reason.
 
-use std::collections::HashMap;
-use std::ffi::CString;
+use std::collections::{BTreeMap, HashMap};
 use std::fs::{self, File};
-use std::io::{Read as _, Write as _};
+use std::io::Write as _;
 use std::os::fd::AsRawFd as _;
 use std::path::Path;
 use std::process::{Child, Command, Stdio};
-use std::sync::{Arc, mpsc};
+use std::sync::Arc;
 use std::time::Instant;
 
 use rustok_obsd::target::reader::{Access as _, DEADLINE, Hanging, Refused};
 use rustok_obsd::target::{FileNode, Helpers, MemoryError, Reader, RouteTable};
-use rustok_obsd::{config::Config, confine::Confinement};
-use test_support::{Skip, skip};
+use rustok_obsd::{
+    config::Config,
+    confine::{Confinement, HELPERS, Measure, State},
+};
+use seccompiler::{BpfProgram, SeccompAction, SeccompFilter, apply_filter};
+use test_support::{Fuse, Served, Skip, fuse, skip, wait_until};
 
 fn reader() -> Reader {
-    Reader::new(Helpers::new(env!("CARGO_BIN_EXE_rustok-obsd")))
+    Reader::new(Helpers::new(env!("CARGO_BIN_EXE_rustok-obsd"), true))
 }
 
 /// Reads with the process there that helpers descend from, and that process.
 fn prepared() -> (Reader, u32) {
-    let helpers = Helpers::new(env!("CARGO_BIN_EXE_rustok-obsd"));
+    let helpers = Helpers::new(env!("CARGO_BIN_EXE_rustok-obsd"), true);
     helpers.prepare(Instant::now() + 60 * DEADLINE).expect("it starts");
     let parent = helpers.parent().expect("it is there");
     (Reader::new(helpers), parent)
@@ -51,9 +54,9 @@ fn program(pid: u32) -> Option<u64> {
 }
 
 /// Runs a test's `body` in a process of its own, which may be confined as a whole.
-fn alone(name: &str, body: impl FnOnce() -> Result<(), Skip> + Send) {
+fn alone(name: &str, body: impl FnOnce() -> Result<(), Skip>) {
     if std::env::var_os("RUSTOK_OBSD_ALONE").is_some() {
-        if let Err(reason) = std::thread::scope(|scope| scope.spawn(body).join().expect("the test's thread")) {
+        if let Err(reason) = body() {
             skip(name, reason);
         }
         return;
@@ -107,10 +110,10 @@ fn a_helper_reads_what_a_direct_read_gives() {
 
 #[test]
 fn a_program_that_is_no_helper_gives_an_error() {
-    let reader = Reader::new(Helpers::new("/bin/true"));
+    let reader = Reader::new(Helpers::new("/bin/true", true));
     let error = read(&reader, std::process::id(), 0x1_0000, 8).expect_err("it answers nothing");
     assert!(error.to_string().contains("its helper process ended"), "{error}");
-    let reader = Reader::new(Helpers::new("/no/such/program"));
+    let reader = Reader::new(Helpers::new("/no/such/program", true));
     let error = read(&reader, std::process::id(), 0x1_0000, 8).expect_err("there is none");
     assert!(error.to_string().contains("does not start"), "{error}");
 }
@@ -140,6 +143,46 @@ fn without_a_parent_a_confined_daemon_refuses_to_read_and_names_the_remedy() {
     });
 }
 
+/// State of the confinement that the process which helpers descend from reports, and the detail, and that it has a filter.
+fn confined(helpers: &Helpers) -> (State, String, bool) {
+    helpers.prepare(Instant::now() + 60 * DEADLINE).expect("it starts");
+    let Measure { name, state, detail } = helpers.confinement().expect("it is there");
+    assert_eq!(name, HELPERS);
+    let parent = helpers.parent().expect("it is there");
+    let status = fs::read_to_string(format!("/proc/{parent}/status")).expect("its status");
+    // One that the test itself may be under counts as well.
+    let filters = |status: &str| status.lines().find_map(|line| line.strip_prefix("Seccomp_filters:\t")?.parse().ok());
+    let own = fs::read_to_string("/proc/thread-self/status").expect("this thread's status");
+    (state, detail, filters(&status).unwrap_or(0_u32) > filters(&own).unwrap_or(0))
+}
+
+#[test]
+fn helpers_report_how_they_are_confined_and_the_key_leaves_their_filter_out() {
+    let program = env!("CARGO_BIN_EXE_rustok-obsd");
+    let (state, detail, filtered) = confined(&Helpers::new(program, true));
+    assert!(state == State::Applied && filtered, "{state:?}: {detail}");
+    let (state, detail, filtered) = confined(&Helpers::new(program, false));
+    assert!(state == State::Off && !filtered && detail == "security.confine = false", "{state:?}: {detail}");
+    // Where the kernel refuses the filter, they read, and it is reported.
+    let refusing = BTreeMap::from([(libc::SYS_seccomp, Vec::new())]);
+    let arch = std::env::consts::ARCH.try_into().expect("an architecture with a filter");
+    let errno = SeccompAction::Errno(libc::EACCES.unsigned_abs());
+    let refusing = SeccompFilter::new(refusing, SeccompAction::Allow, errno, arch).expect("a filter");
+    let refusing: BpfProgram = refusing.try_into().expect("a program");
+    let refused = move || {
+        // Of this thread, and of what it starts.
+        apply_filter(&refusing).expect("the filter");
+        let helpers = Helpers::new(program, true);
+        let (state, detail, filtered) = confined(&helpers);
+        assert!(state == State::Partial && !filtered, "{state:?}: {detail}");
+        assert!(detail.contains("system_calls") && detail.contains("ermission denied"), "{detail}");
+        let word = 7_u64;
+        let place = std::ptr::from_ref(&word) as u64;
+        assert_eq!(read(&Reader::new(helpers), std::process::id(), place, 8), Ok(word.to_ne_bytes().to_vec()));
+    };
+    std::thread::spawn(refused).join().expect("the refused thread");
+}
+
 #[test]
 fn a_parent_that_does_not_answer_costs_the_time_of_one_read() {
     let (reader, parent) = prepared();
@@ -161,7 +204,7 @@ fn a_parent_that_does_not_answer_costs_the_time_of_one_read() {
 
 #[test]
 fn helpers_and_their_parent_end_with_the_daemons_sockets() {
-    let helpers = Helpers::new(env!("CARGO_BIN_EXE_rustok-obsd"));
+    let helpers = Helpers::new(env!("CARGO_BIN_EXE_rustok-obsd"), true);
     let (word, mut got) = (7_u64, [0; 8]);
     let memory = helpers.memory(std::process::id(), Instant::now() + 60 * DEADLINE);
     memory.read(std::ptr::from_ref(&word) as u64, &mut got).expect("it reads");
@@ -189,25 +232,21 @@ fn helpers_and_their_parent_end_with_the_daemons_sockets() {
 
 #[test]
 fn a_confined_daemon_reads_on_after_a_helper_hangs() {
-    alone("a_confined_daemon_reads_on_after_a_helper_hangs", || {
+    let body = || {
         let folder = tempfile::tempdir().expect("a folder");
-        let file = folder.path().join("file");
-        fs::write(&file, "").expect("a file");
-        let (address, minor, asks) = silence(&file)?;
-        // Opened while files can be opened for writing.
-        let mut abort = connection(minor)?;
+        let (address, mut silence) = silence(&folder.path().join("file"))?;
         let (reader, _) = confine(prepared);
         // SAFETY: takes nothing.
         let (own, outer) = (std::process::id(), unsafe { libc::getppid() }.cast_unsigned());
         let place = program(outer).expect("the outer test's program");
         let stuck = reader.ask(own, move |memory| memory.read(address, &mut [0; 48])).expect("it is taken");
-        asks.recv_timeout(60 * DEADLINE).expect("the page is asked for");
+        is_asked(&silence);
         assert_eq!(read(&reader, outer, place, 4).as_deref(), Ok(&b"\x7fELF"[..]));
         assert_eq!(stuck.recv().expect("it answers"), Err(MemoryError::TimedOut { pid: own }));
         assert_eq!(reader.stats().hanging, 1);
         assert_eq!(reader.ask(own, |_| ()).expect_err("not again"), Refused::Hangs(own));
         assert_eq!(read(&reader, outer, place, 4).as_deref(), Ok(&b"\x7fELF"[..]));
-        abort.write_all(b"1").expect("abort");
+        silence.cut();
         while reader.stats().hanging > 0 {
             std::thread::yield_now();
         }
@@ -216,77 +255,27 @@ fn a_confined_daemon_reads_on_after_a_helper_hangs() {
         // Its file is mounted over until this process ends; the outer test removes it.
         std::mem::forget(folder);
         Ok(())
-    });
-}
-
-/// Answers what opens and maps the one file (include/uapi/linux/fuse.h), and none of its reads; tells when one came.
-fn serve(mut device: File, asked: &mpsc::SyncSender<()>) {
-    const GETATTR: u32 = 3;
-    const OPEN: u32 = 14;
-    const READ: u32 = 15;
-    const INIT: u32 = 26;
-    let mut request = vec![0; 256 * 1024];
-    while let Ok(length) = device.read(&mut request) {
-        let word = |at: usize| u32::from_ne_bytes(request[at..at + 4].try_into().expect("four bytes"));
-        let body: Vec<u32> = match word(4) {
-            INIT if length >= 16 => vec![7, 31, 0, 0, 0, 4096, 1, 0, 0, 0, 0, 0, 0, 0, 0, 0],
-            GETATTR => {
-                let mut attributes = vec![0; 26];
-                // Valid for long; inode 1, 4096 bytes; a regular file of root's, one link.
-                (attributes[0], attributes[4], attributes[6]) = (3600, 1, 4096);
-                (attributes[19], attributes[20], attributes[24]) = (0o100_644, 1, 4096);
-                attributes
-            }
-            OPEN => vec![0; 4],
-            READ => {
-                let _ = asked.try_send(());
-                continue;
-            }
-            _ => vec![],
-        };
-        // Whatever else the kernel wants is not implemented.
-        let error = if body.is_empty() { -libc::ENOSYS } else { 0 };
-        let mut answer = (16 + 4 * body.len() as u32).to_ne_bytes().to_vec();
-        answer.extend_from_slice(&error.to_ne_bytes());
-        answer.extend_from_slice(&request[8..16]);
-        body.iter().for_each(|word| answer.extend_from_slice(&word.to_ne_bytes()));
-        let _ = device.write_all(&answer);
-    }
-}
-
-/// Maps the file of such a file system, in a mount namespace of this thread's own.
-fn silence(file: &Path) -> Result<(u64, u32, mpsc::Receiver<()>), Skip> {
-    let os = |what: &str| Skip::new(format!("{what}: {}", std::io::Error::last_os_error()));
-    let text = |text: &str| CString::new(text).expect("no NUL");
-    // SAFETY: changes this thread alone.
-    if unsafe { libc::unshare(libc::CLONE_NEWNS | libc::CLONE_FS) } != 0 {
-        return Err(os("unshare"));
-    }
-    let mount = |device: &str, point: &str, kind: &str, flags, data: &str| {
-        let [device, point, kind, data] = [device, point, kind, data].map(text);
-        // SAFETY: all texts end in NUL.
-        unsafe { libc::mount(device.as_ptr(), point.as_ptr(), kind.as_ptr(), flags, data.as_ptr().cast()) }
     };
-    if mount("none", "/", "", libc::MS_REC | libc::MS_PRIVATE, "") != 0 {
-        return Err(os("making mounts private"));
-    }
-    let device = File::options().read(true).write(true).open("/dev/fuse");
-    let device = device.map_err(|error| Skip::new(format!("/dev/fuse: {error}")))?;
-    let data = format!("fd={},rootmode=100000,user_id=0,group_id=0", device.as_raw_fd());
-    if mount("silence", file.to_str().expect("UTF-8"), "fuse", 0, &data) != 0 {
-        return Err(os("mount of fuse"));
-    }
-    let mounts = fs::read_to_string("/proc/thread-self/mountinfo").expect("mounts");
-    let connection = mounts.lines().find(|line| line.contains("- fuse silence")).expect("it is mounted");
-    let minor = connection.split([' ', ':']).nth(3).and_then(|minor| minor.parse().ok()).expect("its number");
-    let (asked, asks) = mpsc::sync_channel(16);
-    std::thread::spawn(move || serve(device, &asked));
+    alone("a_confined_daemon_reads_on_after_a_helper_hangs", || fuse::apart(0, body));
+}
+
+/// A file that answers no read, mapped into this process.
+fn silence(file: &Path) -> Result<(u64, Fuse), Skip> {
+    fs::write(file, "").expect("a file");
+    let silence = Fuse::mount(file, Served::File(vec![0; 4096]))?;
+    silence.keep_content();
     let file = File::open(file).expect("open the file");
     // The kernel knows its size when it was asked for.
     assert_eq!(file.metadata().expect("its size").len(), 4096);
     // SAFETY: a new mapping that nobody in this process touches.
     let at = unsafe { libc::mmap(std::ptr::null_mut(), 4096, libc::PROT_READ, libc::MAP_PRIVATE, file.as_raw_fd(), 0) };
-    if at == libc::MAP_FAILED { Err(os("mmap")) } else { Ok((at as u64, minor, asks)) }
+    assert_ne!(at, libc::MAP_FAILED, "{}", std::io::Error::last_os_error());
+    Ok((at as u64, silence))
+}
+
+/// Waits until a page is asked for.
+fn is_asked(silence: &Fuse) {
+    wait_until(60 * DEADLINE, || (silence.unanswered() > 0).then_some(())).expect("the page is asked for");
 }
 
 /// A process that ends with the test.
@@ -299,29 +288,16 @@ impl Drop for Other {
     }
 }
 
-/// What ends the connection when something is written to it: all that waits for it goes on with an error.
-fn connection(minor: u32) -> Result<File, Skip> {
-    let file = format!("/sys/fs/fuse/connections/{minor}/abort");
-    let open = || File::options().write(true).open(&file);
-    open().or_else(|_| {
-        let mounted = Command::new("mount").args(["-t", "fusectl", "none", "/sys/fs/fuse/connections"]).status();
-        mounted.map_err(|error| Skip::new(format!("mount: {error}")))?;
-        open().map_err(|error| Skip::new(format!("{file}: {error}")))
-    })
-}
-
 #[test]
 fn memory_that_never_comes_costs_a_helper_and_its_own_process() {
     let name = "memory_that_never_comes_costs_a_helper_and_its_own_process";
     let body = || -> Result<(), Skip> {
         let folder = tempfile::tempdir().expect("a folder");
-        let file = folder.path().join("file");
-        fs::write(&file, "").expect("a file");
-        let (address, minor, asks) = silence(&file)?;
+        let (address, mut silence) = silence(&folder.path().join("file"))?;
         let (reader, own) = (reader(), std::process::id());
         let start = Instant::now();
         let stuck = reader.ask(own, move |memory| memory.read(address, &mut [0; 48])).expect("it is taken");
-        asks.recv_timeout(10 * DEADLINE).expect("the page is asked for");
+        is_asked(&silence);
         // Meanwhile others are read.
         let other = Other(Command::new("sleep").arg("600").stdout(Stdio::null()).spawn().expect("start sleep"));
         let first = loop {
@@ -343,7 +319,7 @@ fn memory_that_never_comes_costs_a_helper_and_its_own_process() {
         assert_eq!(reader.ask(own, |_| ()).expect_err("not again"), Refused::Hangs(own));
         assert_eq!(read(&reader, other.0.id(), first, 4).as_deref(), Ok(&b"\x7fELF"[..]));
         drop(other);
-        connection(minor)?.write_all(b"1").expect("abort");
+        silence.cut();
         while reader.stats().hanging > 0 {
             std::thread::yield_now();
         }
@@ -352,7 +328,7 @@ fn memory_that_never_comes_costs_a_helper_and_its_own_process() {
         assert_eq!(read(&reader, own, place, 8), Ok(word.to_ne_bytes().to_vec()), "it is read again");
         Ok(())
     };
-    if let Err(reason) = std::thread::scope(|scope| scope.spawn(body).join().expect("the test's thread")) {
+    if let Err(reason) = fuse::apart(0, body) {
         skip(name, reason);
     }
 }

@@ -83,14 +83,15 @@ pub fn with_ptrace<T>(start: impl FnOnce() -> T) -> T {
 
 /// Leaves the calling thread CAP_SYS_PTRACE alone. Without that one, root reads the processes that have no capability
 /// beyond its own, and needs all that it has.
-pub(super) fn limit_helpers() {
+pub(super) fn limit_helpers() -> Result<(), CapsError> {
     let one = CapsHashSet::from([Capability::CAP_SYS_PTRACE]);
-    if caps::has_cap(None, CapSet::Permitted, Capability::CAP_SYS_PTRACE).unwrap_or(false) {
-        let _ = caps::clear(None, CapSet::Ambient);
-        let _ = caps::clear(None, CapSet::Inheritable);
-        let _ = caps::set(None, CapSet::Effective, &one);
-        let _ = caps::set(None, CapSet::Permitted, &one);
+    if !caps::has_cap(None, CapSet::Permitted, Capability::CAP_SYS_PTRACE)? {
+        return Ok(());
     }
+    caps::clear(None, CapSet::Ambient)?;
+    caps::clear(None, CapSet::Inheritable)?;
+    caps::set(None, CapSet::Effective, &one)?;
+    caps::set(None, CapSet::Permitted, &one)
 }
 
 #[cfg(test)]
@@ -107,7 +108,7 @@ mod tests {
             if held {
                 assert!(caps::read(None, CapSet::Ambient).unwrap().is_empty());
                 assert!(caps::read(None, CapSet::Inheritable).unwrap().is_empty());
-                limit_helpers();
+                limit_helpers().unwrap();
                 assert_eq!(caps::read(None, CapSet::Permitted).unwrap(), wanted);
             }
         };

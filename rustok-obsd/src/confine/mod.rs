@@ -75,7 +75,17 @@ pub struct Measure {
     pub detail: String,
 }
 
-const NAMES: [&str; 4] = ["capabilities", "no_new_privileges", "system_calls", "landlock"];
+impl Measure {
+    /// One that the configuration leaves out.
+    #[must_use]
+    pub fn off(name: &'static str) -> Self {
+        Self { name, state: State::Off, detail: "security.confine = false".into() }
+    }
+}
+
+/// The measure that [`helpers`] takes.
+pub const HELPERS: &str = "memory_helpers";
+const NAMES: [&str; 5] = ["capabilities", "no_new_privileges", "system_calls", HELPERS, "landlock"];
 
 /// The measures. Clones share them.
 #[derive(Clone, Debug, Default)]
@@ -93,7 +103,7 @@ impl Confinement {
             confinement.note(Measure { name: "landlock", state: State::Unsuitable, detail });
         } else {
             for name in NAMES {
-                confinement.note(Measure { name, state: State::Off, detail: "security.confine = false".into() });
+                confinement.note(Measure::off(name));
             }
         }
         confinement
@@ -103,6 +113,14 @@ impl Confinement {
     pub fn system_calls(&self, config: &Config) {
         if config.security.confine {
             self.note(system_calls::limit());
+        }
+    }
+
+    /// Between the two: how the processes that read targets' memory are confined; `None` where there are none.
+    pub fn helpers(&self, config: &Config, measure: Option<Measure>) {
+        if config.security.confine {
+            let detail = "the process that starts them is not there".into();
+            self.note(measure.unwrap_or(Measure { name: HELPERS, state: State::Refused, detail }));
         }
     }
 
@@ -144,12 +162,24 @@ impl Collect for Confinement {
 }
 
 /// Confines the calling thread and what it starts to reading memory for the daemon: CAP_SYS_PTRACE alone where it is
-/// held, and some forty system calls, fork(2) among them. What the kernel refuses it refuses the daemon as well, which
-/// reports it.
-pub fn helpers() {
-    capabilities::limit_helpers();
-    no_new_privileges();
-    let _ = system_calls::limit_helpers();
+/// held, and some forty system calls, fork(2) among them. Yields what was refused and why, empty where nothing was:
+/// [`helpers_said`] makes a measure of it in the daemon.
+pub fn helpers() -> String {
+    let capabilities = capabilities::limit_helpers().err().map(|error| format!("capabilities: {error}"));
+    let privileges = Some(no_new_privileges()).filter(|measure| measure.state != State::Applied);
+    let privileges = privileges.map(|Measure { name, detail, .. }| format!("{name}: {detail}"));
+    let calls = system_calls::limit_helpers().err().map(|error| format!("system_calls: {error}"));
+    [capabilities, privileges, calls].into_iter().flatten().collect::<Vec<_>>().join("; ")
+}
+
+/// What the processes that read targets' memory said of [`helpers`].
+#[must_use]
+pub fn helpers_said(refused: &str) -> Measure {
+    let (state, detail) = match refused {
+        "" => (State::Applied, "capabilities, no_new_privileges and system_calls of their own".to_owned()),
+        _ => (State::Partial, format!("in force but for {refused}")),
+    };
+    Measure { name: HELPERS, state, detail }
 }
 
 /// Whatever the process executes gains no rights by it. It executes itself once, and then the filter forbids it; this is what lets
@@ -169,10 +199,24 @@ mod tests {
     use super::*;
 
     #[test]
+    fn helpers_that_are_not_confined_or_not_there_are_reported() {
+        let confinement = Confinement::default();
+        let state = |measure: Option<Measure>| {
+            confinement.helpers(&Config::default(), measure);
+            confinement.measures().pop().unwrap()
+        };
+        assert_eq!(state(Some(helpers_said(""))).state, State::Applied);
+        let partial = state(Some(helpers_said("system_calls: no")));
+        assert!(partial.state == State::Partial && partial.detail.ends_with("system_calls: no"), "{partial:?}");
+        assert_eq!((state(None).name, state(None).state), (HELPERS, State::Refused));
+    }
+
+    #[test]
     fn one_key_switches_all_measures_off_and_each_says_so() {
         let mut config = Config::default();
         config.security.confine = false;
         let confinement = Confinement::privileges(&config);
+        confinement.helpers(&config, Some(Measure::off(HELPERS)));
         confinement.system_calls(&config);
         let status = confinement.status();
         for name in NAMES {

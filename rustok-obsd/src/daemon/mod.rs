@@ -199,7 +199,7 @@ impl Daemon {
         }
 
         let stop = Arc::new(AtomicBool::new(false));
-        let reader = Reader::new(helpers());
+        let reader = Reader::new(helpers(&config, &vitals));
         let (commands, obeyed) = mpsc::sync_channel(COMMANDS);
         let (noticed, notices) = queue::queue(NOTICES);
         vitals.count_notices(noticed.counts());
@@ -344,13 +344,14 @@ impl Daemon {
 }
 
 /// What reads targets' memory. Its first process must be there before the daemon's system calls are limited.
-fn helpers() -> Helpers {
-    let helpers = Helpers::new("/proc/self/exe");
+fn helpers(config: &Config, vitals: &Vitals) -> Helpers {
+    let helpers = Helpers::new("/proc/self/exe", config.security.confine);
     if let Err(error) = helpers.prepare(Instant::now() + HELPERS) {
         tracing::error!(
             "no helper process, hence routes from patterns and learned templates only: {error}; restart the daemon"
         );
     }
+    vitals.helpers(config, helpers.confinement());
     helpers
 }
 

@@ -13,7 +13,7 @@ use serde_json::{Value, json};
 use super::DaemonError;
 use crate::{
     config::Config,
-    confine::Confinement,
+    confine::{Confinement, Measure},
     contract::liveness::{PANICS, QUEUE_REFUSED, THREAD_SILENT},
     exposition::{Collect, Encoder},
     liveness::{self, Beat, Heartbeats, Notify, Watchdog, queue},
@@ -53,6 +53,11 @@ impl Vitals {
     /// What the queue from capture to the thread that finds targets refused.
     pub(super) fn count_notices(&self, counts: queue::Counts) {
         let _ = self.notices.set(counts);
+    }
+
+    /// How the processes that read targets' memory are confined.
+    pub(super) fn helpers(&self, config: &Config, measure: Option<Measure>) {
+        self.confinement.helpers(config, measure);
     }
 
     /// The second step of the confinement: everything is loaded and bound.

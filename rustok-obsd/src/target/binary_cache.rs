@@ -78,7 +78,8 @@ impl BinaryCache {
     /// a single read of the file hangs.
     #[must_use]
     pub fn get(&self, executable: &Executable, root: &Path) -> Arc<Binary> {
-        let key = (executable.identity(), Root::open(root).and_then(|root| root.identity()).ok());
+        let root_identity = Root::guarded(root, executable.mounts()).ok().and_then(|root| root.identity().ok());
+        let key = (executable.identity(), root_identity);
         if let Some(binary) = self.lock().get(&key) {
             return binary;
         }

@@ -17,13 +17,12 @@ use object::elf;
 use super::budget::TooCostly;
 use super::elf::{Elf, ElfError, Section, Source};
 use super::executable::{Executable, Owner};
-use super::inside::Root;
+use super::inside::{OpenError, Root};
+use super::mounts::Unasked;
 
 const DEBUG: &str = "usr/lib/debug";
 /// The user id that stands for one without a meaning in our user namespace (`/proc/sys/kernel/overflowuid`).
 const NOBODY: u32 = 65_534;
-/// `FUSE_SUPER_MAGIC` of `include/uapi/linux/magic.h`.
-const FUSE: rustix::fs::FsWord = 0x6573_5546;
 /// `S_IWGRP | S_IWOTH`.
 const WRITABLE_BY_OTHERS: u32 = 0o022;
 
@@ -47,9 +46,9 @@ pub enum Distrust {
     /// So could these.
     #[error("its group or all users may write to it (mode {0:04o}); `chmod go-w` it")]
     Writable(u32),
-    /// The server of such a file system says of a file what it wants.
-    #[error("it lies on a FUSE file system, whose owner decides what its files say about themselves")]
-    Fuse,
+    /// The server of such a file system says of a file what it wants, and whether it says anything.
+    #[error("{0}")]
+    Unasked(Unasked),
     /// Nothing shows what it was split off.
     #[error("{0} has no build id; link with `-C link-arg=-Wl,--build-id`")]
     NoBuildId(&'static str),
@@ -107,15 +106,26 @@ pub(super) fn search<S: Source + ?Sized>(elf: &Elf<'_, S>, executable: &Executab
     let host = Path::new("/");
     let roots = [Some(root), (root != host).then_some(host)];
     for root in roots.into_iter().flatten() {
-        // The process is gone.
-        let Ok(below) = Root::open(root) else { continue };
+        let below = match Root::guarded(root, executable.mounts()) {
+            Ok(below) => below,
+            Err(OpenError::Unasked(unasked)) => {
+                search.refused.push((root.to_owned(), Distrust::Unasked(unasked)));
+                continue;
+            }
+            // The process is gone.
+            Err(_) => continue,
+        };
         for name in &names {
             let path = root.join(name);
             let file = match below.open_file(name) {
                 Ok(file) => file,
                 Err(error) if error.is_not_found() => continue,
                 Err(error) => {
-                    search.refused.push((path, Distrust::Unopened(error.to_string())));
+                    let reason = match error {
+                        OpenError::Unasked(unasked) => Distrust::Unasked(unasked),
+                        error => Distrust::Unopened(error.to_string()),
+                    };
+                    search.refused.push((path, reason));
                     continue;
                 }
             };
@@ -162,10 +172,6 @@ fn debug_link<S: Source + ?Sized>(elf: &Elf<'_, S>) -> Option<PathBuf> {
 /// Whether nobody but root and the executable's owner wrote the file.
 fn trust(file: &File, executable: Owner) -> Result<(), Distrust> {
     let metadata = file.metadata().map_err(|error| Distrust::Unopened(error.to_string()))?;
-    let system = rustix::fs::fstatfs(file).map_err(|error| Distrust::Unopened(error.to_string()))?;
-    if system.f_type == FUSE {
-        return Err(Distrust::Fuse);
-    }
     may_vouch(Owner::of(&metadata), executable)
 }
 

@@ -1,8 +1,11 @@
 //! Whose symbols count.
 
+use test_support::{Fuse, Served, Skip, fuse, skip};
+
 use super::*;
 use crate::target::budget::Budget;
 use crate::target::elf_fixture::{CODE, RELEASE, split};
+use crate::target::mounts::Mounts;
 
 const ID: &[u8] = b"0123456789abcdef";
 
@@ -97,4 +100,36 @@ fn a_debug_file_below_a_root_is_found_and_what_leads_out_of_it_is_not() {
 
     std::fs::write(&place, &debug).unwrap();
     assert_eq!(find().found.map(|found| found.path), Some(place));
+}
+
+#[test]
+fn a_folder_of_debug_files_that_a_program_serves_is_not_asked() {
+    let body = || -> Result<(), Skip> {
+        let folder = tempfile::tempdir().unwrap();
+        let (stripped, _) = pair(RELEASE, ID);
+        let path = folder.path().join("server");
+        std::fs::write(&path, &stripped).unwrap();
+        let mounts = Mounts::of(Path::new("/proc"), std::process::id());
+        let executable = Executable::of_process(&path, mounts).unwrap().unwrap();
+        let budget = Budget::default();
+        let elf = Elf::parse(stripped.as_slice(), &budget).unwrap();
+        let root = folder.path().join("root");
+        let served = root.join(DEBUG);
+        std::fs::create_dir_all(&served).unwrap();
+        // The folder, and then the whole root.
+        let mut mounted = Vec::new();
+        for refused in [&served, &root] {
+            mounted.insert(0, Fuse::mount(refused, Served::Folder)?);
+            let search = search(&elf, &executable, &root);
+            assert!(search.found.is_none());
+            let [(path, reason)] = &*search.refused else { panic!("{:?}", search.refused) };
+            assert!(path.starts_with(refused), "{path:?}");
+            assert_eq!(*reason, Distrust::Unasked(Unasked::Served("fuse".into())));
+            assert!(mounted.iter().all(|fuse| fuse.asked() == 0));
+        }
+        Ok(())
+    };
+    if let Err(reason) = fuse::apart(0, body) {
+        skip("a_folder_of_debug_files_that_a_program_serves_is_not_asked", reason);
+    }
 }

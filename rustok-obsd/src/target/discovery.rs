@@ -6,11 +6,11 @@
 
 use std::collections::HashMap;
 use std::io;
-use std::os::unix::fs::MetadataExt as _;
 use std::path::{Path, PathBuf};
 
 use super::environment::Environment;
-use super::mounts;
+use super::inside::{self, Root};
+use super::mounts::Mounts;
 use super::procfs::{self, Procfs};
 use super::selector::{Candidate, Glance, Rule, Selector};
 
@@ -272,14 +272,12 @@ impl Scanner {
 
     /// Whether the daemon finds the process's own executable by the path that the process has for it.
     fn sees_same_file(&self, pid: u32, exe: &Path) -> bool {
-        let identity = |path: &Path| path.metadata().map(|metadata| (metadata.dev(), metadata.ino()));
         let Ok(inner) = exe.strip_prefix("/") else { return false };
         // Attributes of a file that a program serves may never come.
-        if !matches!(mounts::may_be_asked(self.procfs.root(), pid), Ok(Ok(()))) {
-            return false;
-        }
-        let own = identity(&self.procfs.path(pid, "exe"));
-        own.is_ok_and(|own| identity(&self.rootfs.join(inner)).is_ok_and(|here| here == own))
+        let mounts = Mounts::of(self.procfs.root(), pid);
+        let own = inside::identity_of(&self.procfs.path(pid, "exe"), &mounts);
+        let here = || Root::guarded(&self.rootfs, &mounts)?.identity_of(inner);
+        own.is_ok_and(|own| here().is_ok_and(|here| here == own))
     }
 
     fn describe(

@@ -1,7 +1,8 @@
 //! An executable's file, opened once.
 //!
 //! Reads: the file's attributes. Yields: [`Executable`], the one descriptor that symbols are read from and uprobes are
-//! attached through, so that both concern one inode whatever its path names meanwhile. Costs: five system calls.
+//! attached through, so that both concern one inode whatever its path names meanwhile. Costs: five system calls, and for a
+//! process' executable two tables of mounts.
 
 use std::fs::{File, Metadata};
 use std::io;
@@ -9,6 +10,7 @@ use std::os::unix::fs::MetadataExt as _;
 use std::path::{Path, PathBuf};
 
 use super::inside::{self, OpenError};
+use super::mounts::{Mounts, Unasked};
 
 /// The executable cannot be opened.
 #[derive(Debug, Clone, thiserror::Error)]
@@ -100,22 +102,40 @@ pub struct Executable {
     path: PathBuf,
     identity: FileIdentity,
     owner: Owner,
+    mounts: Mounts,
 }
 
 impl Executable {
-    /// Opens the file, in general `/proc/PID/exe`: never a FIFO or a device, and never waiting for one.
+    /// Opens a file that root or the person at the terminal names: never a FIFO or a device, and never waiting for one.
     ///
     /// # Errors
     /// [`BinaryError`].
     pub fn open(path: &Path) -> Result<Self, BinaryError> {
-        let opened = inside::open_regular(path).and_then(|file| {
-            let metadata = file.metadata().map_err(OpenError::from)?;
-            Ok((FileIdentity::of(&metadata), Owner::of(&metadata), file))
-        });
-        match opened {
-            Ok((identity, owner, file)) => Ok(Self { file, path: path.to_owned(), identity, owner }),
+        match Self::open_among(path, Mounts::unguarded()) {
+            Ok(executable) => Ok(executable),
             Err(error) => Err(BinaryError { path: path.to_owned(), reason: error.to_string() }),
         }
+    }
+
+    /// The same for `/proc/PID/exe`, if the file system can be asked without waiting for a program of a user; the inner error
+    /// says why not. The path is looked up once: a process that replaces its program meanwhile cannot put another file
+    /// in the place of the one that was looked at.
+    ///
+    /// # Errors
+    /// [`BinaryError`].
+    pub fn of_process(path: &Path, mounts: Mounts) -> Result<Result<Self, Unasked>, BinaryError> {
+        match Self::open_among(path, mounts) {
+            Ok(executable) => Ok(Ok(executable)),
+            Err(OpenError::Unasked(unasked)) => Ok(Err(unasked)),
+            Err(error) => Err(BinaryError { path: path.to_owned(), reason: error.to_string() }),
+        }
+    }
+
+    fn open_among(path: &Path, mounts: Mounts) -> Result<Self, OpenError> {
+        let file = inside::open_regular(path, &mounts)?;
+        let metadata = file.metadata()?;
+        let (identity, owner) = (FileIdentity::of(&metadata), Owner::of(&metadata));
+        Ok(Self { file, path: path.to_owned(), identity, owner, mounts })
     }
 
     /// The open file.
@@ -140,6 +160,11 @@ impl Executable {
     #[must_use]
     pub const fn owner(&self) -> Owner {
         self.owner
+    }
+
+    /// Where the mounts of its process, and of the root that it has, are looked up.
+    pub(super) const fn mounts(&self) -> &Mounts {
+        &self.mounts
     }
 
     /// The path by which the kernel finds this very inode, for as long as `self` lives, in this process only.

@@ -21,32 +21,48 @@ use rustix::net::{
     recvmsg, sendmsg,
 };
 
-use super::memory_helper::{COMMAND, fill, left};
-use crate::confine;
+use super::memory_helper::{COMMAND, UNCONFINED, fill, left};
+use crate::confine::{self, Measure};
 
-/// What the process and each of its children begin with: an errno, 0 once it runs.
+/// What the process and each of its children begin with: an errno, 0 once it runs. The process itself then reports in
+/// [`REPORT`] bytes how it is confined.
 const GREETING: usize = size_of::<i32>();
+const REPORT: usize = 512;
 
 /// The daemon's side of it.
 #[derive(Debug)]
 pub(super) struct Parent {
     socket: UnixStream,
     child: Child,
+    measure: Measure,
 }
 
 impl Parent {
-    /// Starts it, and waits until it is there.
-    pub(super) fn start(program: &Path, until: Instant) -> io::Result<Self> {
+    /// Starts it, confined or not, and waits until it is there.
+    pub(super) fn start(program: &Path, confined: bool, until: Instant) -> io::Result<Self> {
         let (socket, theirs) = UnixStream::pair()?;
         let mut command = Command::new(program);
         // All other descriptors close on exec. A group of its own: Ctrl-C is for the daemon.
         command.arg0("rustok-obsd").arg(COMMAND).stdin(OwnedFd::from(theirs)).stdout(Stdio::null()).process_group(0);
+        if !confined {
+            command.arg(UNCONFINED);
+        }
         let child = confine::with_ptrace(|| command.spawn())?;
         // It holds the other end of the socket.
         drop(command);
-        let parent = Self { socket, child };
-        match greeted(&parent.socket, until) {
-            Ok(()) => Ok(parent),
+        let mut parent = Self { socket, child, measure: Measure::off(confine::HELPERS) };
+        let greeted = greeted(&parent.socket, until).and_then(|()| {
+            let mut report = [0; REPORT];
+            fill(&parent.socket, &mut report, || left(until))?;
+            Ok(report)
+        });
+        match greeted {
+            Ok(report) => {
+                if confined {
+                    parent.measure = confine::helpers_said(String::from_utf8_lossy(&report).trim_end_matches('\0'));
+                }
+                Ok(parent)
+            }
             Err(error) => {
                 parent.end();
                 Err(error)
@@ -64,6 +80,11 @@ impl Parent {
 
     pub(super) fn id(&self) -> u32 {
         self.child.id()
+    }
+
+    /// How it is confined, and its children with it.
+    pub(super) const fn measure(&self) -> &Measure {
+        &self.measure
     }
 
     /// Sends the socket of a helper that is to be, and waits for nothing.
@@ -88,16 +109,18 @@ pub(super) fn greeted(socket: &UnixStream, until: Instant) -> io::Result<()> {
 }
 
 /// The process itself: makes children until its socket ends. Yields `None` then, and in each child the child's socket.
-pub(super) fn keep(socket: OwnedFd) -> io::Result<Option<UnixStream>> {
+pub(super) fn keep(socket: OwnedFd, confined: bool) -> io::Result<Option<UnixStream>> {
     // SAFETY: a name that ends in NUL, and numbers; SIG_IGN is no handler. Started by way of `/proc/self/exe` it would be
     // called `exe`.
     unsafe {
         libc::prctl(libc::PR_SET_NAME, c"rustok-obsd".as_ptr());
         libc::signal(libc::SIGCHLD, libc::SIG_IGN);
     }
-    confine::helpers();
+    let refused = if confined { confine::helpers() } else { String::new() };
+    let mut greeting = [0; GREETING + REPORT];
+    greeting[GREETING..].iter_mut().zip(refused.bytes()).for_each(|(to, from)| *to = from);
     let mut socket = UnixStream::from(socket);
-    socket.write_all(&[0; GREETING])?;
+    socket.write_all(&greeting)?;
     while let Some(theirs) = receive(&socket)? {
         // SAFETY: this process has one thread, so its child may do whatever it could do itself.
         match unsafe { libc::fork() } {

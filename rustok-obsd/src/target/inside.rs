@@ -7,6 +7,10 @@
 //! opened for reading only when it is a regular file. Symbolic links, absolute ones too, lead to where they lead for the
 //! process that has this root; `..` never leads out of it. `openat2` (Linux 5.6, the daemon needs 5.10) does this in the
 //! kernel; where a container engine's seccomp filter refuses it, [`Root`] walks the path itself, link by link.
+//!
+//! A guarded root ([`Root::guarded`]) asks no file system that a user's program serves ([`super::mounts`]), neither for a name
+//! nor for attributes: a path that leaves the root's own mount is walked as well, and the mount of each place is looked at
+//! before anything is asked of it.
 
 use std::ffi::OsString;
 use std::fs::{File, OpenOptions};
@@ -18,6 +22,8 @@ use std::path::{Component, Path, PathBuf};
 
 use rustix::fs::{CWD, FileType, Mode, OFlags, ResolveFlags};
 use rustix::io::Errno;
+
+use super::mounts::{Mounts, Unasked};
 
 const PLACE: OFlags = OFlags::PATH.union(OFlags::CLOEXEC);
 /// As in the kernel (`MAXSYMLINKS`).
@@ -36,6 +42,9 @@ pub enum OpenError {
     /// Reading could wait for ever, or do something.
     #[error("not a regular file but {0}")]
     NotRegular(&'static str),
+    /// So could asking at all.
+    #[error(transparent)]
+    Unasked(#[from] Unasked),
 }
 
 impl From<Errno> for OpenError {
@@ -53,12 +62,25 @@ impl OpenError {
     }
 }
 
-/// Opens a regular file for reading, at any path.
+/// Device and inode of what lies at a path like that of [`open_regular`].
 ///
 /// # Errors
 /// [`OpenError`].
-pub fn open_regular(path: &Path) -> Result<File, OpenError> {
-    reopen(&rustix::fs::openat(CWD, path, PLACE, Mode::empty())?)
+pub fn identity_of(path: &Path, mounts: &Mounts) -> Result<(u64, u64), OpenError> {
+    let place = rustix::fs::openat(CWD, path, PLACE, Mode::empty())?;
+    mounts.check(&place, None)??;
+    let stat = rustix::fs::fstat(place)?;
+    Ok((stat.st_dev, stat.st_ino))
+}
+
+/// Opens a regular file for reading, at any path whose last part alone is not root's, as `/proc/PID/exe`.
+///
+/// # Errors
+/// [`OpenError`].
+pub fn open_regular(path: &Path, mounts: &Mounts) -> Result<File, OpenError> {
+    let place = rustix::fs::openat(CWD, path, PLACE, Mode::empty())?;
+    mounts.check(&place, None)??;
+    reopen(&place)
 }
 
 /// Reads a text file below a root, at most `limit` bytes of it.
@@ -100,6 +122,9 @@ pub(super) fn by_descriptor(descriptor: &impl AsRawFd) -> PathBuf {
 pub struct Root {
     folder: OwnedFd,
     walks: bool,
+    mounts: Mounts,
+    /// That of the folder, where it is guarded.
+    mount: Option<u64>,
 }
 
 impl Root {
@@ -109,7 +134,17 @@ impl Root {
     /// What the kernel said.
     pub fn open(path: &Path) -> io::Result<Self> {
         let folder = rustix::fs::openat(CWD, path, PLACE | OFlags::DIRECTORY, Mode::empty())?;
-        Ok(Self { folder, walks: false })
+        Ok(Self { folder, walks: false, mounts: Mounts::unguarded(), mount: None })
+    }
+
+    /// The same for a root that is a user's, such as `/proc/PID/root`, or below which a user chooses the path.
+    ///
+    /// # Errors
+    /// [`OpenError::Unasked`] where a program serves the root itself; what the kernel said.
+    pub fn guarded(path: &Path, mounts: &Mounts) -> Result<Self, OpenError> {
+        let root = Self::open(path)?;
+        let mount = mounts.check(&root.folder, None)??;
+        Ok(Self { mounts: mounts.clone(), mount, ..root })
     }
 
     /// The folder's device and inode.
@@ -121,24 +156,33 @@ impl Root {
         Ok((stat.st_dev, stat.st_ino))
     }
 
+    /// Device and inode of what lies at a path like that of [`Self::open_file`].
+    ///
+    /// # Errors
+    /// [`OpenError`].
+    pub fn identity_of(&self, path: &Path) -> Result<(u64, u64), OpenError> {
+        let stat = rustix::fs::fstat(self.place(path)?.0)?;
+        Ok((stat.st_dev, stat.st_ino))
+    }
+
     /// Opens a regular file for reading, at a path that is absolute or relative to the root, which is the same.
     ///
     /// # Errors
     /// [`OpenError`].
     pub fn open_file(&self, path: &Path) -> Result<File, OpenError> {
-        reopen(&self.place(path)?)
+        reopen(&self.place(path)?.0)
     }
 
     /// Opens a folder, at a path like that of [`Self::open_file`].
     ///
     /// # Errors
-    /// What the kernel said.
-    pub fn open_folder(&self, path: &Path) -> io::Result<Self> {
-        let place = self.place(path)?;
-        if FileType::from_raw_mode(rustix::fs::fstat(&place)?.st_mode) != FileType::Directory {
+    /// [`OpenError`].
+    pub fn open_folder(&self, path: &Path) -> Result<Self, OpenError> {
+        let (folder, mount) = self.place(path)?;
+        if FileType::from_raw_mode(rustix::fs::fstat(&folder)?.st_mode) != FileType::Directory {
             return Err(Errno::NOTDIR.into());
         }
-        Ok(Self { folder: place, walks: self.walks })
+        Ok(Self { folder, walks: self.walks, mounts: self.mounts.clone(), mount })
     }
 
     /// Its entries. Their paths lead through the open folder, whatever its name is by now.
@@ -149,19 +193,25 @@ impl Root {
         by_descriptor(&self.folder).read_dir()
     }
 
-    fn place(&self, path: &Path) -> io::Result<OwnedFd> {
+    /// What lies there, open as a place, and its mount where that is looked at.
+    fn place(&self, path: &Path) -> Result<(OwnedFd, Option<u64>), OpenError> {
         if self.walks {
             return self.walk(path);
         }
-        let how = ResolveFlags::IN_ROOT | ResolveFlags::NO_MAGICLINKS;
+        let mut how = ResolveFlags::IN_ROOT | ResolveFlags::NO_MAGICLINKS;
+        if self.mounts.is_guarded() {
+            how |= ResolveFlags::NO_XDEV;
+        }
         let mut error = Errno::AGAIN;
         for _ in 0..TRIES {
             match rustix::fs::openat2(&self.folder, path, PLACE, Mode::empty(), how) {
-                Ok(place) => return Ok(place),
+                Ok(place) => return Ok((place, self.mount)),
                 // A folder on the path was renamed meanwhile.
                 Err(Errno::AGAIN) => {}
                 // What seccomp filters answer that do not know the call.
                 Err(Errno::NOSYS | Errno::PERM) => return self.walk(path),
+                // It leads to another mount.
+                Err(Errno::XDEV) if self.mounts.is_guarded() => return self.walk(path),
                 Err(other) => {
                     error = other;
                     break;
@@ -172,16 +222,17 @@ impl Root {
     }
 
     /// The same without `openat2`. No component is ever left to the kernel to follow.
-    fn walk(&self, path: &Path) -> io::Result<OwnedFd> {
-        let (mut folders, mut links) = (Vec::<OwnedFd>::new(), 0);
+    fn walk(&self, path: &Path) -> Result<(OwnedFd, Option<u64>), OpenError> {
+        let (mut folders, mut links) = (Vec::<(OwnedFd, Option<u64>)>::new(), 0);
         let mut left: Vec<OsString> = parts(path);
         while let Some(part) = left.pop() {
             if part == ".." {
                 folders.pop();
                 continue;
             }
-            let within = folders.last().unwrap_or(&self.folder);
+            let (within, mount) = folders.last().map_or((&self.folder, self.mount), |(folder, mount)| (folder, *mount));
             let place = rustix::fs::openat(within, &part, PLACE | OFlags::NOFOLLOW, Mode::empty())?;
+            let mount = self.mounts.check(&place, mount)??;
             let kind = FileType::from_raw_mode(rustix::fs::fstat(&place)?.st_mode);
             if kind == FileType::Symlink {
                 links += 1;
@@ -195,16 +246,16 @@ impl Root {
                 }
                 left.extend(parts(&text));
             } else if left.is_empty() {
-                return Ok(place);
+                return Ok((place, mount));
             } else if folders.len() == MAX_FOLDERS {
                 return Err(Errno::NAMETOOLONG.into());
             } else {
-                folders.push(place);
+                folders.push((place, mount));
             }
         }
         match folders.pop() {
             Some(folder) => Ok(folder),
-            None => self.folder.try_clone(),
+            None => Ok((self.folder.try_clone()?, self.mount)),
         }
     }
 }

@@ -2,6 +2,9 @@
 
 use std::os::unix::fs::symlink;
 
+use test_support::fuse::{apart, mount};
+use test_support::{Fuse, Served, Skip, skip};
+
 use super::*;
 
 struct Place {
@@ -78,7 +81,7 @@ fn what_is_no_regular_file_is_refused_without_a_wait() {
     assert_eq!(place.read("/").unwrap_err(), "not a regular file but a directory");
     assert_eq!(place.read("..").unwrap_err(), "not a regular file but a directory");
     drop(socket);
-    let device = open_regular(Path::new("/dev/null")).unwrap_err();
+    let device = open_regular(Path::new("/dev/null"), &Mounts::unguarded()).unwrap_err();
     assert_eq!(device.to_string(), "not a regular file but a device");
 }
 
@@ -119,4 +122,50 @@ fn a_circle_of_links_and_a_deep_path_end() {
     std::fs::create_dir_all(place.root().join("d/".repeat(MAX_FOLDERS + 2))).unwrap();
     let error = root.open_file(Path::new(&"d/".repeat(MAX_FOLDERS + 2))).unwrap_err();
     assert!(matches!(&error, OpenError::System(error) if error.raw_os_error() == Some(libc::ENAMETOOLONG)), "{error}");
+}
+
+#[test]
+fn a_guarded_root_asks_no_program_of_a_user_for_a_name_or_for_attributes() {
+    let body = || -> Result<(), Skip> {
+        let place = Place::new();
+        let below = |path: &str| place.root().join(path);
+        for folder in ["served", "other"] {
+            std::fs::create_dir(below(folder)).unwrap();
+        }
+        std::fs::write(below("file"), "").unwrap();
+        let mounts = Mounts::of(Path::new("/proc"), std::process::id());
+        let folder = Fuse::mount(&below("served"), Served::Folder)?;
+        let file = Fuse::mount(&below("file"), Served::File(b"text".to_vec()))?;
+        mount("other", &below("other"), "tmpfs", 0, "size=1m")?;
+        std::fs::write(below("other/file"), "text").unwrap();
+        symlink("/served/name", below("other/link")).unwrap();
+        symlink("/etc/inside", below("other/back")).unwrap();
+        for walks in [false, true] {
+            let root = Root { walks, ..Root::guarded(&place.root(), &mounts).unwrap() };
+            // Another mount alone does no harm.
+            for path in ["etc/inside", "other/file", "other/back", "other/../etc/deep/../inside"] {
+                assert!(root.open_file(Path::new(path)).is_ok(), "{path}");
+                assert!(root.identity_of(Path::new(path)).is_ok(), "{path}");
+            }
+            for path in ["file", "served", "served/name", "other/link", "etc/../served/name"] {
+                let served = |error| matches!(error, OpenError::Unasked(Unasked::Served(kind)) if kind == "fuse");
+                assert!(root.open_file(Path::new(path)).is_err_and(served), "{path}");
+                assert!(root.identity_of(Path::new(path)).is_err_and(served), "{path}");
+                assert!(root.open_folder(Path::new(path)).is_err_and(served), "{path}");
+            }
+            let other = root.open_folder(Path::new("other")).unwrap();
+            assert!(other.open_file(Path::new("file")).is_ok(), "its mount is known");
+        }
+        assert!(matches!(Root::guarded(&below("served"), &mounts), Err(OpenError::Unasked(_))));
+        assert!(matches!(open_regular(&below("file"), &mounts), Err(OpenError::Unasked(_))));
+        assert!(matches!(identity_of(&below("file"), &mounts), Err(OpenError::Unasked(_))));
+        assert_eq!((folder.asked(), file.asked()), (0, 0));
+        // Whoever is not guarded does ask.
+        assert!(Root::open(&place.root()).unwrap().open_file(Path::new("file")).is_ok());
+        assert!(file.asked() > 0);
+        Ok(())
+    };
+    if let Err(reason) = apart(0, body) {
+        skip("a_guarded_root_asks_no_program_of_a_user_for_a_name_or_for_attributes", reason);
+    }
 }

@@ -22,10 +22,14 @@ use std::time::{Duration, Instant};
 use super::executable::FileNode;
 use super::helper_parent::{Parent, greeted, is_over, keep};
 use super::memory::{Memory, MemoryError, read_ranges};
-use super::reader::{self, Access, owner};
+use super::reader::{self, Access, spender};
+use super::spender::Spender;
+use crate::confine::Measure;
 
 /// The hidden command that makes a helper of this program.
 pub const COMMAND: &str = "read-memory";
+/// Its flag, where `security.confine` is false.
+pub const UNCONFINED: &str = "--unconfined";
 /// Helpers that hang, in all and of one user's processes: beyond that nothing (of that user) is read until one ends.
 pub const HANGING: usize = 32;
 /// See [`HANGING`].
@@ -50,6 +54,7 @@ pub struct Helpers {
 #[derive(Debug)]
 struct Shared {
     program: PathBuf,
+    confined: bool,
     parent: Mutex<Option<Parent>>,
     /// The parent ended, and the daemon may not start another one.
     lost: AtomicBool,
@@ -62,16 +67,18 @@ struct Shared {
 #[derive(Debug)]
 struct Hanging {
     read: reader::Hanging,
-    owner: u32,
+    spender: Spender,
     socket: UnixStream,
 }
 
 impl Helpers {
-    /// Helpers of a program that knows [`COMMAND`]: this daemon's, `/proc/self/exe`, also where its file was replaced.
+    /// Helpers of a program that knows [`COMMAND`]: this daemon's, `/proc/self/exe`, also where its file was replaced. They
+    /// confine themselves where `confined`.
     #[must_use]
-    pub fn new(program: impl Into<PathBuf>) -> Self {
+    pub fn new(program: impl Into<PathBuf>, confined: bool) -> Self {
         let shared = Shared {
             program: program.into(),
+            confined,
             parent: Mutex::default(),
             lost: AtomicBool::new(false),
             idle: Mutex::default(),
@@ -88,9 +95,15 @@ impl Helpers {
     pub fn prepare(&self, until: Instant) -> io::Result<()> {
         let mut parent = lock(&self.shared.parent);
         if parent.is_none() {
-            *parent = Some(Parent::start(&self.shared.program, until)?);
+            *parent = Some(Parent::start(&self.shared.program, self.shared.confined, until)?);
         }
         Ok(())
+    }
+
+    /// How they are confined; `None` while the process that they descend from is not there.
+    #[must_use]
+    pub fn confinement(&self) -> Option<Measure> {
+        lock(&self.shared.parent).as_ref().map(|parent| parent.measure().clone())
     }
 
     /// The process that they descend from.
@@ -124,7 +137,7 @@ impl Shared {
             Some(Err(error)) if error.kind() == io::ErrorKind::WouldBlock => return Err(NoHelper::Late),
             Some(Err(_)) | None => _ = parent.take().map(Parent::end),
         }
-        let started = match Parent::start(&self.program, until) {
+        let started = match Parent::start(&self.program, self.confined, until) {
             Ok(started) => started,
             // The answer of the daemon's own filter.
             Err(error) if error.raw_os_error() == Some(libc::EPERM) => {
@@ -178,11 +191,11 @@ impl Access for Helpers {
         Box::new(HelperMemory { shared: &self.shared, helper: RefCell::new(None), pid, file, until })
     }
 
-    fn hangs(&self, pid: u32, owner: u32) -> bool {
+    fn hangs(&self, pid: u32, spender: Spender) -> bool {
         let hanging = self.shared.hanging();
-        owner != 0 && hanging.len() >= HANGING
+        !spender.is_root() && hanging.len() >= HANGING
             || hanging.iter().any(|hanging| hanging.read.pid == pid)
-            || hanging.iter().filter(|hanging| hanging.owner == owner).count() >= HANGING_OF_USER
+            || hanging.iter().filter(|hanging| hanging.spender == spender).count() >= HANGING_OF_USER
     }
 
     fn hanging(&self) -> Vec<reader::Hanging> {
@@ -227,7 +240,7 @@ impl Memory for HelperMemory<'_> {
                     }
                     Err(error) if is_late(&error) => {
                         let read = reader::Hanging { pid: self.pid, file: self.file };
-                        let hanging = Hanging { read, owner: owner(self.pid), socket: helper };
+                        let hanging = Hanging { read, spender: spender(self.pid), socket: helper };
                         lock(&self.shared.hanging).push(hanging);
                         return Err(MemoryError::TimedOut { pid: self.pid });
                     }
@@ -307,12 +320,13 @@ pub(super) fn fill(
     Ok(())
 }
 
-/// What [`COMMAND`] does: makes helpers for the daemon at the other end of a socket until that ends.
+/// What [`COMMAND`] does: makes helpers for the daemon at the other end of a socket until that ends, all of them confined
+/// where `confined`.
 ///
 /// # Errors
 /// It is no socket of the daemon's.
-pub fn serve(socket: OwnedFd) -> io::Result<()> {
-    match keep(socket).and_then(|helper| helper.map_or(Ok(()), answer)) {
+pub fn serve(socket: OwnedFd, confined: bool) -> io::Result<()> {
+    match keep(socket, confined).and_then(|helper| helper.map_or(Ok(()), answer)) {
         // The daemon ended, or did not wait for a late answer.
         Err(error) if has_ended(&error) => Ok(()),
         ended => ended,

@@ -16,7 +16,7 @@ use super::discovery::Process;
 use super::executable::{BinaryError, Executable, FileIdentity};
 use super::maps::{self, Mapping};
 use super::memory::Memory;
-use super::mounts;
+use super::mounts::Mounts;
 use super::points::{Library, ProbePoint};
 use super::presence::Place;
 use super::reader::Reader;
@@ -55,10 +55,10 @@ impl Target {
         procfs: &Path,
         reader: &Reader,
     ) -> Result<Self, BinaryError> {
-        if let Ok(Err(unasked)) = mounts::may_be_asked(procfs, process.key.pid) {
-            return Ok(Self::unread(process, &unasked.to_string()));
-        }
-        let executable = Executable::open(&process.exe_file)?;
+        let executable = match Executable::of_process(&process.exe_file, Mounts::of(procfs, process.key.pid))? {
+            Ok(executable) => executable,
+            Err(unasked) => return Ok(Self::unread(process, &format!("its executable: {unasked}"))),
+        };
         let binary = cache.get(&executable, &process.root);
         let sockets_only = trust.judge(executable.owner(), &process.trusted_owners).err();
         let mappings: Arc<[Mapping]> = maps::executable(procfs, process.key.pid).into();

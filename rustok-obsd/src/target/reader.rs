@@ -6,9 +6,11 @@
 //!
 //! A process decides what lies behind its addresses: a page that never comes holds up whoever reads it, for good. So a
 //! read has [`DEADLINE`], one process has one read under way, the processes of one user have [`PER_USER`], and a process
-//! whose read hangs is not read until the kernel lets go of it. Who asks too much is refused, and that is counted.
+//! whose read hangs is not read until the kernel lets go of it. Who asks too much is refused, and that is counted. A
+//! thread and half of the places to wait in are root's alone; users share the rest ([`Spender`]).
 
 use std::collections::VecDeque;
+use std::path::Path;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError, mpsc};
 use std::thread;
@@ -16,6 +18,7 @@ use std::time::{Duration, Instant};
 
 use super::executable::FileNode;
 use super::memory::{Memory, ProcessMemory};
+use super::spender::Spender;
 
 /// From the submission of a job to the end of its last read.
 pub const DEADLINE: Duration = Duration::from_secs(1);
@@ -23,8 +26,11 @@ pub const DEADLINE: Duration = Duration::from_secs(1);
 pub const THREADS: usize = 4;
 /// Of these, for the processes of one user: others find a thread whatever that user's processes do.
 pub const PER_USER: usize = 2;
-/// Jobs that wait, of all processes and of one.
-const WAITING: usize = 256;
+/// The others are root's.
+const OF_USERS: usize = THREADS - 1;
+/// Jobs that wait: of root's processes, of all other users', and of one process.
+const WAITING_OF_ROOT: usize = 128;
+const WAITING_OF_USERS: usize = 128;
 const WAITING_OF_ONE: usize = 8;
 /// An idle thread ends after this time.
 const IDLE: Duration = Duration::from_secs(30);
@@ -34,7 +40,7 @@ const STACK: usize = 256 * 1024;
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum Refused {
     /// Too many jobs wait.
-    #[error("too many reads of process {0} or of all processes wait already; try again later")]
+    #[error("too many reads of process {0} or of others of its user wait already; try again later")]
     Full(u32),
     /// An earlier read hangs.
     #[error("an earlier read of process {0} (or of others of its user) hangs; it is read again when that one ends")]
@@ -65,7 +71,7 @@ pub trait Access: Send + Sync {
     fn memory(&self, pid: u32, until: Instant) -> Box<dyn Memory + '_>;
 
     /// Whether a process must not be read now, because a read of it, or too many of its user's, hang.
-    fn hangs(&self, _pid: u32, _owner: u32) -> bool {
+    fn hangs(&self, _pid: u32, _spender: Spender) -> bool {
         false
     }
 
@@ -95,7 +101,7 @@ type Work = Box<dyn FnOnce(&dyn Memory) + Send>;
 
 struct Job {
     pid: u32,
-    owner: u32,
+    spender: Spender,
     until: Instant,
     work: Work,
 }
@@ -103,8 +109,8 @@ struct Job {
 #[derive(Default)]
 struct State {
     waiting: VecDeque<Job>,
-    /// Process, owner and deadline of each job that runs.
-    running: Vec<(u32, u32, Instant)>,
+    /// Process, whose it is and deadline of each job that runs.
+    running: Vec<(u32, Spender, Instant)>,
     threads: usize,
     idle: usize,
 }
@@ -210,14 +216,12 @@ impl Reader {
         {
             let mut state = lock(&shared.state);
             shared.drop_late(&mut state, now);
-            if state.waiting.len() >= WAITING
-                || state.waiting.iter().filter(|job| job.pid == pid).count() >= WAITING_OF_ONE
-            {
+            if state.waiting.iter().filter(|job| job.pid == pid).count() >= WAITING_OF_ONE {
                 return Err(Refused::Full(pid));
             }
         }
-        let owner = owner(pid);
-        if shared.access.hangs(pid, owner) {
+        let spender = spender(pid);
+        if shared.access.hangs(pid, spender) {
             return Err(Refused::Hangs(pid));
         }
         if shared.access.lost() {
@@ -227,7 +231,10 @@ impl Reader {
         if state.running.iter().any(|(running, _, until)| *running == pid && *until < now) {
             return Err(Refused::Hangs(pid));
         }
-        let job = Job { pid, owner, until: now + DEADLINE, work };
+        if !state.has_room(spender) {
+            return Err(Refused::Full(pid));
+        }
+        let job = Job { pid, spender, until: now + DEADLINE, work };
         state.waiting.push_back(job);
         if state.idle > 0 || state.threads >= THREADS {
             shared.ready.notify_one();
@@ -267,8 +274,8 @@ impl Shared {
                 state.idle -= 1;
                 continue;
             };
-            let Job { pid, owner, until, work } = job;
-            let running = (pid, owner, until);
+            let Job { pid, spender, until, work } = job;
+            let running = (pid, spender, until);
             state.running.push(running);
             drop(state);
             let memory = self.access.memory(pid, until);
@@ -297,22 +304,32 @@ impl Shared {
 }
 
 impl State {
+    /// Whether one more job may wait: of a user as many as are then free.
+    fn has_room(&self, spender: Spender) -> bool {
+        let waiting = |of: &dyn Fn(Spender) -> bool| self.waiting.iter().filter(|job| of(job.spender)).count();
+        if spender.is_root() {
+            return waiting(&Spender::is_root) < WAITING_OF_ROOT;
+        }
+        let free = WAITING_OF_USERS.saturating_sub(waiting(&|other| !other.is_root()));
+        waiting(&|other| other == spender) < free
+    }
+
     /// The first job whose process has no other one running and whose user has not its share.
     fn take(&mut self) -> Option<Job> {
         let running = &self.running;
+        let of_users = running.iter().filter(|(_, spender, _)| !spender.is_root()).count();
         let at = self.waiting.iter().position(|job| {
             running.iter().all(|(pid, ..)| *pid != job.pid)
-                && running.iter().filter(|(_, owner, _)| *owner == job.owner).count() < PER_USER
+                && running.iter().filter(|(_, spender, _)| *spender == job.spender).count() < PER_USER
+                && (job.spender.is_root() || of_users < OF_USERS)
         })?;
         self.waiting.remove(at)
     }
 }
 
-/// The real user of a process; `u32::MAX` for all that cannot be asked, who then share one share.
-pub(super) fn owner(pid: u32) -> u32 {
-    let status = std::fs::read_to_string(format!("/proc/{pid}/status")).unwrap_or_default();
-    let line = status.lines().find_map(|line| line.strip_prefix("Uid:"));
-    line.and_then(|line| line.split_whitespace().next()?.parse().ok()).unwrap_or(u32::MAX)
+/// Whose process it is, by the pid that reads it.
+pub(super) fn spender(pid: u32) -> Spender {
+    Spender::of(Path::new("/proc"), pid)
 }
 
 /// A mutex whose content is valid after a panic of its holder.

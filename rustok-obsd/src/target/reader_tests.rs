@@ -37,7 +37,7 @@ impl Memory for Gated {
     }
 }
 
-/// Processes that do not exist: all of the owner `u32::MAX`.
+/// Processes that do not exist, all of [`Spender::Unknown`].
 const NOBODY: u32 = u32::MAX / 2;
 
 /// An answer comes a moment before its thread is free.
@@ -117,10 +117,50 @@ fn a_job_that_panics_or_waits_for_too_long_has_no_answer_and_is_counted() {
     assert_eq!(ask(&reader, NOBODY).unwrap().recv(), Ok(NOBODY), "the thread lives");
     let (dropped, _held) = sync_channel::<()>(16);
     let until = Instant::now();
-    let job = Job { pid: NOBODY, owner: 0, until, work: Box::new(move |_| drop(dropped)) };
+    let job = Job { pid: NOBODY, spender: Spender::Root, until, work: Box::new(move |_| drop(dropped)) };
     let mut state = State::default();
     state.waiting.push_back(job);
     reader.shared.drop_late(&mut state, until + Duration::from_nanos(1));
     assert!(state.waiting.is_empty());
     assert_eq!(reader.stats().late, 2);
+}
+
+/// Has jobs of a spender wait, each of another process, until no more may; how many that were.
+fn fill(state: &mut State, spender: Spender) -> usize {
+    let before = state.waiting.len();
+    while state.has_room(spender) {
+        let pid = state.waiting.len() as u32;
+        state.waiting.push_back(Job { pid, spender, until: Instant::now() + DEADLINE, work: Box::new(|_| ()) });
+    }
+    state.waiting.len() - before
+}
+
+#[test]
+fn what_waits_of_one_user_leaves_room_for_others_and_most_of_all_for_root() {
+    let mut state = State::default();
+    let users = [Spender::User(1000), Spender::Contained(7), Spender::User(1001), Spender::Unknown];
+    let held = users.map(|user| fill(&mut state, user));
+    assert_eq!(held, [64, 32, 16, 8], "each what was free, half of it");
+    assert!((2000..2100).map(|user| fill(&mut state, Spender::User(user))).sum::<usize>() <= 8);
+    assert_eq!(fill(&mut state, Spender::Root), WAITING_OF_ROOT);
+    // Neither does root take what is theirs.
+    let mut state = State::default();
+    assert_eq!(fill(&mut state, Spender::Root), WAITING_OF_ROOT);
+    assert_eq!(fill(&mut state, users[0]), 64);
+}
+
+#[test]
+fn users_leave_a_thread_to_root() {
+    let mut state = State::default();
+    let users = [Spender::User(1000), Spender::Contained(7), Spender::Root].repeat(4);
+    for (pid, spender) in (0..).zip(users) {
+        state.waiting.push_back(Job { pid, spender, until: Instant::now() + DEADLINE, work: Box::new(|_| ()) });
+    }
+    // Root's come last.
+    state.waiting.make_contiguous().sort_by_key(|job| job.spender.is_root());
+    while let Some(job) = state.take() {
+        state.running.push((job.pid, job.spender, job.until));
+    }
+    let of = |is: fn(&Spender) -> bool| state.running.iter().filter(|(_, spender, _)| is(spender)).count();
+    assert_eq!((of(|spender| !spender.is_root()), of(|spender| spender.is_root())), (OF_USERS, PER_USER));
 }

@@ -16,7 +16,7 @@ use rustc_hash::FxHashMap;
 
 use super::axum_routes::{Fingerprint, RouteError, RouteTable, read_fingerprint};
 use super::discovery::ProcessKey;
-use super::memory::Memory;
+use super::memory::{Memory, MemoryError};
 use super::reader::{DEADLINE, Reader};
 
 /// Answers that wait: more than jobs can be under way at a time, so that a reader never waits.
@@ -310,7 +310,10 @@ impl RouteCache {
     fn settle(&mut self, key: Key, id: Option<u32>, found: Found, now: Instant) {
         let table = match found {
             Found::Nothing(error) => {
-                self.stats.failures += 1;
+                match error {
+                    RouteError::Memory(MemoryError::TimedOut { .. }) => self.stats.timeouts += 1,
+                    _ => self.stats.failures += 1,
+                }
                 return self.fail(key, format!("process {}: {error}", key.0.pid), now);
             }
             Found::Same => None,

@@ -187,3 +187,13 @@ fn a_check_that_does_not_end_takes_the_tables_names_away() {
     assert_eq!(cache.path(own(), address(&good), 1), None, "nobody knows whether it is the same table");
     assert_eq!((cache.bytes, cache.stats().timeouts), (0, 1));
 }
+
+#[test]
+fn a_read_that_was_given_up_in_time_counts_as_a_timeout_and_not_as_a_failure() {
+    let (release, stuck) = mpsc::sync_channel::<()>(16);
+    drop(release);
+    let mut cache = RouteCache::new(Reader::new(Arc::new(Stuck(Mutex::new(stuck)))));
+    let bad = ProcessKey { pid: 1, start_time: 1 };
+    assert_eq!(settled(&mut cache, bad, 0x1_0000, 1, Instant::now()), None);
+    assert_eq!((cache.stats().timeouts, cache.stats().failures), (1, 0));
+}

@@ -119,7 +119,7 @@ fn started_as_root_every_thread_keeps_the_units_capabilities_alone_and_is_filter
         assert_eq!(*found, [&*kept, &*kept, &*kept, &*none, &*none, "1", "2"], "{thread}");
     }
     let told = daemon.status()["confinement"].clone();
-    for measure in ["capabilities", "no_new_privileges", "system_calls"] {
+    for measure in ["capabilities", "no_new_privileges", "system_calls", "memory_helpers"] {
         assert_eq!(told[measure]["state"], "applied", "{told}");
     }
     assert_eq!(told["landlock"]["state"], "unsuitable");
@@ -145,10 +145,18 @@ fn with_the_key_off_the_daemon_keeps_its_rights_and_says_so() {
     let daemon = or_skip!(name, Daemon::start(&["--security.confine=false"]));
     let threads = of_all_threads(daemon.child.id(), &["Seccomp"]);
     let own = of_all_threads(std::process::id(), &["Seccomp"]);
+    let pid = daemon.child.id();
+    let children = fs::read_to_string(format!("/proc/{pid}/task/{pid}/children")).expect("its children");
+    let helpers: Vec<u32> = children.split_whitespace().flat_map(str::parse).collect();
+    assert!(!helpers.is_empty());
+    let threads = helpers.iter().fold(threads, |mut all, helper| {
+        all.extend(of_all_threads(*helper, &["Seccomp"]));
+        all
+    });
     assert!(threads.iter().all(|(_, found)| *found == own[0].1), "{threads:?}");
     let told = daemon.status()["confinement"].clone();
     assert!(
-        told.as_object().is_some_and(|all| all.len() == 4 && all.values().all(|one| one["state"] == "off")),
+        told.as_object().is_some_and(|all| all.len() == 5 && all.values().all(|one| one["state"] == "off")),
         "{told}"
     );
 }

@@ -10,11 +10,10 @@ use std::{
     time::{Duration, Instant},
 };
 
-use test_support::{Child, Skip, http_get, skip};
+use test_support::{Child, Fuse, Served, Skip, http_get, skip};
 
 use super::{
     faults::{is_root, or_skip},
-    fuse::SilentFile,
     running::{Binary, Daemon, Script, Shop},
     serial,
 };
@@ -24,10 +23,10 @@ const REFUSED: &str = "rustok_obsd_targets_refused_total";
 /// One that every user may run, unlike those that version managers put before it.
 const PYTHON: &str = "/usr/bin/python3";
 /// A user that owns nothing else.
-const STRANGER: u32 = 41_414;
+pub const STRANGER: u32 = 41_414;
 
 /// A command that runs as the stranger.
-fn as_stranger() -> Result<Command, Skip> {
+pub fn as_stranger() -> Result<Command, Skip> {
     is_root()?;
     let user = STRANGER.to_string();
     let mut command = Command::new("setpriv");
@@ -46,7 +45,7 @@ fn is_counted(daemon: &Daemon, server: &Shop) {
 }
 
 /// A whole scrape takes less than a second, as the issue of hostile processes wants it.
-fn scrapes_in_time(daemon: &Daemon) {
+pub fn scrapes_in_time(daemon: &Daemon) {
     let start = Instant::now();
     let (status, _, _) = http_get(daemon.address, "/metrics").expect("/metrics answers");
     let took = start.elapsed();
@@ -162,15 +161,20 @@ fn an_executable_that_stops_to_answer_keeps_nobody_waiting() {
     let good = or_skip!(name, Binary::shop());
     let folder = tempfile::tempdir().expect("a folder");
     fs::set_permissions(folder.path(), std::os::unix::fs::PermissionsExt::from_mode(0o755)).expect("open to all");
-    let silent = or_skip!(name, SilentFile::mount(folder.path(), &good.path));
+    let copy = folder.path().join("silent-copy");
+    fs::write(&copy, "").expect("a file to mount over");
+    let program = fs::read(&good.path).expect("the program");
+    // Dropped after the file system: they end when nothing of theirs waits for it.
+    let mut stuck: Vec<Shop> = Vec::new();
+    let silent = or_skip!(name, Fuse::mount(&copy, Served::File(program)));
     let start = || {
         let mut command = as_stranger()?;
-        command.arg(&silent.path);
+        command.arg(&copy);
         Shop::start_by(command, "127.0.0.1:0")
     };
     // More than threads are given to one user.
-    let stuck: Vec<Shop> = or_skip!(name, (0..4).map(|_| start()).collect::<Result<_, Skip>>());
-    silent.fall_silent();
+    stuck.extend(or_skip!(name, (0..4).map(|_| start()).collect::<Result<Vec<_>, Skip>>()));
+    silent.keep_content();
     // What was read so far is forgotten, all but what the processes have mapped.
     fs::write("/proc/sys/vm/drop_caches", "1").expect("root may");
     let server = or_skip!(name, Shop::start(&good.path));
@@ -192,9 +196,6 @@ fn an_executable_that_stops_to_answer_keeps_nobody_waiting() {
     is_counted(&daemon, &later);
     scrapes_in_time(&daemon);
     daemon.ends_by(libc::SIGTERM);
-    // Cut off, so that the processes can end.
-    drop(silent);
-    drop(stuck);
 }
 
 #[test]

@@ -6,39 +6,22 @@ use rustok_obsd::config::Paths;
 use rustok_obsd::config::collector::Collectors;
 use rustok_obsd::exposition::{Format, Scrape, to_text_of};
 use rustok_obsd::host::{Host, Settings};
-use std::ffi::CString;
-use std::fs::{self, File};
-use std::io::{Read as _, Write as _};
-use std::os::fd::AsRawFd as _;
+use std::fs;
 use std::path::Path;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
-use test_support::{Scraped, Skip, skip};
+use test_support::fuse::{self, mount};
+use test_support::{Fuse, Scraped, Served, Skip, skip};
 
-/// Runs `body` in a thread with a mount namespace of its own, and others by `flags`; they go with the thread.
-pub fn alone(test: &'static str, flags: libc::c_int, body: impl FnOnce(&Path) -> Result<(), Skip> + Send + 'static) {
-    let run = move || {
-        // SAFETY: changes this thread alone.
-        if unsafe { libc::unshare(libc::CLONE_NEWNS | libc::CLONE_FS | flags) } != 0 {
-            return Err(Skip::new(format!("unshare: {}", std::io::Error::last_os_error())));
-        }
-        mount("none", "/", "", libc::MS_REC | libc::MS_PRIVATE, "")?;
+/// Runs `body` with a folder, in a thread with a mount namespace of its own, and others by `flags`; they go with the thread.
+pub fn alone(test: &'static str, flags: libc::c_int, body: impl FnOnce(&Path) -> Result<(), Skip> + Send) {
+    let run = || {
         let folder = tempfile::tempdir().expect("a folder");
         body(folder.path())
     };
-    if let Err(reason) = std::thread::spawn(run).join().expect("the test's thread") {
+    if let Err(reason) = fuse::apart(flags, run) {
         skip(test, reason);
     }
-}
-
-/// Mounts in this thread's namespace.
-pub fn mount(device: &str, point: &str, kind: &str, flags: libc::c_ulong, data: &str) -> Result<(), Skip> {
-    let text = |text: &str| CString::new(text).expect("no NUL");
-    let [device, target, fs_type, data] = [device, point, kind, data].map(text);
-    // SAFETY: all texts end in NUL.
-    let done = unsafe { libc::mount(device.as_ptr(), target.as_ptr(), fs_type.as_ptr(), flags, data.as_ptr().cast()) };
-    let error = std::io::Error::last_os_error();
-    if done == 0 { Ok(()) } else { Err(Skip::new(format!("mount of {kind} at {point}: {error}"))) }
 }
 
 /// The collector, with this thread's mounts.
@@ -65,40 +48,16 @@ fn scrape(host: &Host) -> (Scraped, Duration) {
     (Scraped::parse(&text).expect("text format"), start.elapsed())
 }
 
-/// Answers the kernel's first request of a FUSE connection, and no other (include/uapi/linux/fuse.h).
-fn serve_nothing(mut device: File) {
-    const INIT: u32 = 26;
-    let mut request = vec![0; 64 * 1024];
-    while let Ok(length) = device.read(&mut request) {
-        let word = |at: usize| u32::from_ne_bytes(request[at..at + 4].try_into().expect("four bytes"));
-        if length >= 16 && word(4) == INIT {
-            let mut answer = Vec::new();
-            let body: [u32; 16] = [7, 31, 0, 0, 0, 4096, 1, 0, 0, 0, 0, 0, 0, 0, 0, 0];
-            answer.extend_from_slice(&80u32.to_ne_bytes());
-            answer.extend_from_slice(&0i32.to_ne_bytes());
-            answer.extend_from_slice(&request[8..16]);
-            body.iter().for_each(|word| answer.extend_from_slice(&word.to_ne_bytes()));
-            device.write_all(&answer).expect("the kernel takes the answer");
-        }
-    }
-}
-
 #[test]
 fn a_mount_that_never_answers_costs_its_own_series_only() {
     alone("a_mount_that_never_answers_costs_its_own_series_only", 0, |folder| {
-        let device = File::options().read(true).write(true).open("/dev/fuse");
-        let device = device.map_err(|error| Skip::new(format!("/dev/fuse: {error}")))?;
         let (dead, alive) = (folder.join("dead"), folder.join("alive"));
         for point in [&dead, &alive] {
             fs::create_dir(point).expect("a folder");
         }
-        let data = format!("fd={},rootmode=40000,user_id=0,group_id=0", device.as_raw_fd());
-        mount("silence", dead.to_str().unwrap(), "fuse", 0, &data)?;
-        mount("lively", alive.to_str().unwrap(), "tmpfs", 0, "size=1m")?;
-        let connection = fs::read_to_string("/proc/thread-self/mountinfo").expect("mounts");
-        let connection = connection.lines().find(|line| line.contains("- fuse silence")).expect("it is mounted");
-        let minor = connection.split([' ', ':']).nth(3).expect("its number").to_owned();
-        let server = std::thread::spawn(move || serve_nothing(device));
+        let mut silence = Fuse::mount(&dead, Served::Folder)?;
+        silence.fall_silent();
+        mount("lively", &alive, "tmpfs", 0, "size=1m")?;
         // Far longer than a scrape that waits for nothing, on a busy machine as well.
         let timeout = Duration::from_secs(5);
         let host = collector(folder, timeout);
@@ -118,12 +77,7 @@ fn a_mount_that_never_answers_costs_its_own_series_only() {
             assert!(scraped.families.contains_key("node_load1"));
         }
         // The connection is cut: the thread comes back with an error, and so do the mount's next answers.
-        let abort = format!("/sys/fs/fuse/connections/{minor}/abort");
-        if let Err(error) = fs::write(&abort, "1") {
-            mount("c", "/sys/fs/fuse/connections", "fusectl", 0, "")?;
-            fs::write(&abort, "1").unwrap_or_else(|again| panic!("{abort}: {error}; {again}"));
-        }
-        server.join().expect("the server ends with its connection");
+        silence.cut();
         let until = Instant::now() + Duration::from_secs(10);
         loop {
             let (scraped, _) = scrape(&host);
@@ -146,7 +100,7 @@ fn many_mounts_are_all_told() {
         for number in 0..500 {
             let point = points.join(format!("m {number}"));
             fs::create_dir(&point).expect("a folder");
-            mount(&format!("many{number}"), point.to_str().unwrap(), "tmpfs", 0, "size=64k")?;
+            mount(&format!("many{number}"), &point, "tmpfs", 0, "size=64k")?;
         }
         let host = collector(folder, Duration::from_secs(5));
         let mut fastest = Duration::MAX;

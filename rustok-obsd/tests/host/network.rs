@@ -2,7 +2,7 @@
 //!
 //! Reads: interfaces made in a network namespace of the test's own. Yields: fails where the two ways differ in anything.
 
-use crate::filesystem::{alone, mount};
+use crate::filesystem::alone;
 use rustok_obsd::config::Paths;
 use rustok_obsd::config::collector::Collectors;
 use rustok_obsd::exposition::{Collect as _, Format, Fragment, Scrape, to_text_of};
@@ -11,6 +11,7 @@ use std::io::Write as _;
 use std::path::Path;
 use std::process::{Command, Stdio};
 use std::time::{Duration, Instant};
+use test_support::fuse::mount;
 use test_support::{Scraped, Skip};
 
 /// Has `ip` do `lines` in this thread's namespace.
@@ -61,7 +62,7 @@ fn with_interfaces(test: &'static str, lines: String, body: impl FnOnce(&Path) -
         ip(&lines)?;
         let sysfs = folder.join("sys");
         std::fs::create_dir(&sysfs).expect("a folder");
-        mount("own", sysfs.to_str().expect("a name"), "sysfs", 0, "")?;
+        mount("own", &sysfs, "sysfs", 0, "")?;
         body(&sysfs)
     });
 }

@@ -24,6 +24,7 @@
 //! | [`Runc`], [`Containerd`], [`Docker`] | containers of busybox with a [`Workload`], without a registry |
 //! | [`cgroups_of`] | the folders of a process' cgroups |
 //! | [`Tool`] | where a program is that was built or given for the tests |
+//! | [`Fuse`], [`fuse::apart`] | a file system that stops to answer; a mount namespace for a test |
 //! | [`Child`] | a process group that ends with its value; last log lines kept |
 //! | [`http_get`], [`http_get_with`] | one request over a fresh connection |
 //! | [`Counting`], [`allocations`], [`held`] | an allocator that counts |
@@ -34,6 +35,7 @@ mod busybox;
 mod child;
 mod containerd;
 mod docker;
+pub mod fuse;
 mod http;
 mod jaeger;
 mod janitor;
@@ -60,6 +62,7 @@ pub use busybox::Workload;
 pub use child::Child;
 pub use containerd::{Containerd, Pod};
 pub use docker::Docker;
+pub use fuse::{Fuse, Served};
 pub use http::{Response, http_get, http_get_with};
 pub use jaeger::Jaeger;
 pub use node_exporter::NodeExporter;
