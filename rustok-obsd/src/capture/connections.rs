@@ -117,6 +117,11 @@ impl Connections {
         self.budget.meter()
     }
 
+    /// What the owner has counts for this user, who is not trusted.
+    pub fn join(&mut self, owner: u32, user: Option<u32>) {
+        self.budget.join(owner, user);
+    }
+
     /// The target that has most.
     #[must_use]
     pub fn busiest(&self) -> Option<u32> {

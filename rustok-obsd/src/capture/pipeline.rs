@@ -310,6 +310,7 @@ impl Pipeline {
         // The pid serves again, or the process replaced its program, or it was a child so far.
         self.forget(process.pid);
         self.children.remove(&process.pid);
+        self.join(process.pid, labels.behind.user());
         self.outputs.add_target(key, labels, resource);
         self.databases.add_process(process.pid, drivers);
         let named = Named::new(key, process.pid, namer.sharing(&self.learned));
@@ -344,7 +345,16 @@ impl Pipeline {
             self.outputs.remove_target(target.named.key);
             self.routes.forget(target.process.pid);
             self.connections.forget_process(tgid);
+            self.join(tgid, None);
         }
+    }
+
+    /// What a target has counts for this user, who is not trusted.
+    fn join(&mut self, tgid: u32, user: Option<u32>) {
+        self.connections.join(tgid, user);
+        self.databases.join(tgid, user);
+        self.shared.join(tgid, user);
+        self.wire.join(tgid, user);
     }
 
     #[cold]
