@@ -4,7 +4,7 @@
 
 use criterion::{BatchSize, Criterion, Throughput, criterion_group, criterion_main};
 use rustok_obsd::contract::database::{DatabaseRecorder, Settings};
-use rustok_obsd::contract::recorder::{Exemplar, HttpRecorder, Limits, TargetKey, TargetLabels};
+use rustok_obsd::contract::recorder::{Behind, Exemplar, HttpRecorder, Limits, TargetKey, TargetLabels};
 use rustok_obsd::database::{Ending, Operation, Parent, Sight, Spent};
 use rustok_obsd::exchange::{Exchange, Method, Outcome, Side};
 use rustok_obsd::exposition::{Exposition, Format, Part, Scrape, Scratch};
@@ -131,7 +131,7 @@ fn database(criterion: &mut Criterion) {
     let mut group = criterion.benchmark_group("database");
     group.throughput(Throughput::Elements(1));
     let (mut recorder, metrics) = DatabaseRecorder::new(Settings::default());
-    recorder.register_target(TARGET, "shop");
+    recorder.register_target(TARGET, "shop", Behind::Trusted);
     for (name, trace) in [("operation", None), ("operation, traced", Some(trace))] {
         let mut i = 0u64;
         group.bench_function(name, |bencher| {

@@ -9,7 +9,9 @@
 //! each, and with any number of them a newcomer finds room: no store is full because somebody came first. Who is above its
 //! share makes room from its own, never from another owner's.
 //!
-//! What an owner is, a store says: mostly the process that is the target; forked children count for it.
+//! What an owner is, a store says: mostly the process that is the target; forked children count for it. Owners of one user
+//! that is not trusted have three quarters of what is free together ([`Budget::join`]): whoever has many processes, or names
+//! many services, leaves a quarter for others all the same.
 
 use rustc_hash::FxHashMap;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -115,6 +117,9 @@ pub struct Budget {
     limit: usize,
     used: usize,
     owners: FxHashMap<u32, usize>,
+    /// The user of each owner that has one, and what the owners of a user hold together.
+    users: FxHashMap<u32, u32>,
+    shares: FxHashMap<u32, usize>,
     meter: Arc<Meter>,
 }
 
@@ -128,7 +133,14 @@ impl Budget {
     /// Of another size.
     #[must_use]
     pub fn with_limit(store: Store, limit: usize) -> Self {
-        Self { limit, used: 0, owners: FxHashMap::default(), meter: Meter::new(store, limit) }
+        Self {
+            limit,
+            used: 0,
+            owners: FxHashMap::default(),
+            users: FxHashMap::default(),
+            shares: FxHashMap::default(),
+            meter: Meter::new(store, limit),
+        }
     }
 
     /// Its figures.
@@ -149,25 +161,48 @@ impl Budget {
         self.owners.get(&owner).copied().unwrap_or(0)
     }
 
-    /// What an owner may hold now: as much as is then free.
+    /// The owner is one of this user's, who is not trusted; `None`: it counts for itself.
+    pub fn join(&mut self, owner: u32, user: Option<u32>) {
+        let held = self.held(owner);
+        self.resize(owner, 0);
+        self.users.remove(&owner);
+        if let Some(user) = user {
+            self.users.insert(owner, user);
+        }
+        self.resize(owner, held);
+    }
+
+    /// What an owner may hold now: as much as is then free, and with all others of its user three times as much.
     #[must_use]
     pub fn allowance(&self, owner: u32) -> usize {
-        self.limit.saturating_sub(self.used - self.held(owner)) / 2
+        let held = self.held(owner);
+        let own = self.limit.saturating_sub(self.used - held) / 2;
+        match self.share(owner) {
+            Some(share) => {
+                let most = self.limit.saturating_sub(self.used - share).saturating_mul(3) / 4;
+                own.min(most.saturating_sub(share - held))
+            }
+            None => own,
+        }
+    }
+
+    /// What all owners of an owner's user hold, where it has one.
+    fn share(&self, owner: u32) -> Option<usize> {
+        if self.users.is_empty() {
+            return None;
+        }
+        self.users.get(&owner).map(|user| self.shares.get(user).copied().unwrap_or(0))
     }
 
     /// Takes bytes for an owner; false, and counted, where it would have more than its share.
     #[must_use]
     pub fn charge(&mut self, owner: u32, bytes: usize) -> bool {
-        let held = self.owners.entry(owner).or_insert(0);
-        if *held + bytes > self.limit.saturating_sub(self.used - *held) / 2 {
-            if *held == 0 {
-                self.owners.remove(&owner);
-            }
+        let held = self.held(owner);
+        if held + bytes > self.allowance(owner) {
             self.refuse();
             return false;
         }
-        *held += bytes;
-        self.set_used(self.used + bytes);
+        self.resize(owner, held + bytes);
         true
     }
 
@@ -187,36 +222,44 @@ impl Budget {
 
     /// Gives bytes back.
     pub fn release(&mut self, owner: u32, bytes: usize) {
-        let Some(held) = self.owners.get_mut(&owner) else { return };
-        let bytes = bytes.min(*held);
-        *held -= bytes;
-        if *held == 0 {
-            self.owners.remove(&owner);
-        }
-        self.set_used(self.used - bytes);
+        self.resize(owner, self.held(owner).saturating_sub(bytes));
     }
 
     /// An owner holds so much now, whatever its share: the store has seen to that.
     pub fn resize(&mut self, owner: u32, bytes: usize) {
-        let held = self.held(owner);
-        if bytes == 0 {
-            self.owners.remove(&owner);
-        } else {
-            self.owners.insert(owner, bytes);
+        let before = if bytes == 0 { self.owners.remove(&owner) } else { self.owners.insert(owner, bytes) };
+        let before = before.unwrap_or(0);
+        if !self.users.is_empty()
+            && let Some(user) = self.users.get(&owner)
+        {
+            let share = self.shares.entry(*user).or_insert(0);
+            *share = share.saturating_sub(before) + bytes;
+            if *share == 0 {
+                self.shares.remove(user);
+            }
         }
-        self.set_used(self.used - held + bytes);
+        self.set_used(self.used - before + bytes);
     }
 
-    /// Nobody holds anything any more.
+    /// An owner has so much more, whatever its share: it had that before the store was made anew.
+    pub fn carry(&mut self, owner: u32, bytes: usize) {
+        self.resize(owner, self.held(owner) + bytes);
+    }
+
+    /// Nobody holds anything any more, and no owner is anybody's.
     pub fn clear(&mut self) {
         self.owners.clear();
+        self.users.clear();
+        self.shares.clear();
         self.set_used(0);
     }
 
-    /// The owner that holds most.
+    /// The owner that holds most, or that of a user whose owners hold most together.
     #[must_use]
     pub fn greatest(&self) -> Option<u32> {
-        self.owners.iter().max_by_key(|(owner, held)| (**held, **owner)).map(|(owner, _)| *owner)
+        let most =
+            self.owners.iter().max_by_key(|(owner, held)| (self.share(**owner).unwrap_or(**held), **held, **owner));
+        most.map(|(owner, _)| *owner)
     }
 
     fn set_used(&mut self, used: usize) {
@@ -357,6 +400,30 @@ mod tests {
             }
         }
         assert!((1..=2).all(|owner| (9_900..10_100).contains(&budget.held(owner))), "{budget:?}");
+    }
+
+    #[test]
+    fn many_owners_of_one_user_leave_room_for_others() {
+        let mut budget = Budget::with_limit(Store::Statements, 16_000);
+        (100..200).for_each(|owner| budget.join(owner, Some(1000)));
+        assert_eq!((fill(&mut budget, 100), fill(&mut budget, 101)), (8000, 4000), "two as if they were nobody's");
+        assert_eq!((102..200).map(|owner| fill(&mut budget, owner)).sum::<usize>(), 0);
+        assert_eq!(fill(&mut budget, 1), 2000, "of somebody else");
+        budget.join(300, Some(1001));
+        assert_eq!(fill(&mut budget, 300), 1000, "of another such user");
+        assert_eq!(budget.greatest(), Some(100));
+        // What one of them gives back is there for the others of the user.
+        budget.release(100, 4000);
+        assert_eq!(budget.allowance(101), 4500);
+        assert!(fill(&mut budget, 102) > 1000);
+        budget.resize(1, 4500);
+        assert_eq!(budget.greatest(), Some(101), "more than any of them, and less than all of them");
+        (100..200).for_each(|owner| budget.join(owner, None));
+        assert_eq!((budget.shares.len(), budget.held(101)), (1, 4000), "what they hold stays theirs");
+        (1..400).for_each(|owner| budget.release(owner, usize::MAX));
+        assert_eq!((budget.used(), budget.shares.len()), (0, 0));
+        (100..140).for_each(|owner| _ = fill(&mut budget, owner));
+        assert!(budget.used() > 15_900, "without a user each counts for itself");
     }
 
     #[test]

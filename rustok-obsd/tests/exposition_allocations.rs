@@ -5,7 +5,7 @@
 
 use rustok_obsd::contract::HttpMetrics;
 use rustok_obsd::contract::database::{ConnectionState, DatabaseMetrics, DatabaseRecorder, Settings};
-use rustok_obsd::contract::recorder::{Exemplar, HttpRecorder, Limits, TargetKey, TargetLabels};
+use rustok_obsd::contract::recorder::{Behind, Exemplar, HttpRecorder, Limits, TargetKey, TargetLabels};
 use rustok_obsd::database::{Ending, Operation, Parent, Sight, Spent};
 use rustok_obsd::exchange::{Exchange, Method, Outcome, Side};
 use rustok_obsd::exposition::{Exposition, Format, Part, Scrape, Scratch};
@@ -129,7 +129,7 @@ fn nothing_is_allocated_per_exchange_operation_or_sample_in_steady_state() {
     let exposition = Exposition::new();
     exposition.register(Part::App, metrics);
     let (mut database, metrics): (_, Arc<DatabaseMetrics>) = DatabaseRecorder::new(Settings::default());
-    database.register_target(TARGET, "shop");
+    database.register_target(TARGET, "shop", Behind::Trusted);
     exposition.register(Part::App, metrics);
     let (statements, namespaces) = (statements(), ["shop".into(), "shop".into()]);
     let mut scratch = Scratch::default();

@@ -3,7 +3,7 @@
 
 use rustok_obsd::contract::database::{DatabaseRecorder, Settings};
 use rustok_obsd::contract::own::{Build, SelfMetrics};
-use rustok_obsd::contract::recorder::{Exemplar, HttpRecorder, Limits, TargetKey, TargetLabels};
+use rustok_obsd::contract::recorder::{Behind, Exemplar, HttpRecorder, Limits, TargetKey, TargetLabels};
 use rustok_obsd::database::{Ending, Operation, Parent, Sight, Spent};
 use rustok_obsd::exchange::{Exchange, Method, Outcome, Side};
 use rustok_obsd::exposition::server::{self, Server, Status, serve};
@@ -68,7 +68,7 @@ fn exposition() -> Arc<Exposition> {
     let seconds: f64 = uptime.split(' ').next().unwrap().parse().unwrap();
     let now = (seconds * 1e9) as u64;
     let (mut database, database_metrics) = DatabaseRecorder::new(Settings::default());
-    database.register_target(target, "shop");
+    database.register_target(target, "shop", Behind::Trusted);
     let statement = Arc::new(Statement {
         text: "SELECT \"id\", E'\\?' FROM nodes\nWHERE id = ?".into(),
         summary: "SELECT nodes".into(),

@@ -54,6 +54,18 @@ impl Connection {
         lost
     }
 
+    /// The kernel's address of its socket.
+    #[must_use]
+    pub const fn sock(&self) -> u64 {
+        self.sock
+    }
+
+    /// Whether this announcement is of the same connection, whose beginning the programs do not know any more.
+    #[must_use]
+    pub fn is_resumed(&self, open: &SocketOpen) -> bool {
+        open.flags & OPEN_MID_STREAM != 0 && self.sock == open.sock && address::of(open) == (self.local, self.remote)
+    }
+
     /// The task has not read from it just before.
     #[must_use]
     pub const fn is_new_reader(&self, tgid: u32, task: u64) -> bool {
@@ -115,6 +127,11 @@ impl Connections {
     #[must_use]
     pub fn meter(&self) -> Arc<Meter> {
         self.budget.meter()
+    }
+
+    /// What the owner has counts for this user, who is not trusted.
+    pub fn join(&mut self, owner: u32, user: Option<u32>) {
+        self.budget.join(owner, user);
     }
 
     /// The target that has most.

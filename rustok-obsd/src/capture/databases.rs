@@ -313,9 +313,8 @@ const fn is_over(result: i32, received: bool) -> bool {
 
 /// Tells the programs what to copy of a connection.
 #[cold]
-pub(super) fn tell_verdict(verdicts: Option<&mut Verdicts>, conn: u64, capture: Capture) {
+pub(super) fn tell_verdict(verdicts: Option<&mut Box<dyn Verdicts>>, conn: u64, capture: Capture) {
     if let Some(verdicts) = verdicts {
-        // A full LRU map evicts; an error leaves the connection on full copying, which is only dearer.
-        let _ = verdicts.insert(conn, u32::from(capture as u8), 0);
+        verdicts.copy(conn, capture);
     }
 }

@@ -55,6 +55,9 @@ impl Pipeline {
                 if let Some(connection) = self.connections.close(conn) {
                     self.own.problems.add(Problem::Evicted, 1);
                     self.connections.count_eviction();
+                    if let Some(verdicts) = &mut self.verdicts {
+                        verdicts.forget(connection.sock(), conn);
+                    }
                     self.end(connection, monotonic_ns(), false);
                 }
             }

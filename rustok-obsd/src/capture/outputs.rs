@@ -71,7 +71,7 @@ pub(super) struct Outputs {
 
 impl Outputs {
     pub(super) fn add_target(&mut self, key: TargetKey, labels: TargetLabels, resource: Arc<TargetResource>) {
-        self.database.register_target(key, &labels.service_name);
+        self.database.register_target(key, &labels.service_name, labels.behind);
         self.recorder.register_target(key, labels);
         if let Some(tracer) = &mut self.tracer {
             tracer.add_target(key, resource);

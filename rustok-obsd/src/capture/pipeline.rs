@@ -26,7 +26,7 @@ use super::{
 use crate::{
     contract::{
         database::DatabaseRecorder,
-        own::{LossReason, RecordKind, SelfMetrics},
+        own::{LossReason, Problem, RecordKind, SelfMetrics},
         recorder::{HttpRecorder, TargetKey, TargetLabels},
     },
     database::{Ignorance, Origin, Tracker, tracker::Drivers},
@@ -168,7 +168,7 @@ pub struct Pipeline {
     learned: Budget,
     pub(super) outputs: Outputs,
     pub(super) own: Arc<SelfMetrics>,
-    pub(super) verdicts: Option<Verdicts>,
+    pub(super) verdicts: Option<Box<dyn Verdicts>>,
     pub(super) counts: Option<Arc<Counts>>,
     /// Records that the full ring had refused at the last look, and how long that may still be felt.
     pub(super) refused: u64,
@@ -200,7 +200,7 @@ pub struct Parts {
     /// The daemon's own counters.
     pub own: Arc<SelfMetrics>,
     /// Tells the programs what to copy.
-    pub verdicts: Option<Verdicts>,
+    pub verdicts: Option<Box<dyn Verdicts>>,
     /// What the programs count.
     pub counts: Option<Arc<Counts>>,
     /// Bound of a statement's text.
@@ -310,6 +310,7 @@ impl Pipeline {
         // The pid serves again, or the process replaced its program, or it was a child so far.
         self.forget(process.pid);
         self.children.remove(&process.pid);
+        self.join(process.pid, labels.behind.user());
         self.outputs.add_target(key, labels, resource);
         self.databases.add_process(process.pid, drivers);
         let named = Named::new(key, process.pid, namer.sharing(&self.learned));
@@ -344,7 +345,16 @@ impl Pipeline {
             self.outputs.remove_target(target.named.key);
             self.routes.forget(target.process.pid);
             self.connections.forget_process(tgid);
+            self.join(tgid, None);
         }
+    }
+
+    /// What a target has counts for this user, who is not trusted.
+    fn join(&mut self, tgid: u32, user: Option<u32>) {
+        self.connections.join(tgid, user);
+        self.databases.join(tgid, user);
+        self.shared.join(tgid, user);
+        self.wire.join(tgid, user);
     }
 
     #[cold]
@@ -458,7 +468,12 @@ impl Pipeline {
         let tgid = self.owner(open.tgid);
         let routes_exact = self.targets.get(&tgid).map_or(RoutesExact::NEVER, |target| target.routes_exact);
         if let Some(replaced) = self.connections.open(&SocketOpen { tgid, ..*open }, routes_exact) {
-            self.end(replaced, open.time_ns, true);
+            // The kernel forgot the socket for others (LRU), and it is used again: nobody closed it.
+            let closed = !replaced.is_resumed(open);
+            if !closed {
+                self.own.problems.add(Problem::Evicted, 1);
+            }
+            self.end(replaced, open.time_ns, closed);
         }
         if self.connections.len() > self.most_connections {
             self.make_room();

@@ -6,17 +6,44 @@
 
 use std::{os::fd::AsRawFd as _, time::Duration};
 
-use aya::maps::{MapData, RingBuf};
+use aya::maps::{HashMap, MapData, RingBuf};
+use rustok_obsd_ebpf::Capture;
 
-use crate::probe::loader::CaptureMaps;
+use crate::probe::loader::{CaptureMaps, SocketWords};
 
-/// Where verdicts on connections go.
-pub type Verdicts = aya::maps::HashMap<MapData, u64, u32>;
+/// What the programs are to do with a connection.
+pub trait Verdicts: Send {
+    /// Copy so much of it.
+    fn copy(&mut self, conn: u64, capture: Capture);
+    /// Forget its socket: the daemon follows it no more.
+    fn forget(&mut self, sock: u64, conn: u64);
+}
+
+/// The programs' own maps.
+struct KernelVerdicts {
+    verdicts: HashMap<MapData, u64, u32>,
+    sockets: HashMap<MapData, u64, SocketWords>,
+}
+
+impl Verdicts for KernelVerdicts {
+    fn copy(&mut self, conn: u64, capture: Capture) {
+        // A full LRU map evicts; an error leaves the connection on full copying, which is only dearer.
+        let _ = self.verdicts.insert(conn, u32::from(capture as u8), 0);
+    }
+
+    fn forget(&mut self, sock: u64, conn: u64) {
+        // The socket's memory may serve another connection by now.
+        if self.sockets.get(&sock, 0).is_ok_and(|[known, ..]| known == conn) {
+            let _ = self.sockets.remove(&sock);
+        }
+    }
+}
 
 /// Takes the ring out of the maps, and leaves the verdicts.
 #[must_use]
-pub fn split(maps: CaptureMaps) -> (Ring, Verdicts) {
-    (Ring::new(maps.ring), maps.verdicts)
+pub fn split(maps: CaptureMaps) -> (Ring, Box<dyn Verdicts>) {
+    let CaptureMaps { ring, verdicts, sockets } = maps;
+    (Ring::new(ring), Box::new(KernelVerdicts { verdicts, sockets }))
 }
 
 /// Shortest pause between two looks at a ring that is not full enough to wake us: bounds how old a record gets.

@@ -3,10 +3,12 @@
 mod routes;
 mod scene;
 
-use rustok_obsd_ebpf::{Kind, ProcessEvent, Role, SocketIo};
+use rustok_obsd_ebpf::{Capture, Kind, ProcessEvent, Role, SocketIo};
 
+use super::ring::Verdicts;
 use crate::{
     contract::own::LossReason,
+    contract::recorder::{Behind, TargetKey},
     database::tracker::Drivers,
     exposition::{Format, to_text},
 };
@@ -400,4 +402,76 @@ fn while_the_end_of_an_answer_is_not_known_what_comes_behind_the_next_request_is
     scene.send(1, 71, RESPONSE);
     scene.receive(1, 71, REQUEST);
     assert_eq!(scene.query(71), "request", "the answer began where one may begin");
+}
+
+/// What a family of the daemon's own metrics says of a label's value.
+fn own(scene: &Scene, series: &str) -> f64 {
+    let text = to_text(scene.own.as_ref(), Format::Text);
+    let line = text.lines().find_map(|line| line.strip_prefix(series)).unwrap_or_else(|| panic!("no {series}: {text}"));
+    line.trim().parse().unwrap()
+}
+
+fn requests(scene: &Scene) -> Vec<String> {
+    let text = to_text(scene.http.as_ref(), Format::Text);
+    text.lines().filter(|line| line.starts_with("rustok_http_requests_total{")).map(str::to_owned).collect()
+}
+
+#[test]
+fn a_connection_that_the_kernel_forgot_is_lost_and_neither_closed_nor_paired_with_what_comes() {
+    let mut scene = tokio();
+    scene.receive(1, 71, REQUEST);
+    assert_eq!(scene.active(), 1);
+    // Its state was evicted: the answer is the first that the programs see of it.
+    scene.open_at(50, 1, Role::Unknown, 40_000, true);
+    scene.send(50, 71, RESPONSE);
+    let lost = "rustok_http_requests_total{method=\"GET\",path=\"~unmatched\",status=\"000\"} 1";
+    assert_eq!((requests(&scene), scene.active()), (vec![lost.to_owned()], 0), "no answer, and not the client's fault");
+    assert_eq!(own(&scene, "rustok_obsd_exchange_problems_total{problem=\"evicted\"}"), 1.0);
+    scene.whole_request(50, 71);
+    let [answered, still] = requests(&scene).try_into().unwrap();
+    assert!(
+        answered.ends_with("status=\"200\"} 1") && still == lost
+            || still.ends_with("status=\"200\"} 1") && answered == lost
+    );
+    // Another connection in the same memory says that the one before is closed.
+    scene.open_at(51, 2, Role::Server, 40_000, false);
+    scene.open_at(52, 1, Role::Unknown, 40_001, true);
+    assert_eq!(own(&scene, "rustok_obsd_exchange_problems_total{problem=\"evicted\"}"), 1.0);
+}
+
+/// Sockets that the programs were asked to forget.
+#[derive(Clone, Default)]
+struct Forgotten(std::sync::Arc<std::sync::Mutex<Vec<u64>>>);
+
+impl Verdicts for Forgotten {
+    fn copy(&mut self, _: u64, _: Capture) {}
+
+    fn forget(&mut self, sock: u64, conn: u64) {
+        assert_eq!(sock, conn + SOCKS);
+        self.0.lock().unwrap().push(conn);
+    }
+}
+
+const SOCKS: u64 = 1 << 40;
+
+#[test]
+fn sockets_of_who_has_most_give_way_in_the_programs_map_as_well_and_a_users_targets_count_together() {
+    let mut scene = tokio();
+    let forgotten = Forgotten::default();
+    scene.pipeline.verdicts = Some(Box::new(forgotten.clone()));
+    // A tenth of the room is in use by a target of a trusted user.
+    let own = 10_000..10_000 + MOST_CONNECTIONS as u64 / 10;
+    own.clone().for_each(|conn| scene.open_at(conn, conn + SOCKS, Role::Server, 40_000, false));
+    // Each target of a stranger has fewer.
+    scene.behind = Behind::Stranger(1000);
+    for hog in 0..30 {
+        scene.add_as(600 + hog, TargetKey(10 + hog), TOKIO);
+        scene.tgid = 600 + hog;
+        let first = 100_000 + u64::from(hog) * 1000;
+        (first..first + 800).for_each(|conn| scene.open_at(conn, conn + SOCKS, Role::Server, 40_000, false));
+    }
+    let forgotten = forgotten.0.lock().unwrap();
+    assert!(forgotten.len() >= 30 * 800 - MOST_CONNECTIONS, "{}", forgotten.len());
+    let lost = forgotten.iter().filter(|conn| own.contains(conn)).count();
+    assert_eq!(lost, 0, "of the trusted user's connections");
 }

@@ -3,8 +3,10 @@
 //! Reads: the first exchange of a label set. Yields: its series, or that of `~other`. Costs: allocates; once per label set.
 
 use super::http;
+use super::places::UNKNOWN_SERVICE;
 use super::recorder::{
-    ClientEntry, ClientKey, HttpRecorder, Kept, LONGEST, NO_PEER, OTHER_PEER, Peer, ServerEntry, ServerKey, TargetKey,
+    Behind, ClientEntry, ClientKey, HttpRecorder, Kept, LONGEST, NO_PEER, OTHER_PEER, Peer, ServerEntry, ServerKey,
+    TargetKey,
 };
 use super::series::{
     ClientSeries, Ending, METHODS, OTHER, PathLabels, SOURCES, ServerSeries, Service, Timed, error_type, outcome,
@@ -37,33 +39,44 @@ impl Detail {
 }
 
 impl HttpRecorder {
-    /// Index of the service of this name.
-    pub(super) fn service(&mut self, name: &str) -> usize {
-        if let Some(index) = self.services.get(name) {
-            return *index;
+    /// Index of the service of this name, or of `~other` where it has no place.
+    pub(super) fn service(&mut self, name: &str, behind: Behind) -> usize {
+        if let Some(index) = self.places.get(name) {
+            return index;
         }
-        let full = self.services.len() >= self.limits.services;
-        self.wanted |= full;
-        let name = if full { OTHER } else { name };
-        if let Some(index) = self.services.get(name) {
-            return *index;
+        let name = if self.places.may_have(name, behind) { name } else { OTHER };
+        if let Some(index) = self.places.get(name) {
+            return index;
         }
+        let index = self.new_service(name);
+        self.places.give(name, index, behind);
+        self.share(name, index);
+        index
+    }
+
+    /// What a service has counts for its user.
+    pub(super) fn share(&mut self, name: &str, service: usize) {
+        let user = self.places.user(name);
+        for room in [&mut self.room, &mut self.client_room, &mut self.spare, &mut self.peer_room] {
+            room.join(service as u32, user);
+        }
+    }
+
+    pub(super) fn new_service(&self, name: &str) -> usize {
         let service = Service {
             name: name.to_owned(),
             active: [const { AtomicU64::new(0) }; METHODS.len()],
             active_labels: [const { OnceLock::new() }; METHODS.len()],
             routes: [const { AtomicU64::new(0) }; SOURCES.len()],
         };
-        // There is room: one more than the cap, for `~other`.
-        let index = self.lists.services.push(service).unwrap_or(self.limits.services);
-        self.services.insert(name.to_owned(), index);
-        index
+        // There is room: for as many as there are places.
+        self.lists.services.push(service).unwrap_or(self.limits.services)
     }
 
     fn service_of(&mut self, key: TargetKey) -> usize {
         match self.targets.get(&key.0) {
             Some(target) => target.service,
-            None => self.service("unknown_service"),
+            None => self.service(UNKNOWN_SERVICE, Behind::Trusted),
         }
     }
 

@@ -15,6 +15,7 @@ mod http_collect;
 mod list;
 pub mod liveness;
 pub mod own;
+mod places;
 pub mod recorder;
 mod renew;
 pub mod routing;

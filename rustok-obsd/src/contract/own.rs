@@ -400,7 +400,7 @@ label_values! {
         OtherProtocol = "other_protocol",
         /// More pipelined requests than are followed.
         PipelineTooDeep = "pipeline_too_deep",
-        /// The connection's state was evicted because the cap on connections was reached.
+        /// The connection's state was evicted, by the daemon or by the kernel, because the cap on connections was reached.
         Evicted = "evicted",
         /// A route that the uprobe told could not be assigned to a request.
         RouteUnassigned = "route_unassigned",

@@ -14,13 +14,12 @@
 //! service has its share of what is bounded ([`crate::budget`]), and what stood still for long gives way (`renew.rs`).
 
 use super::histogram::bump;
-use super::http;
+use super::places::{FIXED, Places, UNKNOWN_SERVICE};
 use super::series::{
     ClientSeries, DURATION_BOUNDS, Ending, HttpMetrics, Lists, METHODS, OTHER, SIZE_BOUNDS, ServerSeries,
 };
 use crate::budget::{Budget, Meter, Store};
 use crate::exchange::{Exchange, Method, Side};
-use crate::exposition::LabelSet;
 use crate::route::{Route, Source};
 use rustc_hash::FxHashMap;
 use std::sync::Arc;
@@ -31,9 +30,32 @@ use std::time::Instant;
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub struct TargetKey(pub u32);
 
+/// Whose a target is, and with it the values of its labels.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Behind {
+    /// A user that is trusted.
+    #[default]
+    Trusted,
+    /// Another one: what all its targets have is its share.
+    Stranger(u32),
+}
+
+impl Behind {
+    /// Who shares what is bounded with all other targets of this user.
+    #[must_use]
+    pub const fn user(self) -> Option<u32> {
+        match self {
+            Self::Trusted => None,
+            Self::Stranger(user) => Some(user),
+        }
+    }
+}
+
 /// Resource attributes of a target; empty where unknown. Several targets may share a service name: their exchanges add up.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct TargetLabels {
+    /// Whose it is: no label.
+    pub behind: Behind,
     /// `service.name`; empty becomes `unknown_service`, the default of OpenTelemetry.
     pub service_name: String,
     /// `service.version`.
@@ -62,7 +84,7 @@ pub struct Limits {
     pub server_series: usize,
     /// Label sets of client exchanges of a service.
     pub client_series: usize,
-    /// Services.
+    /// Services (see `places.rs`).
     pub services: usize,
     /// Values of `Host` that client exchanges of a service are told apart by.
     pub peers: usize,
@@ -70,7 +92,7 @@ pub struct Limits {
 
 impl Default for Limits {
     fn default() -> Self {
-        Self { server_series: 4096, client_series: 1024, services: 64, peers: 128 }
+        Self { server_series: 4096, client_series: 1024, services: 128, peers: 128 }
     }
 }
 
@@ -80,7 +102,7 @@ impl Limits {
 
     /// Room for the last resort: one per service and [`Ending`].
     fn last_resort(&self) -> usize {
-        (self.services + 1) * 3
+        (self.services + FIXED) * 3
     }
 
     /// Shortcuts to label sets that are kept.
@@ -175,7 +197,7 @@ pub struct HttpRecorder {
     pub(super) wanted: bool,
     pub(super) looked: Option<Instant>,
     pub(super) targets: FxHashMap<u32, Target>,
-    pub(super) services: FxHashMap<String, usize>,
+    pub(super) places: Places,
     pub(super) server_fast: FxHashMap<FastKey, ServerEntry>,
     pub(super) client_fast: FxHashMap<FastKey, ClientEntry>,
     pub(super) server: FxHashMap<ServerKey, Kept<ServerSeries>>,
@@ -217,7 +239,7 @@ impl HttpRecorder {
             wanted: false,
             looked: None,
             targets: FxHashMap::default(),
-            services: FxHashMap::default(),
+            places: Places::new(limits.services),
             server_fast: FxHashMap::default(),
             client_fast: FxHashMap::default(),
             server: FxHashMap::default(),
@@ -241,9 +263,8 @@ impl HttpRecorder {
         [self.room.meter(), self.client_room.meter()].into_iter()
     }
 
-    /// Forgets all series and services, for they are admitted anew.
+    /// Forgets all series, for they are admitted anew.
     pub(super) fn forget_series(&mut self) {
-        self.services.clear();
         (self.server_fast, self.client_fast) = (FxHashMap::default(), FxHashMap::default());
         (self.server, self.client) = (FxHashMap::default(), FxHashMap::default());
         (self.requests, self.paths, self.routes) = (FxHashMap::default(), FxHashMap::default(), FxHashMap::default());
@@ -259,7 +280,7 @@ impl HttpRecorder {
         self.retire_target(key);
         self.forget_shortcuts(key);
         if labels.service_name.is_empty() {
-            "unknown_service".clone_into(&mut labels.service_name);
+            UNKNOWN_SERVICE.clone_into(&mut labels.service_name);
         }
         for label in [
             &mut labels.service_name,
@@ -269,7 +290,10 @@ impl HttpRecorder {
         ] {
             label.truncate(label.floor_char_boundary(LONGEST));
         }
-        let service = self.service(&labels.service_name);
+        let service = self.service(&labels.service_name, labels.behind);
+        if self.places.join(&labels.service_name, labels.behind) {
+            self.share(&labels.service_name, service);
+        }
         self.targets.insert(key.0, Target { labels, service, connections: 0, active: [0; METHODS.len()] });
         self.publish_targets();
     }
@@ -279,6 +303,7 @@ impl HttpRecorder {
         let Some(target) = self.targets.remove(&key.0) else {
             return;
         };
+        self.places.leave(&target.labels.service_name);
         self.connections -= target.connections;
         self.metrics.connections.store(self.connections, Ordering::Relaxed);
         if let Some(service) = self.lists.services.get(target.service) {
@@ -338,10 +363,7 @@ impl HttpRecorder {
         };
         if started {
             target.active[index] += 1;
-            service.active_labels[index].get_or_init(|| {
-                let names = http::SERVER_ACTIVE_REQUESTS.labels.iter().copied();
-                LabelSet::new(names.zip([service.name.as_str(), method.as_str(), "http"]))
-            });
+            service.label_active(index);
             bump(&service.active[index], 1);
         } else if target.active[index] > 0 {
             target.active[index] -= 1;

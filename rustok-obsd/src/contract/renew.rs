@@ -9,11 +9,12 @@
 //! was scraped before. Totals over all series fall by what has gone, as at a restart; `rustok_obsd_store_evicted_total`
 //! counts them.
 
-use super::recorder::{HttpRecorder, Kept};
+use super::histogram::bump;
+use super::places::Places;
+use super::recorder::{HttpRecorder, Kept, Target};
 use super::series::{ClientSeries, Lists, ServerSeries};
 use crate::route::{Route, Source};
 use std::sync::Arc;
-use std::sync::atomic::Ordering;
 use std::time::{Duration, Instant};
 
 /// Between two looks.
@@ -37,6 +38,9 @@ impl<T> Kept<T> {
 impl HttpRecorder {
     /// Time goes by.
     pub fn age(&mut self, now: Instant) {
+        if self.places.is_due(now) {
+            self.renew(now, false);
+        }
         if self.looked.is_some_and(|looked| now.saturating_duration_since(looked) < LOOK) {
             return;
         }
@@ -60,55 +64,82 @@ impl HttpRecorder {
         });
         if self.wanted && server + client > 0 {
             self.wanted = false;
-            self.renew();
-            self.room.evicted(server);
-            self.client_room.evicted(client);
+            self.renew(Instant::now(), true);
         }
     }
 
+    /// Makes all lists anew, without the services whose place was left; `still`: and without series that stood still.
     #[cold]
-    fn renew(&mut self) {
+    fn renew(&mut self, now: Instant, still: bool) {
         let old = std::mem::replace(&mut self.lists, Arc::new(Lists::new(&self.limits)));
         let (server, client) = (std::mem::take(&mut self.server), std::mem::take(&mut self.client));
         self.forget_series();
-        let mut targets = std::mem::take(&mut self.targets);
-        for target in targets.values_mut() {
-            target.service = self.service(&target.labels.service_name);
+        for name in self.places.renew(now) {
+            let index = self.new_service(&name);
+            self.share(&name, index);
         }
-        self.targets = targets;
-        for (mut key, kept) in server.into_iter().filter(|(_, kept)| !kept.is_quiet()) {
-            let Some(name) = old.services.get(key.service).map(|service| service.name.clone()) else { continue };
-            key.service = self.service(&name);
-            let route = Route { template: Arc::clone(&key.route), source: kept.series.source };
-            // What was there fits again.
-            let _ = if route.source == Source::Overflow {
-                self.spare.charge(key.service as u32, 1)
-            } else {
-                self.room.charge(key.service as u32, ServerSeries::SIZE)
+        self.admit_targets();
+        let place = |places: &Places, service: usize| places.get(&old.services.get(service)?.name);
+        let (mut gone, mut gone_client) = (0, 0);
+        for (mut key, kept) in server {
+            let Some(service) = place(&self.places, key.service).filter(|_| !(still && kept.is_quiet())) else {
+                gone += 1;
+                continue;
             };
-            // The place of a service that is gone may be another one's: then it is one of the others.
+            key.service = service;
+            let route = Route { template: Arc::clone(&key.route), source: kept.series.source };
+            if route.source == Source::Overflow {
+                self.spare.carry(service as u32, 1);
+            } else {
+                self.room.carry(service as u32, ServerSeries::SIZE);
+            }
             let known = self.server.get(&key).map(|kept| Arc::clone(&kept.series));
             let series = known.unwrap_or_else(|| self.new_server(key, &route));
             series.take_over(&kept.series);
         }
-        for (mut key, kept) in client.into_iter().filter(|(_, kept)| !kept.is_quiet()) {
-            let Some(name) = old.services.get(key.service).map(|service| service.name.clone()) else { continue };
-            key.service = self.service(&name);
-            let _ = self.client_room.charge(key.service as u32, ClientSeries::SIZE);
+        for (mut key, kept) in client {
+            let Some(service) = place(&self.places, key.service).filter(|_| !(still && kept.is_quiet())) else {
+                gone_client += 1;
+                continue;
+            };
+            key.service = service;
+            self.client_room.carry(service as u32, ClientSeries::SIZE);
             let known = self.client.get(&key).map(|kept| Arc::clone(&kept.series));
             let series = known.unwrap_or_else(|| self.new_client(key));
             series.timed.duration.take_over(&kept.series.timed.duration);
         }
         for service in old.services.iter(usize::MAX) {
-            let new = self.services.get(&service.name).and_then(|index| self.lists.services.get(*index));
+            let new = self.places.get(&service.name).and_then(|index| self.lists.services.get(index));
             let Some(new) = new else { continue };
-            for (method, labels) in service.active_labels.iter().enumerate() {
+            for (new, labels) in new.active_labels.iter().zip(&service.active_labels) {
                 if let Some(labels) = labels.get() {
-                    let _ = new.active_labels[method].set(labels.clone());
-                    new.active[method].store(service.active[method].load(Ordering::Relaxed), Ordering::Relaxed);
+                    let _ = new.set(labels.clone());
                 }
             }
         }
+        self.room.evicted(gone);
+        self.client_room.evicted(gone_client);
+        self.publish_targets();
         self.metrics.replace(Arc::clone(&self.lists));
+    }
+
+    /// Each target has its service again; those that were among the others have one of their own where there is room by
+    /// now, those of trusted users first.
+    fn admit_targets(&mut self) {
+        let mut targets: Vec<_> = std::mem::take(&mut self.targets).into_iter().collect();
+        let waits = |places: &Places, target: &Target| places.get(&target.labels.service_name).is_none();
+        targets.sort_by_key(|(key, target)| (waits(&self.places, target), target.labels.behind, *key));
+        for (key, mut target) in targets {
+            let name = &target.labels.service_name;
+            target.service = self.service(name, target.labels.behind);
+            self.places.join(name, target.labels.behind);
+            if let Some(service) = self.lists.services.get(target.service) {
+                for (method, active) in target.active.iter().enumerate().filter(|(_, active)| **active > 0) {
+                    service.label_active(method);
+                    bump(&service.active[method], *active);
+                }
+            }
+            self.targets.insert(key, target);
+        }
     }
 }

@@ -8,6 +8,7 @@ use super::histogram::{Histogram, Traced, TracedCell, scale};
 use super::http;
 use super::http_collect::Scratch;
 use super::list::List;
+use super::places::FIXED;
 use super::recorder::Limits;
 use crate::exchange::{Method, Outcome, Side};
 use crate::exposition::LabelSet;
@@ -118,6 +119,16 @@ pub(super) struct Service {
     pub(super) routes: [AtomicU64; SOURCES.len()],
 }
 
+impl Service {
+    /// Active requests of this method are shown from now on.
+    pub(super) fn label_active(&self, method: usize) {
+        self.active_labels[method].get_or_init(|| {
+            let names = http::SERVER_ACTIVE_REQUESTS.labels.iter().copied();
+            LabelSet::new(names.zip([self.name.as_str(), METHODS[method].as_str(), "http"]))
+        });
+    }
+}
+
 /// Server exchanges of one label set.
 pub(super) struct ServerSeries {
     pub(super) labels: LabelSet,
@@ -182,7 +193,7 @@ impl Lists {
     pub(super) fn new(limits: &Limits) -> Self {
         let server = limits.server_capacity();
         Self {
-            services: List::with_capacity(limits.services + 1),
+            services: List::with_capacity(limits.services + FIXED),
             server: List::with_capacity(server),
             client: List::with_capacity(limits.client_capacity()),
             requests: List::with_capacity(server),

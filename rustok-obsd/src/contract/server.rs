@@ -60,6 +60,8 @@ label_values! {
         EvictedAnswering = "evicted_answering",
         /// Closed at once: all others were answering within their shares.
         Refused = "refused",
+        /// Closed at once: its peer connects too often.
+        TooOften = "too_often",
         /// The daemon ended.
         Shutdown = "shutdown",
     }

@@ -1,6 +1,6 @@
 //! The HTTP recorder as a scrape sees it.
 
-use super::recorder::{Exemplar, HttpRecorder, Limits, TargetKey, TargetLabels};
+use super::recorder::{Behind, Exemplar, HttpRecorder, Limits, TargetKey, TargetLabels};
 use super::series::{HttpMetrics, METHODS, SOURCES, source_index};
 use crate::exchange::{Exchange, Method, Outcome, Side};
 use crate::exposition::parse::{Parsed, parse};

@@ -33,7 +33,7 @@ use crate::{
     config::Config,
     contract::{
         own::{Refusal, SelfMetrics},
-        recorder::{TargetKey, TargetLabels},
+        recorder::{Behind, TargetKey, TargetLabels},
     },
     database::tracker::Drivers,
     exchange::RoutesExact,
@@ -455,7 +455,9 @@ impl Manager {
         let configured = self.config.targets.get(target.process.entry).cloned().unwrap_or_default();
         let resource = Arc::clone(resource);
         let text = |key: &str| resource.get(key).unwrap_or_default();
+        let trusted = self.trust.knows(target.process.user, &target.process.trusted_owners);
         let labels = TargetLabels {
+            behind: if trusted { Behind::Trusted } else { Behind::Stranger(target.process.user) },
             service_name: resource.service_name.clone(),
             service_version: text("service.version"),
             service_namespace: text("service.namespace"),

@@ -316,6 +316,11 @@ impl OpenOperations {
         shrink(&mut self.heads);
     }
 
+    /// What the owner has counts for this user, who is not trusted.
+    pub fn join(&mut self, owner: u32, user: Option<u32>) {
+        self.budget.join(owner, user);
+    }
+
     /// Figures of the budget.
     pub fn meter(&self) -> Arc<Meter> {
         self.budget.meter()

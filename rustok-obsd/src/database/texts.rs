@@ -60,6 +60,11 @@ impl Texts {
         }
     }
 
+    /// What the owner has counts for this user, who is not trusted.
+    pub(super) fn join(&mut self, owner: u32, user: Option<u32>) {
+        self.budget.join(owner, user);
+    }
+
     pub(super) fn meter(&self) -> Arc<Meter> {
         self.budget.meter()
     }

@@ -198,6 +198,15 @@ impl Tracker {
         self.processes.get(&tgid).map_or(tgid, |process| if process.owner == 0 { tgid } else { process.owner })
     }
 
+    /// What a target has counts for this user, who is not trusted.
+    pub fn join(&mut self, owner: u32, user: Option<u32>) {
+        self.statements.join(owner, user);
+        self.open.join(owner, user);
+        self.marks.join(owner, user);
+        self.tasks.join(owner, user);
+        self.requests.join(owner, user);
+    }
+
     /// Figures of what is kept of targets.
     pub fn meters(&self) -> impl Iterator<Item = Arc<Meter>> {
         let Self { statements, open, marks, tasks, requests, .. } = self;

@@ -15,6 +15,7 @@ mod output;
 #[cfg(test)]
 pub(crate) mod parse;
 mod peers;
+mod rates;
 mod registry;
 mod scrape;
 pub mod server;

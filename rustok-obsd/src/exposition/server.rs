@@ -4,15 +4,17 @@
 //! blocking thread, so that neither collectors that read files nor compression hold up the async runtime, and nothing
 //! here ever takes a lock of the capture thread.
 //!
-//! Bounds: connections in all and per peer ([`super::peers`]), concurrent scrapes and answers per peer (who has to wait
-//! too long gets 503 with `Retry-After`), bytes of answers that nobody has read yet, the time that a request head may
-//! take, its size, and the time that a client may let an answer stand still. What is refused or made to end is counted.
+//! Bounds: connections in all and per peer ([`super::peers`]), how often a peer may connect ([`super::rates`]), concurrent
+//! scrapes and answers per peer (who has to wait too long gets 503 with `Retry-After`), bytes of answers that nobody has
+//! read yet, the time that a request head may take, its size, and the time that a client may let an answer stand still.
+//! What is refused or made to end is counted.
 //! There is no authentication: hence loopback by default, and the check of [`super::hosts`].
 
 use super::Exposition;
 use super::answers;
 use super::hosts::{Hosts, Unanswered};
 use super::peers::{Connection, Connections, Peer, Places};
+use super::rates::{Rate, Rates};
 use super::stall::Stall;
 use crate::contract::server::{ConnectionEnd, Refusal, ServerMetrics};
 use axum::Router;
@@ -30,7 +32,7 @@ use std::net::{IpAddr, SocketAddr};
 use std::pin::pin;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::{Semaphore, watch};
 use tokio::task::JoinSet;
@@ -57,6 +59,10 @@ pub struct Limits {
     pub connections: usize,
     /// Of these for peers on this host alone.
     pub local_connections: usize,
+    /// Connections that a peer may open at once, however short they are.
+    pub burst: u32,
+    /// Connections that it may open a second beyond that.
+    pub per_second: u32,
     /// Scrapes being rendered; more wait.
     pub scrapes: usize,
     /// Scrapes of one peer that are rendered or not read yet; more wait.
@@ -86,6 +92,8 @@ impl Default for Limits {
         Self {
             connections: 64,
             local_connections: 16,
+            burst: 512,
+            per_second: 200,
             scrapes: 4,
             peer_scrapes: 4,
             scrape_wait: Duration::from_secs(5),
@@ -158,7 +166,12 @@ pub async fn serve(listener: TcpListener, mut server: Server, shutdown: impl Fut
     });
     let places =
         Places { all: limits.connections, local: limits.local_connections, answers: limits.peer_scrapes.max(1) };
-    let connections = Connections::new(places, metrics);
+    let mut door = Door {
+        connections: Connections::new(places, Arc::clone(&metrics)),
+        rates: Rates::new(Rate { burst: limits.burst, every: Duration::from_secs(1) / limits.per_second.max(1) }),
+        owners,
+        metrics,
+    };
     let (stop, stopped) = watch::channel(());
     let mut tasks = JoinSet::new();
     let mut shutdown = pin!(shutdown);
@@ -168,11 +181,8 @@ pub async fn serve(listener: TcpListener, mut server: Server, shutdown: impl Fut
             Some(_) = tasks.join_next() => {}
             accepted = listener.accept() => match accepted {
                 Ok((stream, peer)) => {
-                    // An error says that the connection is gone already.
-                    let Ok(local) = stream.local_addr() else { continue };
-                    let peer = Peer::of(peer, local, || owners.as_ref().and_then(|owner| owner(peer, local)));
-                    let Some(connection) = connections.admit(peer) else { continue };
-                    tasks.spawn(attend(Arc::clone(&shared), connection, stream, local.ip(), stopped.clone()));
+                    let Some((connection, local)) = door.open(&stream, peer) else { continue };
+                    tasks.spawn(attend(Arc::clone(&shared), connection, stream, local, stopped.clone()));
                 }
                 Err(error) => {
                     tracing::warn!(%error, "the metrics server cannot accept a connection; next try in 100 ms");
@@ -188,6 +198,27 @@ pub async fn serve(listener: TcpListener, mut server: Server, shutdown: impl Fut
     if tokio::time::timeout(limits.shutdown_timeout, finish).await.is_err() {
         tracing::warn!("the metrics server closes connections whose clients do not read their answers");
         tasks.shutdown().await;
+    }
+}
+
+/// Who comes in.
+struct Door {
+    connections: Arc<Connections>,
+    rates: Rates,
+    owners: Option<Owners>,
+    metrics: Arc<ServerMetrics>,
+}
+
+impl Door {
+    /// A place for a connection, and our address; `None` where it is turned away, or gone already.
+    fn open(&mut self, stream: &TcpStream, from: SocketAddr) -> Option<(Arc<Connection>, IpAddr)> {
+        let local = stream.local_addr().ok()?;
+        let peer = Peer::of(from, local, || self.owners.as_ref().and_then(|owner| owner(from, local)));
+        if !self.rates.admit(peer, Instant::now()) {
+            self.metrics.ended.add(ConnectionEnd::TooOften, 1);
+            return None;
+        }
+        Some((self.connections.admit(peer)?, local.ip()))
     }
 }
 

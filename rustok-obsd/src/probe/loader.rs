@@ -153,7 +153,12 @@ pub struct CaptureMaps {
     pub ring: RingBuf<MapData>,
     /// Verdicts on connections, by id.
     pub verdicts: HashMap<MapData, u64, u32>,
+    /// Followed sockets, by address.
+    pub sockets: HashMap<MapData, u64, SocketWords>,
 }
+
+/// The programs' state of a socket; its connection's id comes first.
+pub type SocketWords = [u64; 7];
 
 /// Counters of the programs.
 pub struct Counts(PerCpuArray<MapData, u64>);
@@ -195,7 +200,11 @@ impl Programs {
         if let Some(error) = uprobes.load("axum_matched_path").err() {
             tracing::warn!("{error}");
         }
-        let capture = CaptureMaps { ring: map(&mut ebpf, "EVENTS")?, verdicts: map(&mut ebpf, "VERDICTS")? };
+        let capture = CaptureMaps {
+            ring: map(&mut ebpf, "EVENTS")?,
+            verdicts: map(&mut ebpf, "VERDICTS")?,
+            sockets: map(&mut ebpf, "SOCKETS")?,
+        };
         let targets = TargetMaps {
             targets: map(&mut ebpf, "TARGETS")?,
             forked: map(&mut ebpf, "FORKED")?,
@@ -290,7 +299,10 @@ fn load(object: &[u8], offsets: &Offsets, settings: Settings) -> Result<Ebpf, Lo
         .override_global("STATEMENT_LIMIT", &statement_limit, true)
         .override_global("WAKEUP_BYTES", &wakeup_bytes, true)
         .map_max_entries("EVENTS", ring_bytes)
-        .map_max_entries("SOCKETS", sockets)
+        // Which connections go when there are too many the daemon decides, by what each target and user has
+        // (`capture/memory.rs`), so that the kernel, which takes what was used longest ago whosever it is, has to evict
+        // sockets at most that nothing was sent or received on yet.
+        .map_max_entries("SOCKETS", sockets.saturating_add(sockets / 2))
         .map_max_entries("SCRATCH", 2 * cpus())
         .load(object)
         .map_err(load_error)

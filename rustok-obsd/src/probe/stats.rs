@@ -16,6 +16,7 @@ use aya::{
     maps::{HashMap, Map, MapData},
 };
 
+use super::loader::SocketWords;
 use super::{
     bpf,
     loader::{Counts, map_data},
@@ -90,7 +91,7 @@ pub struct ProgramFacts {
 
 /// Maps whose use is worth knowing.
 struct Entries {
-    sockets: Option<HashMap<MapData, u64, [u64; SOCKET_STATE_WORDS]>>,
+    sockets: Option<HashMap<MapData, u64, SocketWords>>,
     targets: Option<HashMap<MapData, u32, [u64; 2]>>,
     ports: Option<HashMap<MapData, u16, u8>>,
     layouts: Option<HashMap<MapData, [u64; 2], u64>>,
@@ -157,9 +158,6 @@ fn memory(fd: &OwnedFd) -> Option<u64> {
     let text = fs::read_to_string(format!("/proc/self/fdinfo/{}", fd.as_raw_fd())).ok()?;
     text.lines().find_map(|line| line.strip_prefix("memlock:"))?.trim().parse().ok()
 }
-
-/// Size of the programs' `SocketState` in words.
-const SOCKET_STATE_WORDS: usize = 7;
 
 /// The source of the families.
 pub struct ProbeCollector {

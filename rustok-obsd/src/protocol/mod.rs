@@ -95,6 +95,11 @@ impl Buffers {
         }
     }
 
+    /// What the owner has counts for this user, who is not trusted.
+    pub fn join(&mut self, owner: u32, user: Option<u32>) {
+        self.budget.join(owner, user);
+    }
+
     /// Figures of the budget.
     #[must_use]
     pub fn meter(&self) -> Arc<Meter> {

@@ -14,7 +14,7 @@ use crate::{
         HttpMetrics,
         database::{DatabaseMetrics, DatabaseRecorder, Settings},
         own::{Build, SelfMetrics},
-        recorder::{HttpRecorder, Limits, TargetKey, TargetLabels},
+        recorder::{Behind, HttpRecorder, Limits, TargetKey, TargetLabels},
     },
     database::{System, tracker::Drivers},
     exchange::RoutesExact,
@@ -26,6 +26,7 @@ use crate::{
 };
 
 pub(super) const PID: u32 = 500;
+pub(super) const MOST_CONNECTIONS: usize = 10_000;
 pub(super) const SQL: &str = "SELECT a FROM b";
 pub(super) const REQUEST: &[u8] = b"GET /x HTTP/1.1\r\nhost: a\r\n\r\n";
 pub(super) const RESPONSE: &[u8] = b"HTTP/1.1 200 OK\r\ncontent-length: 0\r\n\r\n";
@@ -62,6 +63,8 @@ pub(super) struct Scene {
     pub(super) commands: mpsc::SyncSender<Command>,
     pub(super) _notices: queue::Receiver<Notice>,
     pub(super) now: u64,
+    /// Whose the next target is.
+    pub(super) behind: Behind,
     pub(super) tgid: u32,
     pub(super) tid: u32,
     pub(super) offsets: std::collections::HashMap<(u64, bool), u64>,
@@ -80,7 +83,7 @@ impl Scene {
         let own = Arc::new(SelfMetrics::new(Build { version: "0", revision: "0", rustc: "0" }));
         let parts = Parts {
             wanted: crate::exchange::Wanted::default(),
-            most_connections: 100_000,
+            most_connections: MOST_CONNECTIONS,
             recorder,
             database,
             statement_bytes: 16_383,
@@ -101,6 +104,7 @@ impl Scene {
             commands,
             _notices: notices,
             now: monotonic_ns(),
+            behind: Behind::Trusted,
             tgid: PID,
             tid: PID,
             offsets: Default::default(),
@@ -118,7 +122,7 @@ impl Scene {
         let added = Added {
             process,
             key,
-            labels: TargetLabels { service_name: "shop".into(), ..TargetLabels::default() },
+            labels: TargetLabels { behind: self.behind, service_name: "shop".into(), ..TargetLabels::default() },
             resource: Arc::new(Resources::new(&Config::default()).describe(&Configured::default(), pid)),
             namer: RouteNamer::new(Patterns::default(), RouteNamer::DEFAULT_CAP),
             routes_exact: RoutesExact::NEVER,
@@ -134,6 +138,11 @@ impl Scene {
     }
 
     pub(super) fn open(&mut self, conn: u64, role: Role, remote_port: u16, mid_stream: bool) {
+        self.open_at(conn, conn, role, remote_port, mid_stream);
+    }
+
+    /// With another address of its socket.
+    pub(super) fn open_at(&mut self, conn: u64, sock: u64, role: Role, remote_port: u16, mid_stream: bool) {
         let open = SocketOpen {
             kind: Kind::Open as u8,
             role: role as u8,
@@ -142,7 +151,7 @@ impl Scene {
             tgid: self.tgid,
             conn,
             time_ns: self.tick(),
-            sock: conn,
+            sock,
             local_addr: [127; 16],
             remote_addr: [127; 16],
             local_port: 3000,
@@ -283,6 +292,13 @@ impl Scene {
         let text = to_text(self.metrics.as_ref(), Format::Text) + &to_text(self.own.as_ref(), Format::Text);
         let wanted = ["rustok_obsd_database_parents_total{", "rustok_obsd_database_problems_total{problem=\"parent"];
         text.lines().filter(|line| wanted.iter().any(|name| line.starts_with(name))).map(str::to_owned).collect()
+    }
+
+    /// Server requests under way.
+    pub(super) fn active(&self) -> u64 {
+        let text = to_text(self.http.as_ref(), Format::Text);
+        let values = text.lines().filter(|line| line.starts_with("http_server_active_requests{"));
+        values.filter_map(|line| line.rsplit(' ').next()?.parse::<u64>().ok()).sum()
     }
 
     /// Connections by state: idle, active.

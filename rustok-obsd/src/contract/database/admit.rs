@@ -11,7 +11,8 @@ use super::series::{
 use super::sqlstate::{self, NAMES};
 use crate::contract::histogram::{Histogram, bump};
 use crate::contract::list::List;
-use crate::contract::recorder::{Kept, LONGEST, TargetKey};
+use crate::contract::places::UNKNOWN_SERVICE;
+use crate::contract::recorder::{Behind, Kept, LONGEST, TargetKey};
 use crate::contract::series::{OTHER, Timed};
 use crate::database::{Ending, Operation, System};
 use crate::exchange::Method;
@@ -34,7 +35,7 @@ pub(super) struct Database {
 /// Number of the database of which nothing is known.
 const NO_DATABASE: u32 = 0;
 /// Number of the databases beyond the cap.
-const OTHER_DATABASE: u32 = 1;
+pub(super) const OTHER_DATABASE: u32 = 1;
 /// Number of the name of a database that has none.
 const NO_NAMESPACE: u32 = 0;
 /// The longest text of a statement in a label, in characters.
@@ -44,7 +45,7 @@ impl DatabaseRecorder {
     /// Number of the module without a name.
     pub(super) const UNKNOWN_MODULE: u32 = 0;
     /// Number of the modules beyond the cap.
-    const OTHER_MODULE: u32 = 1;
+    pub(super) const OTHER_MODULE: u32 = 1;
 
     /// Fills in what has a fixed number.
     pub(super) fn begin(&mut self) {
@@ -59,25 +60,42 @@ impl DatabaseRecorder {
         self.databases.insert((None, NO_NAMESPACE, System::default()), NO_DATABASE);
         self.module_names = vec![Arc::from(UNKNOWN), Arc::clone(other)];
         self.module_numbers.insert(Arc::from(UNKNOWN), Self::UNKNOWN_MODULE);
+        self.module_numbers.insert(Arc::clone(other), Self::OTHER_MODULE);
     }
 
-    /// The service of this name.
-    pub(super) fn service(&mut self, name: &str) -> Arc<Service> {
-        let index = self.service_index(name);
+    /// The service of this name, or `~other` where it has no place.
+    pub(super) fn service(&mut self, name: &str, behind: Behind) -> Arc<Service> {
+        let index = self.service_index(name, behind);
         // It was pushed when it was given its index.
         self.lists.services.get(index).cloned().unwrap_or_else(|| unreachable!("the service is there"))
     }
 
-    fn service_index(&mut self, name: &str) -> usize {
-        if let Some(index) = self.services.get(name) {
-            return *index;
+    fn service_index(&mut self, name: &str, behind: Behind) -> usize {
+        if let Some(index) = self.places.get(name) {
+            return index;
         }
-        let full = self.services.len() >= self.settings.services;
-        self.wanted |= full;
-        let name = if full { OTHER } else { name };
-        if let Some(index) = self.services.get(name) {
-            return *index;
+        let name = if self.places.may_have(name, behind) { name } else { OTHER };
+        if let Some(index) = self.places.get(name) {
+            return index;
         }
+        let index = self.new_service(name);
+        self.places.give(name, index, behind);
+        self.share(name, index);
+        index
+    }
+
+    /// What a service has counts for its user.
+    pub(super) fn share(&mut self, name: &str, service: usize) {
+        let user = self.places.user(name);
+        for room in [&mut self.room, &mut self.request_room, &mut self.statement_room, &mut self.spare] {
+            room.join(service as u32, user);
+        }
+        for room in [&mut self.database_room, &mut self.pool_room, &mut self.error_room, &mut self.module_room] {
+            room.join(service as u32, user);
+        }
+    }
+
+    pub(super) fn new_service(&self, name: &str) -> usize {
         let service = Service {
             name: name.to_owned(),
             operations: [const { [const { AtomicU64::new(0) }; ENDINGS.len()] }; SIGHTS.len()],
@@ -85,18 +103,16 @@ impl DatabaseRecorder {
             statements: List::with_capacity(self.settings.statements),
             others: OnceLock::new(),
         };
-        // There is room: one more than the cap, for `~other`.
-        let index = self.lists.services.push(Arc::new(service)).unwrap_or(self.settings.services);
-        self.services.insert(name.to_owned(), index);
-        index
+        // There is room: for as many as there are places.
+        self.lists.services.push(Arc::new(service)).unwrap_or(self.settings.services)
     }
 
     fn service_of(&mut self, key: TargetKey) -> (usize, Arc<Service>) {
         let service = match self.targets.get(&key.0) {
-            Some(service) => Arc::clone(service),
-            None => self.service("unknown_service"),
+            Some(target) => Arc::clone(&target.service),
+            None => self.service(UNKNOWN_SERVICE, Behind::Trusted),
         };
-        (self.services.get(&service.name).copied().unwrap_or(0), service)
+        (self.places.get(&service.name).unwrap_or(0), service)
     }
 
     /// Number of the service of a target.
@@ -126,11 +142,24 @@ impl DatabaseRecorder {
         if let Some(number) = self.known_database(server, namespace, system) {
             return number;
         }
-        let named = namespace.is_none_or(|name| self.namespaces.contains_key(name));
-        if !self.database_room.charge(service as u32, 1 + usize::from(!named)) {
+        if !self.database_room.charge(service as u32, self.units(namespace)) {
             self.wanted = true;
             return OTHER_DATABASE;
         }
+        self.new_database(server, namespace, system)
+    }
+
+    /// What a database costs: one, and one for a name that is new.
+    pub(super) fn units(&self, namespace: Option<&Arc<str>>) -> usize {
+        1 + usize::from(namespace.is_some_and(|name| !self.namespaces.contains_key(name)))
+    }
+
+    pub(super) fn new_database(
+        &mut self,
+        server: Option<SocketAddr>,
+        namespace: Option<&Arc<str>>,
+        system: System,
+    ) -> u32 {
         let next = self.namespaces.len() as u32 + 1;
         let name = namespace.map_or(NO_NAMESPACE, |name| *self.namespaces.entry(Arc::clone(name)).or_insert(next));
         let empty = || Arc::clone(&self.empty);
@@ -192,10 +221,14 @@ impl DatabaseRecorder {
         }
     }
 
-    fn pool_series(&mut self, service: usize, state: &Service, database: u32) -> Arc<PoolSeries> {
-        // Some pools more than databases, then one for each service.
-        let full = self.pools.len() >= 4 * self.settings.databases;
-        let database = if full && !self.pools.contains_key(&(service, database)) { OTHER_DATABASE } else { database };
+    pub(super) fn pool_series(&mut self, service: usize, state: &Service, database: u32) -> Arc<PoolSeries> {
+        if let Some(kept) = self.pools.get(&(service, database)) {
+            return Arc::clone(&kept.series);
+        }
+        // One of the others is there for each service.
+        let fits = database == OTHER_DATABASE || self.pool_room.charge(service as u32, 1);
+        self.wanted |= !fits;
+        let database = if fits { database } else { OTHER_DATABASE };
         let labels = &self.database_labels[database as usize];
         let metrics = &self.lists;
         let kept = self.pools.entry((service, database)).or_insert_with(|| {
@@ -374,7 +407,8 @@ impl DatabaseRecorder {
         if let Some(kept) = self.statements.get(&(service, statement.fingerprint)) {
             return (Arc::clone(&kept.series), false);
         }
-        let overflow = state.statements.len() >= self.settings.statements;
+        let overflow = state.statements.len() >= self.settings.statements
+            || !self.statement_room.charge(service as u32, StatementSeries::SIZE);
         self.wanted |= overflow;
         if let Some(others) = state.others.get().filter(|_| overflow) {
             return (Arc::clone(others), true);
@@ -421,7 +455,7 @@ impl DatabaseRecorder {
             return RequestEntry { series: Arc::clone(&kept.series), overflow, _pinned };
         }
         let name = if overflow { UNKNOWN.to_owned() } else { self.settings.modules.of(route).to_owned() };
-        let module = self.module(&name);
+        let module = self.module(service, &name);
         let template = if key.matched { &*key.route } else { "" };
         let values = [state.name.as_str(), method_of(&key), template];
         let of_phase = |phase| {
@@ -441,14 +475,19 @@ impl DatabaseRecorder {
         RequestEntry { series, overflow, _pinned }
     }
 
-    pub(super) fn module(&mut self, name: &str) -> u32 {
+    /// Number of a module, given where it is new to a service.
+    fn module(&mut self, service: usize, name: &str) -> u32 {
         if let Some(number) = self.module_numbers.get(name) {
             return *number;
         }
-        // As many as label sets of errors: more could not be told apart anyway.
-        if self.module_names.len() >= self.settings.errors {
+        if !self.module_room.charge(service as u32, 1) {
+            self.wanted = true;
             return Self::OTHER_MODULE;
         }
+        self.new_module(name)
+    }
+
+    pub(super) fn new_module(&mut self, name: &str) -> u32 {
         let (name, number) = (Arc::<str>::from(name), self.module_names.len() as u32);
         self.module_names.push(Arc::clone(&name));
         self.module_numbers.insert(name, number);
@@ -456,23 +495,24 @@ impl DatabaseRecorder {
     }
 
     /// Counts an error of a module. One look-up; allocates for a label set that is new.
-    pub(super) fn mishap(&mut self, module: u32, mishap: Mishap) {
-        let known = self.errors.get(&(module, mishap)).copied();
-        let index = known.or_else(|| {
-            (self.lists.errors.len() < self.settings.errors).then(|| self.new_mishap(module, mishap)).flatten()
-        });
-        let index = index.or_else(|| {
-            bump(&self.metrics.overflow.errors, 1);
-            let other = Mishap::Other(mishap.severity());
-            let known = self.errors.get(&(Self::OTHER_MODULE, other)).copied();
-            known.or_else(|| self.new_mishap(Self::OTHER_MODULE, other))
-        });
-        if let Some(series) = index.and_then(|index| self.lists.errors.get(index)) {
-            bump(&series.count, 1);
+    pub(super) fn mishap(&mut self, key: TargetKey, module: u32, mishap: Mishap) {
+        if let Some((_, kept)) = self.errors.get(&(module, mishap)) {
+            return bump(&kept.series.count, 1);
+        }
+        let service = self.service_number(key);
+        if self.error_room.charge(service as u32, 1) {
+            return bump(&self.new_mishap(service, module, mishap).count, 1);
+        }
+        self.wanted = true;
+        bump(&self.metrics.overflow.errors, 1);
+        let other = Mishap::Other(mishap.severity());
+        match self.errors.get(&(Self::OTHER_MODULE, other)) {
+            Some((_, kept)) => bump(&kept.series.count, 1),
+            None => bump(&self.new_mishap(service, Self::OTHER_MODULE, other).count, 1),
         }
     }
 
-    pub(super) fn new_mishap(&mut self, module: u32, mishap: Mishap) -> Option<usize> {
+    fn new_mishap(&mut self, service: usize, module: u32, mishap: Mishap) -> Arc<ErrorSeries> {
         let status;
         let kind = match mishap {
             Mishap::Http(code) => {
@@ -484,9 +524,10 @@ impl DatabaseRecorder {
         };
         let values = [&*self.module_names[module as usize], kind, mishap.severity().as_str()];
         let labels = LabelSet::new(super::ERRORS.labels.iter().copied().zip(values));
-        let index = self.lists.errors.push(ErrorSeries { labels, count: AtomicU64::new(0) })?;
-        self.errors.insert((module, mishap), index);
-        Some(index)
+        let series = Arc::new(ErrorSeries { labels, count: AtomicU64::new(0) });
+        self.lists.errors.push(Arc::clone(&series));
+        self.errors.insert((module, mishap), (service, Kept::new(Arc::clone(&series))));
+        series
     }
 }
 

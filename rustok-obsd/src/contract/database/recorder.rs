@@ -11,13 +11,14 @@
 
 use super::module::Modules;
 use super::series::{
-    DURATION_BOUNDS, DatabaseMetrics, Lists, Mishap, OperationSeries, PHASE_BOUNDS, PHASES, PoolSeries, QUERIES_BOUNDS,
-    ROWS_BOUNDS, RequestSeries, Service, StatementSeries, parent_index,
+    DURATION_BOUNDS, DatabaseMetrics, ErrorSeries, Lists, Mishap, OperationSeries, PHASE_BOUNDS, PHASES, PoolSeries,
+    QUERIES_BOUNDS, ROWS_BOUNDS, RequestSeries, Service, StatementSeries, parent_index,
 };
 use super::sqlstate::{UNKNOWN, class, severity};
 use crate::budget::{Budget, Meter, Store, cut};
 use crate::contract::histogram::{Histogram, bump};
-use crate::contract::recorder::{Exemplar, Kept, LONGEST, TargetKey};
+use crate::contract::places::{FIXED, Places, UNKNOWN_SERVICE};
+use crate::contract::recorder::{Behind, Exemplar, Kept, LONGEST, TargetKey};
 use crate::database::{Ending, Operation, Parent, Spent, System};
 use crate::exchange::{Exchange, Method, Outcome, Side};
 use crate::route::{Route, Source};
@@ -37,11 +38,11 @@ pub struct Settings {
     pub statements: usize,
     /// Routes and methods of requests of a service, taken together.
     pub requests: usize,
-    /// Services.
+    /// Services (see `places.rs`).
     pub services: usize,
     /// Databases of a service, told apart by address and name.
     pub databases: usize,
-    /// Label sets of errors.
+    /// Label sets of errors, and modules of routes, of a service.
     pub errors: usize,
     /// A request in which one statement runs more often than this counts as N+1.
     pub repeated: u32,
@@ -55,7 +56,7 @@ impl Default for Settings {
             operations: 2048,
             statements: 500,
             requests: 2048,
-            services: 64,
+            services: 128,
             databases: 64,
             errors: 512,
             repeated: 5,
@@ -69,25 +70,27 @@ impl Settings {
     pub(super) const OVERFLOW: usize = 256;
     /// Failed operations that wait for the end of their request.
     const PENDING: usize = 256;
+    /// So many services have room for all statements that they may have; more share it.
+    const FULL: usize = 16;
 
     /// The last resort keeps service and [`Ending`].
     pub(super) fn operation_capacity(&self) -> usize {
-        2 * (self.operations + Self::OVERFLOW) + (self.services + 1) * 4
+        2 * (self.operations + Self::OVERFLOW) + (self.services + FIXED) * 4
     }
 
     /// The last resort keeps the service.
     pub(super) fn request_capacity(&self) -> usize {
-        2 * (self.requests + Self::OVERFLOW) + self.services + 1
+        2 * (self.requests + Self::OVERFLOW) + self.services + FIXED
     }
 
     /// A pool for each service and database, as far as they come; beyond that, one for each service.
     pub(super) fn pool_capacity(&self) -> usize {
-        4 * self.databases + self.services + 1
+        4 * self.databases + self.services + FIXED
     }
 
     /// The last resort keeps the severity.
     pub(super) fn error_capacity(&self) -> usize {
-        self.errors + 3
+        2 * self.errors + 3
     }
 
     /// Shortcuts to label sets that are kept.
@@ -110,6 +113,14 @@ pub enum ConnectionState {
 pub struct Pool {
     pub(super) slot: u32,
     pub(super) generation: u32,
+}
+
+/// A target.
+pub(super) struct Target {
+    /// What its service is called, though it may be one of the others.
+    pub(super) name: String,
+    pub(super) behind: Behind,
+    pub(super) service: Arc<Service>,
 }
 
 /// A [`Pool`] as the recorder holds it.
@@ -168,17 +179,21 @@ pub struct DatabaseRecorder {
     /// Those of `metrics`.
     pub(super) lists: Arc<Lists>,
     pub(super) settings: Settings,
-    /// By service: label sets of operations and of requests, those with `~other`, and databases.
+    /// By service: label sets of operations, of requests, and of statements; those with `~other`; databases, pools, label
+    /// sets of errors, and modules.
     pub(super) room: Budget,
     pub(super) request_room: Budget,
+    pub(super) statement_room: Budget,
     pub(super) spare: Budget,
     pub(super) database_room: Budget,
+    pub(super) pool_room: Budget,
+    pub(super) error_room: Budget,
+    pub(super) module_room: Budget,
     /// Somebody found no room since the last look.
     pub(super) wanted: bool,
     pub(super) looked: Option<Instant>,
-    /// Service of each target.
-    pub(super) targets: FxHashMap<u32, Arc<Service>>,
-    pub(super) services: FxHashMap<String, usize>,
+    pub(super) targets: FxHashMap<u32, Target>,
+    pub(super) places: Places,
     operations_fast: FxHashMap<FastKey, OperationEntry>,
     requests_fast: FxHashMap<(usize, u64), RequestEntry>,
     pub(super) operations: FxHashMap<OperationKey, Kept<OperationSeries>>,
@@ -196,9 +211,10 @@ pub struct DatabaseRecorder {
     pub(super) database_labels: Vec<super::admit::Database>,
     pub(super) module_numbers: FxHashMap<Arc<str>, u32>,
     pub(super) module_names: Vec<Arc<str>>,
-    pub(super) errors: FxHashMap<(u32, Mishap), usize>,
+    /// With the service that it was charged to.
+    pub(super) errors: FxHashMap<(u32, Mishap), (usize, Kept<ErrorSeries>)>,
     /// Failed operations of requests that are under way, oldest first.
-    pending: VecDeque<(u64, Mishap)>,
+    pending: VecDeque<(u64, TargetKey, Mishap)>,
     pub(super) other: Arc<str>,
     pub(super) none: Arc<str>,
     pub(super) empty: Arc<str>,
@@ -217,12 +233,16 @@ impl DatabaseRecorder {
             room: room(settings.operations.saturating_mul(OperationSeries::SIZE)),
             request_room: room(settings.requests.saturating_mul(RequestSeries::SIZE)),
             spare: room(Settings::OVERFLOW),
+            statement_room: room(Settings::FULL / 2 * settings.statements.saturating_mul(StatementSeries::SIZE)),
             database_room: room(2 * settings.databases),
+            pool_room: room(2 * settings.databases),
+            error_room: room(settings.errors),
+            module_room: room(settings.errors),
             wanted: false,
             looked: None,
+            places: Places::new(settings.services),
             settings,
             targets: FxHashMap::default(),
-            services: FxHashMap::default(),
             operations_fast: FxHashMap::default(),
             requests_fast: FxHashMap::default(),
             operations: FxHashMap::default(),
@@ -251,19 +271,21 @@ impl DatabaseRecorder {
 
     /// Figures of the budgets of series.
     pub fn meters(&self) -> impl Iterator<Item = Arc<Meter>> {
-        [self.room.meter(), self.request_room.meter()].into_iter()
+        [self.room.meter(), self.request_room.meter(), self.statement_room.meter()].into_iter()
     }
 
     /// Forgets all series, for they are admitted anew.
     pub(super) fn forget_series(&mut self) {
         self.forget_all_shortcuts();
-        self.services.clear();
         (self.queries, self.query_errors) = (FxHashMap::default(), FxHashMap::default());
         self.slot_of.clear();
         self.namespaces.clear();
         self.databases.clear();
         self.module_numbers.clear();
-        for room in [&mut self.room, &mut self.request_room, &mut self.spare, &mut self.database_room] {
+        for room in [&mut self.room, &mut self.request_room, &mut self.statement_room, &mut self.spare] {
+            room.clear();
+        }
+        for room in [&mut self.database_room, &mut self.pool_room, &mut self.error_room, &mut self.module_room] {
             room.clear();
         }
     }
@@ -278,17 +300,23 @@ impl DatabaseRecorder {
 
     /// Begins to observe a target: the same service name as the HTTP recorder is told. One that is known by this key is
     /// retired first.
-    pub fn register_target(&mut self, key: TargetKey, service_name: &str) {
+    pub fn register_target(&mut self, key: TargetKey, service_name: &str, behind: Behind) {
         self.retire_target(key);
         self.forget_shortcuts(key);
-        let name = if service_name.is_empty() { "unknown_service" } else { cut(service_name, LONGEST) };
-        let service = self.service(name);
-        self.targets.insert(key.0, service);
+        let name = if service_name.is_empty() { UNKNOWN_SERVICE } else { cut(service_name, LONGEST) };
+        let service = self.service(name, behind);
+        if self.places.join(name, behind)
+            && let Some(index) = self.places.get(name)
+        {
+            self.share(name, index);
+        }
+        self.targets.insert(key.0, Target { name: name.to_owned(), behind, service });
     }
 
     /// Ends the observation of a target: its connections are gone, its series stay.
     pub fn retire_target(&mut self, key: TargetKey) {
-        if self.targets.remove(&key.0).is_some() {
+        if let Some(target) = self.targets.remove(&key.0) {
+            self.places.leave(&target.name);
             self.retire_pools(key);
             self.forget_shortcuts(key);
         }
@@ -364,25 +392,25 @@ impl DatabaseRecorder {
         }
         bump(&self.metrics.parents[parent_index(operation.parent)], 1);
         if operation.ending == Ending::Failed {
-            self.failed(operation);
+            self.failed(key, operation);
         }
     }
 
     /// Remembers the error until its request ends and tells the route.
     #[cold]
-    fn failed(&mut self, operation: &Operation<'_>) {
+    fn failed(&mut self, key: TargetKey, operation: &Operation<'_>) {
         let mishap = operation.sqlstate.map_or(Mishap::Sql(UNKNOWN, super::sqlstate::Severity::Error), |code| {
             Mishap::Sql(class(code), severity(code))
         });
         let Parent::Request(request) = operation.parent else {
-            return self.mishap(Self::UNKNOWN_MODULE, mishap);
+            return self.mishap(key, Self::UNKNOWN_MODULE, mishap);
         };
         if self.pending.len() >= Settings::PENDING
-            && let Some((_, oldest)) = self.pending.pop_front()
+            && let Some((_, key, oldest)) = self.pending.pop_front()
         {
-            self.mishap(Self::UNKNOWN_MODULE, oldest);
+            self.mishap(key, Self::UNKNOWN_MODULE, oldest);
         }
-        self.pending.push_back((request, mishap));
+        self.pending.push_back((request, key, mishap));
     }
 
     /// Records what a server request spent; after its operations, and with the route that the HTTP recorder is given.
@@ -407,7 +435,7 @@ impl DatabaseRecorder {
             module
         };
         if exchange.status >= 500 {
-            self.mishap(module, Mishap::Http(exchange.status));
+            self.mishap(key, module, Mishap::Http(exchange.status));
         }
         if !self.pending.is_empty() {
             self.settle(exchange.id, module);
@@ -418,10 +446,10 @@ impl DatabaseRecorder {
     #[cold]
     fn settle(&mut self, request: u64, module: u32) {
         let mut at = 0;
-        while let Some((id, mishap)) = self.pending.get(at).copied() {
+        while let Some((id, key, mishap)) = self.pending.get(at).copied() {
             if id == request {
                 self.pending.remove(at);
-                self.mishap(module, mishap);
+                self.mishap(key, module, mishap);
             } else {
                 at += 1;
             }

@@ -9,6 +9,7 @@ use super::sqlstate::Severity;
 use super::{DURATION, PHASE, QUERIES, ROWS};
 use crate::contract::histogram::{Histogram, scale};
 use crate::contract::list::List;
+use crate::contract::places::FIXED;
 use crate::contract::series::Timed;
 use crate::database::{Ending, Parent};
 use crate::exposition::LabelSet;
@@ -132,6 +133,11 @@ pub(super) struct StatementSeries {
     pub(super) errors: AtomicU64,
 }
 
+impl StatementSeries {
+    /// Bytes of one, with labels of usual length and its places in the tables.
+    pub(super) const SIZE: usize = size_of::<Self>() + 500;
+}
+
 /// The connections of one service to one database.
 pub(super) struct PoolSeries {
     pub(super) labels: LabelSet,
@@ -211,14 +217,14 @@ pub(super) struct Lists {
     pub(super) query_errors: List<LabelSet>,
     pub(super) pools: List<Arc<PoolSeries>>,
     pub(super) requests: List<Arc<RequestSeries>>,
-    pub(super) errors: List<ErrorSeries>,
+    pub(super) errors: List<Arc<ErrorSeries>>,
 }
 
 impl Lists {
     pub(super) fn new(settings: &Settings) -> Self {
         let operations = settings.operation_capacity();
         Self {
-            services: List::with_capacity(settings.services + 1),
+            services: List::with_capacity(settings.services + FIXED),
             operations: List::with_capacity(operations),
             queries: List::with_capacity(operations),
             query_errors: List::with_capacity(operations),

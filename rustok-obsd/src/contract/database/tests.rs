@@ -2,7 +2,7 @@
 
 use super::series::{ENDINGS, PHASES, SIGHTS, query_type, transaction};
 use super::{ConnectionState, DatabaseMetrics, DatabaseRecorder, Modules, Settings};
-use crate::contract::recorder::{Exemplar, TargetKey};
+use crate::contract::recorder::{Behind, Exemplar, TargetKey};
 use crate::database::{Ending, Operation, Parent, Sight, Spent};
 use crate::exchange::{Exchange, Method, Outcome, Side};
 use crate::exposition::parse::{Parsed, parse};
@@ -116,7 +116,7 @@ fn scrape(metrics: &DatabaseMetrics) -> Parsed {
 
 /// Writes into every database family.
 pub(crate) fn fill(recorder: &mut DatabaseRecorder) {
-    recorder.register_target(A, "shop");
+    recorder.register_target(A, "shop", Behind::Trusted);
     let namespace: Arc<str> = "rustok".into();
     let pool = recorder.pool(A, Some(SERVER), Some(&namespace)).expect("the target is there");
     recorder.connection_opened(pool);
@@ -192,8 +192,8 @@ fn sights_endings_and_operations_are_named_as_documented() {
 #[test]
 fn rustok_families_sum_over_services_and_databases() {
     let (mut recorder, metrics) = DatabaseRecorder::new(Settings::default());
-    recorder.register_target(A, "shop");
-    recorder.register_target(B, "blog");
+    recorder.register_target(A, "shop", Behind::Trusted);
+    recorder.register_target(B, "blog", Behind::Trusted);
     let (select, other) = (statement("SELECT", Some("nodes"), 1), statement("SELECT", Some("nodes"), 2));
     recorder.observe(A, &operation(&select), None);
     recorder.observe(B, &operation(&other), None);
@@ -219,7 +219,7 @@ fn rustok_families_sum_over_services_and_databases() {
 fn a_failed_operation_counts_for_the_module_of_its_request_once_that_is_known() {
     let modules = Modules::new([("/store".to_owned(), "commerce".to_owned())]);
     let (mut recorder, metrics) = DatabaseRecorder::new(Settings { modules, ..Settings::default() });
-    recorder.register_target(A, "shop");
+    recorder.register_target(A, "shop", Behind::Trusted);
     let select = statement("SELECT", Some("nodes"), 1);
     for parent in [Parent::Request(5), Parent::Request(6), Parent::Linked(5), Parent::Background, Parent::Unknown] {
         recorder.observe(A, &Operation { parent, ..failed(&select, b"40P01") }, None);
@@ -242,7 +242,7 @@ fn a_failed_operation_counts_for_the_module_of_its_request_once_that_is_known() 
 fn what_is_not_known_of_a_request_is_not_recorded() {
     let phases = |exchange: &Exchange<'_>| {
         let (mut recorder, metrics) = DatabaseRecorder::new(Settings::default());
-        recorder.register_target(A, "shop");
+        recorder.register_target(A, "shop", Behind::Trusted);
         recorder.observe_request(A, exchange, &route("/x"));
         let parsed = scrape(&metrics);
         let of = |phase| {
@@ -274,7 +274,7 @@ fn what_is_not_known_of_a_request_is_not_recorded() {
 #[test]
 fn requests_with_repeated_queries_are_counted_beyond_the_bound() {
     let (mut recorder, metrics) = DatabaseRecorder::new(Settings { repeated: 5, ..Settings::default() });
-    recorder.register_target(A, "shop");
+    recorder.register_target(A, "shop", Behind::Trusted);
     let select = statement("SELECT", Some("nodes"), 1);
     for times in [1, 5, 6, 100] {
         recorder.observe_request(A, &request(200, Some(&spent(Some((&select, times))))), &route("/x"));
@@ -289,8 +289,8 @@ fn connections_follow_their_handles_and_go_with_their_target() {
     let (mut recorder, metrics) = DatabaseRecorder::new(Settings::default());
     assert_eq!(recorder.pool(A, Some(SERVER), None), None, "not registered");
     assert_eq!(scrape(&metrics).find("rustok_database_connections", &[]).count(), 0, "no producer, no name");
-    recorder.register_target(A, "shop");
-    recorder.register_target(B, "shop");
+    recorder.register_target(A, "shop", Behind::Trusted);
+    recorder.register_target(B, "shop", Behind::Trusted);
     let states = |metrics: &DatabaseMetrics| {
         let parsed = scrape(metrics);
         let of = |state| parsed.sum("rustok_database_connections", &[("state", state)]);
@@ -312,7 +312,7 @@ fn connections_follow_their_handles_and_go_with_their_target() {
     assert_eq!(states(&metrics), (1.0, 1.0), "there was none such");
     recorder.retire_target(A);
     assert_eq!(states(&metrics), (0.0, 1.0));
-    recorder.register_target(A, "shop");
+    recorder.register_target(A, "shop", Behind::Trusted);
     recorder.connection_opened(a);
     assert_eq!(states(&metrics), (0.0, 1.0), "a handle of an earlier life");
     let again = recorder.pool(A, Some(SERVER), None).unwrap();

@@ -151,3 +151,80 @@ fn a_route_that_is_too_long_for_a_label_is_other() {
     assert_eq!(scrape(&metrics).sum("rustok_http_requests_total", &[("path", "~other")]), 1.0);
     assert!(to_text(&*metrics, Format::Text).lines().all(|line| line.len() < 2000));
 }
+
+fn of(name: &str, behind: Behind) -> TargetLabels {
+    TargetLabels { behind, ..labels(name, "") }
+}
+
+/// So many targets of a user, each of another service, ask once and end; their names.
+fn pass_by(recorder: &mut HttpRecorder, behind: Behind, first: u32, count: u32) {
+    for key in (first..first + count).map(TargetKey) {
+        recorder.register_target(key, of(&format!("gone-{}", key.0), behind));
+        recorder.observe(key, &server(Method::Get, 200, 1), &route("/x", Source::Axum), None);
+        recorder.retire_target(key);
+    }
+}
+
+#[test]
+fn services_of_a_stranger_leave_room_for_others_and_those_that_ended_give_it_back() {
+    let (mut recorder, metrics) = HttpRecorder::new(Limits::default());
+    let requests = |name: &str| {
+        let parsed = scrape(&metrics);
+        parsed.find("http_server_request_duration_seconds_count", &[("service_name", name)]).next().map(|s| s.value)
+    };
+    let ask = |recorder: &mut HttpRecorder, key| {
+        recorder.observe(key, &server(Method::Get, 200, 1), &route("/x", Source::Axum), None);
+    };
+    pass_by(&mut recorder, Behind::Stranger(1000), 100, 300);
+    assert_eq!(requests("~other"), Some(300.0 - 48.0));
+    // Another user finds room, and who is trusted as well, though there are only as many as places.
+    recorder.register_target(A, of("good", Behind::Stranger(1001)));
+    ask(&mut recorder, A);
+    pass_by(&mut recorder, Behind::Trusted, 500, 200);
+    recorder.register_target(B, of("late", Behind::Trusted));
+    recorder.request_started(B, Method::Get);
+    ask(&mut recorder, B);
+    assert_eq!((requests("good"), requests("gone-500"), requests("late")), (Some(1.0), Some(1.0), None));
+    let start = std::time::Instant::now();
+    recorder.age(start);
+    assert_eq!(requests("late"), None, "those that ended are scraped still");
+    recorder.age(start + std::time::Duration::from_secs(700));
+    ask(&mut recorder, A);
+    ask(&mut recorder, B);
+    assert_eq!((requests("good"), requests("gone-500"), requests("late")), (Some(2.0), None, Some(1.0)));
+    assert!(recorder.meters().map(|meter| meter.evicted()).sum::<u64>() > 100);
+    // The request that began among the others ends where its target is now.
+    let active = |name| scrape(&metrics).sum("http_server_active_requests", &[("service_name", name)]);
+    assert_eq!((active("late"), active("~other")), (1.0, 0.0));
+    recorder.request_ended(B, Method::Get);
+    assert_eq!((active("late"), active("~other")), (0.0, 0.0));
+    // All others have their places still: a service that lives is never given up.
+    recorder.age(start + std::time::Duration::from_secs(7000));
+    assert_eq!(requests("good"), Some(2.0));
+}
+
+#[test]
+fn renewals_again_and_again_hold_no_more_than_the_lists_have_room_for() {
+    let (mut recorder, metrics) = HttpRecorder::new(Limits { server_series: 50, ..Limits::default() });
+    let mut sent = 0;
+    let keys: Vec<_> = (0..9).map(TargetKey).collect();
+    keys.iter().for_each(|key| recorder.register_target(*key, labels(&format!("service-{}", key.0), "")));
+    for round in 0..10 {
+        for key in &keys {
+            for number in 0..60 {
+                // All but one come again.
+                let path = if number > 0 { format!("/{number}") } else { format!("/{round}-{number}") };
+                recorder.observe(*key, &server(Method::Get, 200, 1), &route(&path, Source::Axum), None);
+                sent += 1;
+            }
+        }
+        recorder.look();
+        let held = recorder.server.len();
+        assert_eq!(recorder.lists.server.len(), held, "each series is shown");
+        let room = recorder.room.used() / super::super::series::ServerSeries::SIZE;
+        let own = recorder.server.values().filter(|kept| !kept.series.overflow).count();
+        assert_eq!(room, own, "and charged");
+    }
+    assert!(recorder.room.meter().evicted() > 0, "there were renewals");
+    assert!(scrape(&metrics).sum("rustok_http_requests_total", &[]) < f64::from(sent));
+}

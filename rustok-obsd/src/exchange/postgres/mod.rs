@@ -190,6 +190,12 @@ impl Shared {
         self.buffers.owner = owner;
     }
 
+    /// What a target has counts for this user, who is not trusted.
+    pub fn join(&mut self, owner: u32, user: Option<u32>) {
+        self.texts.budget.join(owner, user);
+        self.buffers.join(owner, user);
+    }
+
     /// Figures of what is kept.
     pub fn meters(&self) -> impl Iterator<Item = Arc<Meter>> {
         [self.texts.budget.meter(), self.buffers.meter()].into_iter()

@@ -18,7 +18,7 @@ fn beyond_the_caps_totals_stay_exact_and_the_loss_of_detail_is_counted() {
     let (mut sent, mut requests, mut errors) = (0, 0, 0);
     for service in 0..6 {
         let key = TargetKey(service);
-        recorder.register_target(key, &format!("service-{service}"));
+        recorder.register_target(key, &format!("service-{service}"), Behind::Trusted);
         for i in 0..100u16 {
             let server = SocketAddr::new(SERVER.ip(), i);
             let namespace: Arc<str> = format!("db{i}").into();
@@ -79,7 +79,7 @@ fn beyond_the_caps_totals_stay_exact_and_the_loss_of_detail_is_counted() {
 #[test]
 fn statements_that_are_not_interned_share_their_series() {
     let (mut recorder, metrics) = DatabaseRecorder::new(Settings { operations: 4, ..Settings::default() });
-    recorder.register_target(A, "shop");
+    recorder.register_target(A, "shop", Behind::Trusted);
     for _ in 0..20_000 {
         recorder.observe(A, &operation(&statement("SELECT", Some("nodes"), 1)), None);
     }
@@ -91,7 +91,7 @@ fn statements_that_are_not_interned_share_their_series() {
 #[test]
 fn errors_of_requests_that_never_end_are_not_lost() {
     let (mut recorder, metrics) = DatabaseRecorder::new(Settings::default());
-    recorder.register_target(A, "shop");
+    recorder.register_target(A, "shop", Behind::Trusted);
     let select = statement("SELECT", Some("nodes"), 1);
     for id in 0..1000 {
         recorder.observe(A, &Operation { parent: Parent::Request(id), ..failed(&select, b"23505") }, None);
@@ -137,7 +137,7 @@ fn scrapes_during_recording_agree_with_themselves_and_never_fall() {
         for i in 0..OPERATIONS {
             if i % 1000 == 0 {
                 recorder.retire_target(A);
-                recorder.register_target(A, if i % 3000 == 0 { "shop" } else { "blog" });
+                recorder.register_target(A, if i % 3000 == 0 { "shop" } else { "blog" }, Behind::Trusted);
             }
             let trace = (i % 3 == 0).then_some(Exemplar { trace_id: [1; 16], span_id: [1; 8] });
             let base = operation(&statements[(i % 20) as usize]);
@@ -154,8 +154,8 @@ fn one_service_cannot_take_the_series_of_another() {
     let settings = Settings { operations: 20, requests: 20, databases: 10, statements: 10, ..Settings::default() };
     let (mut recorder, metrics) = DatabaseRecorder::new(settings);
     let (hog, good) = (TargetKey(1), TargetKey(2));
-    recorder.register_target(hog, "hog");
-    recorder.register_target(good, "good");
+    recorder.register_target(hog, "hog", Behind::Trusted);
+    recorder.register_target(good, "good", Behind::Trusted);
     for i in 0..500u16 {
         let select = statement("SELECT", Some(&format!("table{i}")), i.into());
         let server = SocketAddr::new(SERVER.ip(), i);
@@ -184,7 +184,7 @@ fn one_service_cannot_take_the_series_of_another() {
 fn series_that_stand_still_give_way_where_room_is_wanted_and_the_rest_goes_on() {
     let settings = Settings { operations: 20, statements: 10, requests: 20, databases: 5, ..Settings::default() };
     let (mut recorder, metrics) = DatabaseRecorder::new(settings);
-    recorder.register_target(A, "shop");
+    recorder.register_target(A, "shop", Behind::Trusted);
     let namespace: Arc<str> = "orders".into();
     let kept = statement("SELECT", Some("kept"), 9000);
     let observe = |recorder: &mut DatabaseRecorder| {
@@ -231,4 +231,108 @@ fn series_that_stand_still_give_way_where_room_is_wanted_and_the_rest_goes_on() 
     assert_eq!(parsed.sum("db_client_operation_duration_seconds_count", &[("db_collection_name", "fresh")]), 1.0);
     assert_eq!(mishaps(&parsed), 5.0);
     assert!(recorder.meters().map(|meter| meter.evicted()).sum::<u64>() > 30);
+}
+
+#[test]
+fn services_of_a_stranger_leave_room_for_others_and_those_that_ended_give_it_back() {
+    let (mut recorder, metrics) = DatabaseRecorder::new(Settings::default());
+    let select = statement("SELECT", Some("orders"), 7000);
+    let pass_by = |recorder: &mut DatabaseRecorder, behind, keys: std::ops::Range<u32>| {
+        for key in keys.map(TargetKey) {
+            recorder.register_target(key, &format!("gone-{}", key.0), behind);
+            recorder.observe(key, &operation(&select), None);
+            recorder.observe_request(key, &request(200, None), &route("/orders"));
+            recorder.retire_target(key);
+        }
+    };
+    let calls = |name: &str| {
+        let parsed = scrape(&metrics);
+        parsed.find("rustok_obsd_statement_calls_total", &[("service_name", name)]).next().map(|sample| sample.value)
+    };
+    pass_by(&mut recorder, Behind::Stranger(1000), 100..400);
+    assert_eq!(calls("~other"), Some(300.0 - 48.0));
+    recorder.register_target(A, "good", Behind::Stranger(1001));
+    recorder.observe(A, &operation(&select), None);
+    pass_by(&mut recorder, Behind::Trusted, 500..700);
+    recorder.register_target(B, "late", Behind::Trusted);
+    recorder.observe(B, &operation(&select), None);
+    let pool = recorder.pool(B, Some(SERVER), None).unwrap();
+    recorder.connection_opened(pool);
+    assert_eq!((calls("good"), calls("gone-500"), calls("late")), (Some(1.0), Some(1.0), None));
+    let start = std::time::Instant::now();
+    recorder.age(start);
+    assert_eq!(calls("gone-500"), Some(1.0), "those that ended are scraped still");
+    recorder.age(start + std::time::Duration::from_secs(700));
+    recorder.observe(A, &operation(&select), None);
+    recorder.observe(B, &operation(&select), None);
+    assert_eq!((calls("good"), calls("gone-500"), calls("late")), (Some(2.0), None, Some(1.0)));
+    // The connection that was among the others is counted where its target is now.
+    let idle = |name| scrape(&metrics).sum("db_client_connection_count", &[("service_name", name)]);
+    assert_eq!((idle("late"), idle("~other")), (1.0, 0.0));
+    recorder.connection_closed(pool, ConnectionState::Idle);
+    assert_eq!((idle("late"), idle("~other")), (0.0, 0.0));
+}
+
+#[test]
+fn errors_and_modules_of_one_service_leave_room_for_others_and_those_of_long_ago_go() {
+    let (mut recorder, metrics) = DatabaseRecorder::new(Settings { errors: 20, ..Settings::default() });
+    let (hog, good) = (TargetKey(1), TargetKey(2));
+    recorder.register_target(hog, "hog", Behind::Trusted);
+    recorder.register_target(good, "good", Behind::Trusted);
+    let fail = |recorder: &mut DatabaseRecorder, key, module: &str| {
+        recorder.observe_request(key, &request(500, None), &route(&format!("/api/{module}/x")));
+    };
+    let errors = |module: &str| {
+        let parsed = scrape(&metrics);
+        let found =
+            parsed.find("rustok_errors_total", &[("module", module)]).map(|sample| sample.value).collect::<Vec<_>>();
+        assert!(found.len() <= 1, "{module}: {found:?}");
+        found.first().copied()
+    };
+    (0..100).for_each(|number| fail(&mut recorder, hog, &format!("hog{number}")));
+    assert_eq!((errors("hog19"), errors("hog20")), (Some(1.0), None));
+    fail(&mut recorder, good, "orders");
+    assert_eq!((errors("orders"), errors("~other")), (Some(1.0), Some(80.0)));
+    // The other one asks again and again, and finds room once nothing was heard of the first ones for long.
+    for _ in 0..3 {
+        fail(&mut recorder, good, "orders");
+        fail(&mut recorder, hog, "hog0");
+        recorder.look();
+    }
+    assert_eq!((errors("orders"), errors("hog0"), errors("hog1")), (Some(4.0), Some(4.0), None));
+    (200..215).for_each(|number| fail(&mut recorder, hog, &format!("hog{number}")));
+    assert_eq!((errors("hog214"), errors("~other")), (Some(1.0), Some(80.0)));
+    let total = scrape(&metrics).sum("rustok_errors_total", &[]);
+    assert_eq!(total, 4.0 + 4.0 + 15.0 + 80.0, "but for those that went");
+    (300..400).for_each(|number| fail(&mut recorder, hog, &format!("hog{number}")));
+    assert!(errors("~other") > Some(80.0), "the same series as before");
+}
+
+#[test]
+fn statements_and_pools_of_many_services_of_one_user_leave_room_for_others() {
+    let settings = Settings { statements: 20, databases: 8, ..Settings::default() };
+    let (mut recorder, metrics) = DatabaseRecorder::new(settings);
+    for service in 0..100 {
+        let key = TargetKey(1000 + service);
+        recorder.register_target(key, &format!("hog{service}"), Behind::Stranger(1000));
+        for number in 0..50u16 {
+            let select = statement("SELECT", Some("t"), u64::from(service) * 1000 + u64::from(number));
+            let server = SocketAddr::new(SERVER.ip(), number % 4);
+            recorder.observe(key, &Operation { addresses: Some((APP, server)), ..operation(&select) }, None);
+        }
+    }
+    recorder.register_target(A, "good", Behind::Trusted);
+    let select = statement("SELECT", Some("orders"), 7_000_000);
+    recorder.observe(A, &operation(&select), None);
+    let pool = recorder.pool(A, Some(SERVER), None).unwrap();
+    recorder.connection_opened(pool);
+    let parsed = scrape(&metrics);
+    let good = [("service_name", "good")];
+    assert_eq!(parsed.sum("rustok_obsd_statement_calls_total", &[good[0], ("fingerprint", "00000000006acfc0")]), 1.0);
+    let pools: Vec<_> = parsed.find("db_client_connection_count", &good).collect();
+    assert!(pools.iter().all(|pool| pool.labels["db_client_connection_pool_name"] == "127.0.0.1:5432"), "{pools:?}");
+    let held = parsed.find("rustok_obsd_statement_calls_total", &[]).count();
+    // One of `~other` for each service; and the service `~other` is nobody's.
+    assert!(held <= 49 + 16 * 20 * 3 / 4 + 20 + 1, "{held}");
+    assert_eq!(parsed.sum("rustok_obsd_statement_calls_total", &[]), 5001.0, "totals stay exact");
 }
