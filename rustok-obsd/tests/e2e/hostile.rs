@@ -132,7 +132,8 @@ fn a_target_that_forks_without_end_leaves_room_for_a_later_server() {
     let _alone = serial();
     let command = or_skip!(name, as_stranger());
     let good = or_skip!(name, Binary::shop());
-    let marker = "fork-without-end";
+    // No other run of the tests has it.
+    let marker = &*format!("fork-without-end-{}", std::process::id());
     let mut python = command;
     python.arg(PYTHON);
     let daemon = or_skip!(name, Daemon::observing(&["--exe", good.text(), "--command-line", &format!("*{marker}*")]));
