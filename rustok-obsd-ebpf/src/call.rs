@@ -20,6 +20,10 @@ use crate::{
 
 /// Bytes of an error that hold its severity and its SQLSTATE, which come first, and hardly more.
 const NOTICE: u32 = 96;
+/// Words of sea-orm's `Statement` among which its text is.
+const STATEMENT_WORDS: usize = 8;
+/// Below this nothing is mapped (`vm.mmap_min_addr`), and no statement is longer.
+const LOWEST: u64 = 1 << 16;
 /// What an ErrorResponse begins with: the code of the field "severity".
 const SEVERITY: u8 = b'S';
 
@@ -103,6 +107,25 @@ pub fn on_orm(ctx: &ProbeContext, first: Option<u64>, second: Option<u64>) {
     // What stands behind a statement does not matter; the arguments themselves do.
     head.words[CALL_WORDS - 2] = first;
     head.words[CALL_WORDS - 1] = second;
+    crate::maps::submit(head.as_bytes());
+}
+
+/// The same where the text is copied on the way to the driver, so that its address is not that of the call: the text
+/// follows. It is a `String` among the first words.
+#[inline(always)]
+pub fn on_orm_text(ctx: &ProbeContext, statement: Option<u64>) {
+    let Some(statement) = statement else { return };
+    let Some(current) = Current::at(ctx) else { return };
+    let mut head = head(Point::Orm, ctx, &current);
+    read_words(&mut head, statement);
+    let mut index = 0;
+    while index + 3 <= STATEMENT_WORDS {
+        let (capacity, address, len) = (head.words[index], head.words[index + 1], head.words[index + 2]);
+        if len > 0 && len <= capacity && capacity < LOWEST && address >= LOWEST {
+            return tell_text(&mut head, address, len);
+        }
+        index += 1;
+    }
     crate::maps::submit(head.as_bytes());
 }
 

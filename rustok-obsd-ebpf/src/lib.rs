@@ -72,7 +72,7 @@ pub enum Point {
     /// A transaction is dropped: its ROLLBACK goes out with the next bytes of the connection.
     Rollback = 5,
     /// The object-relational mapper was called with a statement: `words` are the two arguments and what the first
-    /// points at.
+    /// points at. Its text follows where the mapper has it copied on the way to the driver.
     Orm = 6,
     /// The object-relational mapper was asked for a transaction.
     OrmBegin = 7,

@@ -164,6 +164,14 @@ pub fn sea_orm_call(ctx: ProbeContext) -> u32 {
     0
 }
 
+/// `<sea_orm::DatabaseConnection as ConnectionTrait>::{execute_raw, query_one_raw, query_all_raw}(&self, Statement)` and
+/// `StreamTrait::stream_raw`, sea-orm 2: the wait for a pooled connection begins.
+#[uprobe_program]
+pub fn sea_orm_raw(ctx: ProbeContext) -> u32 {
+    call::on_orm_text(&ctx, ctx.arg::<u64>(1));
+    0
+}
+
 /// `<sea_orm::DatabaseConnection as TransactionTrait>::begin`.
 #[uprobe_program]
 pub fn sea_orm_begin(ctx: ProbeContext) -> u32 {

@@ -93,6 +93,7 @@ fn all(workspace: &Workspace, filter: &[String], summary: &mut Summary) -> Resul
         .args(filter)
         .env("RUSTOK_OBSD_BIN", &daemon)
         .env("RUSTOK_OBSD_SHOP", program(&examples, "shop")?)
+        .env("RUSTOK_OBSD_SHOP_SEAORM2", program(&examples, "shop-seaorm2")?)
         .env("RUSTOK_OBSD_SHOP_LOAD", program(&examples, "shop-load")?)
         .env("RUSTOK_OBSD_LEDGER", program(&examples, "ledger")?)
         .env("RUSTOK_OBSD_LEDGER_SQLX09", program(&examples, "ledger-sqlx09")?)

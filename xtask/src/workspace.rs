@@ -81,7 +81,7 @@ impl Workspace {
 }
 
 /// The packages of the example servers and their load.
-pub const EXAMPLES: [&str; 3] = ["shop", "ledger", "ledger-sqlx09"];
+pub const EXAMPLES: [&str; 4] = ["shop", "shop-seaorm2", "ledger", "ledger-sqlx09"];
 
 /// Looks up what [`Workspace::build_release`] made.
 pub fn program(programs: &BTreeMap<String, PathBuf>, name: &str) -> Result<PathBuf> {

@@ -28,7 +28,7 @@ use crate::{
 pub(super) type Seekers = HashMap<(u32, u64), Seeker>;
 
 /// In the order in which they are attached: ends before begins, so that no begin waits for an end that nobody sees.
-const POINTS: [ProbePoint; 9] = [
+const POINTS: [ProbePoint; 10] = [
     ProbePoint::TokioSpawn,
     ProbePoint::SqlxNotice,
     ProbePoint::SqlxQueryEnd,
@@ -37,6 +37,7 @@ const POINTS: [ProbePoint; 9] = [
     ProbePoint::SqlxBeginText,
     ProbePoint::SqlxQuery,
     ProbePoint::SeaOrmCall,
+    ProbePoint::SeaOrmRaw,
     ProbePoint::SeaOrmBegin,
 ];
 

@@ -18,6 +18,8 @@ pub struct Mark {
     pub time_ns: u64,
     /// Of a transaction: there is no statement to know it by.
     pub begin: bool,
+    /// Of the text, where it came with the call.
+    pub hash: Option<u64>,
     /// The arguments and what the first points at.
     pub words: [u64; CALL_WORDS],
 }
@@ -205,7 +207,7 @@ mod tests {
     fn mark(time_ns: u64, text: u64) -> Mark {
         let mut words = [0; CALL_WORDS];
         (words[3], words[5]) = (text, 40);
-        Mark { time_ns, begin: false, words }
+        Mark { time_ns, begin: false, hash: None, words }
     }
 
     #[test]

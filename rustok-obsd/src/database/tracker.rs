@@ -15,9 +15,10 @@
 //! * An operation whose end was not seen is told as Incomplete when its connection serves another task, or after
 //!   ten minutes of silence where it holds none; one that holds a connection ends with it at the latest.
 
+use std::hash::Hasher as _;
 use std::sync::Arc;
 
-use rustc_hash::FxHashMap;
+use rustc_hash::{FxHashMap, FxHasher};
 use rustok_obsd_ebpf::{CallHit, IO_UNREADABLE, Point};
 
 use super::account::{self, AccountLayout};
@@ -271,7 +272,7 @@ impl Tracker {
         let key = task_key(hit.tgid, hit.task, hit.tid);
         match hit.point {
             p if p == Point::Query as u8 => {
-                let call_ns = self.called(key, hit);
+                let call_ns = self.called(key, hit, text);
                 let kind = if self.drivers(hit.tgid).ends { Kind::Logged } else { Kind::OpenEnded };
                 self.on_statement(hit, text, call_ns, kind, Sight::Sqlx, origin, sink);
             }
@@ -303,7 +304,8 @@ impl Tracker {
                 self.on_rollback(hit, key, origin, sink);
             }
             p if p == Point::Orm as u8 || p == Point::OrmBegin as u8 => {
-                let mark = Mark { time_ns: hit.time_ns, begin: p == Point::OrmBegin as u8, words: hit.words };
+                let hash = (hit.captured > 0).then(|| hash(text));
+                let mark = Mark { time_ns: hit.time_ns, begin: p == Point::OrmBegin as u8, hash, words: hit.words };
                 self.stats.unmatched_calls += self.marks.put(self.owner(hit.tgid), key, mark);
             }
             _ => self.stats.layout_doubts += 1,
@@ -311,13 +313,20 @@ impl Tracker {
     }
 
     /// When the mapper was called with this statement, 0 where that is not known.
-    fn called(&mut self, key: (u32, u64), hit: &CallHit) -> u64 {
+    fn called(&mut self, key: (u32, u64), hit: &CallHit, text: &[u8]) -> u64 {
         let exact = self.marks.take(key, |mark| !mark.begin && mark.names(hit.text, hit.text_len));
         if exact != 0 || identity(hit) == (hit.text, hit.text_len) {
             return exact;
         }
-        // sea-orm 2 has sqlx copy the text: of several calls with a text of this length none is known to be it.
-        self.marks.take_only(key, |mark| !mark.begin && mark.words.contains(&hit.text_len))
+        // sea-orm 2 has sqlx copy the text. Where it did not come with the call, none of several calls with a text of this
+        // length is known to be it.
+        let copied = hash(text);
+        match self.marks.take(key, |mark| mark.hash == Some(copied)) {
+            0 => self
+                .marks
+                .take_only(key, |mark| !mark.begin && mark.hash.is_none() && mark.words.contains(&hit.text_len)),
+            time_ns => time_ns,
+        }
     }
 
     #[expect(clippy::too_many_arguments, reason = "one call, its facts")]
@@ -523,6 +532,12 @@ impl Tracker {
     pub(super) fn unknown(&mut self) -> Arc<Statement> {
         Arc::clone(&self.unknown)
     }
+}
+
+fn hash(text: &[u8]) -> u64 {
+    let mut hasher = FxHasher::default();
+    hasher.write(text);
+    hasher.finish()
 }
 
 /// The words by which the driver's account of a statement is known: those of its text where it came by pointer.

@@ -36,6 +36,8 @@ pub enum ProbePoint {
     SqlxRollback,
     /// sea-orm was called with a statement: the wait for a pooled connection begins.
     SeaOrmCall,
+    /// The same for sea-orm 2, which has sqlx copy the text.
+    SeaOrmRaw,
     /// sea-orm was asked for a transaction.
     SeaOrmBegin,
     /// sqlx takes a statement somewhere in its arguments: where `QueryLogger` is inlined.
@@ -161,16 +163,18 @@ macro_rules! sea_orm {
     };
 }
 
-/// sea-orm 0.12, 1 and 2. Calls on a transaction have their connection already.
+/// sea-orm 0.12, 1 and, for what is unprepared, 2. Calls on a transaction have their connection already.
 const SEA_ORM: &[(&str, &str)] = sea_orm![
     "ConnectionTrait"::"execute",
-    "ConnectionTrait"::"execute_raw",
     "ConnectionTrait"::"execute_unprepared",
     "ConnectionTrait"::"query_one",
-    "ConnectionTrait"::"query_one_raw",
     "ConnectionTrait"::"query_all",
-    "ConnectionTrait"::"query_all_raw",
     "StreamTrait"::"stream",
+];
+const SEA_ORM_RAW: &[(&str, &str)] = sea_orm![
+    "ConnectionTrait"::"execute_raw",
+    "ConnectionTrait"::"query_one_raw",
+    "ConnectionTrait"::"query_all_raw",
     "StreamTrait"::"stream_raw",
 ];
 const SEA_ORM_BEGIN: &[(&str, &str)] = sea_orm!["TransactionTrait"::"begin", "TransactionTrait"::"begin_with_config"];
@@ -184,7 +188,7 @@ const STATEMENT: &[(&str, &str)] = &[
 
 impl ProbePoint {
     /// All that are built in.
-    pub const ALL: [Self; 12] = [
+    pub const ALL: [Self; 13] = [
         Self::AxumRoute,
         Self::TokioTaskEnter,
         Self::TokioSpawn,
@@ -195,6 +199,7 @@ impl ProbePoint {
         Self::SqlxBeginText,
         Self::SqlxRollback,
         Self::SeaOrmCall,
+        Self::SeaOrmRaw,
         Self::SeaOrmBegin,
         Self::SqlxStatement,
     ];
@@ -215,6 +220,7 @@ impl ProbePoint {
             Self::SqlxBeginText => BEGIN_TEXT[0].1,
             Self::SqlxRollback => "sqlx_postgres::transaction::PgTransactionManager::start_rollback",
             Self::SeaOrmCall => "sea_orm::DatabaseConnection::{execute, query_one, query_all, stream, …}",
+            Self::SeaOrmRaw => "sea_orm::DatabaseConnection::{execute_raw, query_one_raw, query_all_raw, stream_raw}",
             Self::SeaOrmBegin => "sea_orm::DatabaseConnection::{begin, begin_with_config}",
             Self::SqlxStatement => "sqlx_postgres::PgConnection::{fetch_many, fetch_optional}",
             Self::Custom(_) => "configured function",
@@ -235,6 +241,7 @@ impl ProbePoint {
             Self::SqlxBeginText => "sqlx_begin_sql",
             Self::SqlxRollback => "sqlx_rollback",
             Self::SeaOrmCall => "sea_orm_call",
+            Self::SeaOrmRaw => "sea_orm_raw",
             Self::SeaOrmBegin => "sea_orm_begin",
             Self::SqlxStatement | Self::Custom(_) => "statement",
         }
@@ -253,7 +260,7 @@ impl ProbePoint {
             | Self::SqlxStatement
             | Self::Custom(_) => ProbeSet::Sqlx,
             Self::SqlxQueryEnd | Self::SqlxNotice => ProbeSet::Results,
-            Self::SeaOrmCall | Self::SeaOrmBegin => ProbeSet::SeaOrm,
+            Self::SeaOrmCall | Self::SeaOrmRaw | Self::SeaOrmBegin => ProbeSet::SeaOrm,
         }
     }
 
@@ -263,7 +270,7 @@ impl ProbePoint {
         match self {
             Self::AxumRoute => Library::Axum,
             Self::TokioTaskEnter | Self::TokioSpawn => Library::Tokio,
-            Self::SeaOrmCall | Self::SeaOrmBegin => Library::SeaOrm,
+            Self::SeaOrmCall | Self::SeaOrmRaw | Self::SeaOrmBegin => Library::SeaOrm,
             _ => Library::Sqlx,
         }
     }
@@ -281,6 +288,7 @@ impl ProbePoint {
             Self::SqlxBeginText => BEGIN_TEXT,
             Self::SqlxRollback => ROLLBACK,
             Self::SeaOrmCall => SEA_ORM,
+            Self::SeaOrmRaw => SEA_ORM_RAW,
             Self::SeaOrmBegin => SEA_ORM_BEGIN,
             Self::SqlxStatement => STATEMENT,
             Self::Custom(_) => &[],

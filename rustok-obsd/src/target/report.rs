@@ -119,9 +119,11 @@ impl BinaryReport {
             | ProbePoint::SqlxBegin
             | ProbePoint::SqlxBeginText
             | ProbePoint::SqlxRollback
+            | ProbePoint::SeaOrmRaw
             | ProbePoint::SeaOrmBegin
             | ProbePoint::Custom(_) => false,
-            ProbePoint::SeaOrmCall => binary.has(Library::SeaOrm),
+            // One version has the one, the other one the other.
+            ProbePoint::SeaOrmCall => binary.has(Library::SeaOrm) && !there(ProbePoint::SeaOrmRaw),
             ProbePoint::AxumRoute | ProbePoint::TokioTaskEnter | ProbePoint::TokioSpawn => true,
         };
         ProbePoint::ALL.iter().filter(|point| needed(point)).all(|&point| there(point))

@@ -290,3 +290,17 @@ fn every_query_of_sqlx_0_9_in_clear_text_is_reported_with_its_request() {
     let _alone = serial();
     or_skip!(name, run_one(name, "RUSTOK_OBSD_LEDGER_SQLX09", Tls::Off));
 }
+
+#[test]
+fn every_query_of_sea_orm_2_over_tls_is_reported_with_its_request() {
+    let name = "every_query_of_sea_orm_2_over_tls_is_reported_with_its_request";
+    let _alone = serial();
+    or_skip!(name, run_one(name, "RUSTOK_OBSD_SHOP_SEAORM2", Tls::On));
+}
+
+#[test]
+fn every_query_of_sea_orm_2_in_clear_text_is_reported_with_its_request() {
+    let name = "every_query_of_sea_orm_2_in_clear_text_is_reported_with_its_request";
+    let _alone = serial();
+    or_skip!(name, run_one(name, "RUSTOK_OBSD_SHOP_SEAORM2", Tls::Off));
+}

@@ -1,8 +1,4 @@
-//! A small RusToK look-alike, and a load for it. It knows nothing of the daemon that observes it.
-//!
-//! - [`server`]: axum, sea-orm on PostgreSQL, async-graphql; binary `shop`
-//! - what it shares with the other example servers: [`truth`], [`load`] (binary `shop-load`), [`seed`], [`clock`]
-
-pub mod server;
+//! What the shop, a small RusToK look-alike, shares with the other example servers: [`truth`], [`load`] (binary
+//! `shop-load`), [`seed`], [`clock`]. The server is the binary `shop`; it knows nothing of the daemon that observes it.
 
 pub use example_common::{clock, load, seed, truth};

@@ -1,9 +1,11 @@
 //! `shop`: the server's command line.
 
+mod server;
+
 use anyhow::Context as _;
 use clap::Parser;
 use example_common::serve::ServeArgs;
-use shop::server::{App, otel, router};
+use server::{App, otel, router};
 
 /// A small RusToK look-alike.
 #[derive(Parser)]

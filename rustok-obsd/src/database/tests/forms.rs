@@ -72,6 +72,24 @@ fn a_copied_text_is_the_mappers_call_where_just_one_has_its_length() {
 }
 
 #[test]
+fn a_copied_text_that_came_with_the_mappers_call_is_known_among_others_of_its_length() {
+    let mut world = tls();
+    let marks = [SQL, OTHER].map(|sql| {
+        let mut hit = world.hit(Point::Orm, TASK);
+        (hit.captured, hit.words[2]) = (sql.len() as u32, sql.len() as u64);
+        world.on(&hit, sql.as_bytes());
+        hit.time_ns
+    });
+    for (sql, mark) in [(SQL, marks[0]), (OTHER, marks[1])] {
+        let pair = [0xb_0000, sql.len() as u64];
+        let start = world.call_by_pointer(TASK, sql, pair);
+        world.trip(1, TASK, TLS, TLS);
+        world.done_by(TASK, pair, start);
+        assert_eq!(world.one().times[0], mark, "{sql}");
+    }
+}
+
+#[test]
 fn the_text_of_a_begin_begins_a_transaction_and_says_how_deep() {
     let mut world = tls();
     for depth in 0..3 {

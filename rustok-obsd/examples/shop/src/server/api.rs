@@ -18,7 +18,7 @@ use super::entity::{event, node, post, product};
 use super::error::{Answer, NOT_FOUND};
 use super::events::Event;
 use super::tenant::Tenant;
-use crate::seed::post_etag;
+use example_common::seed::post_etag;
 
 /// Paging.
 #[derive(Deserialize)]
@@ -206,10 +206,12 @@ pub async fn dashboard(db: Db, tenant: Tenant) -> Answer<Json<Value>> {
     for table in ["nodes", "products", "posts"] {
         let db = db.clone();
         tasks.spawn(async move {
-            use sea_orm::{ConnectionTrait as _, DbBackend, Statement};
+            use sea_orm::{DbBackend, Statement};
+
+            use super::orm::Calls as _;
             let sql = format!("SELECT count(*) AS n FROM shop.{table} WHERE tenant_id = $1");
             let statement = Statement::from_sql_and_values(DbBackend::Postgres, sql, [tenant.0.into()]);
-            let row = db.query_one(statement).await?.ok_or(NOT_FOUND)?;
+            let row = db.query_one_raw(statement).await?.ok_or(NOT_FOUND)?;
             Ok::<_, super::error::ApiError>(row.try_get::<i64>("", "n")?)
         });
     }

@@ -26,6 +26,7 @@ use super::App;
 use super::db::{Db, sqlstate};
 use super::entity::product;
 use super::error::{Answer, ApiError, NOT_FOUND};
+use super::orm::Calls;
 use super::tenant::Tenant;
 
 impl From<JoinError> for ApiError {
@@ -38,19 +39,19 @@ fn statement(sql: &str, values: impl IntoIterator<Item = Bind>) -> Statement {
     Statement::from_sql_and_values(DbBackend::Postgres, sql, values)
 }
 
-async fn one(db: &impl ConnectionTrait, sql: &str, value: impl Into<Bind>) -> Answer<QueryResult> {
-    db.query_one(statement(sql, [value.into()])).await?.ok_or(NOT_FOUND)
+async fn one(db: &impl Calls, sql: &str, value: impl Into<Bind>) -> Answer<QueryResult> {
+    db.query_one_raw(statement(sql, [value.into()])).await?.ok_or(NOT_FOUND)
 }
 
-async fn count(db: &impl ConnectionTrait, sql: &str, tenant: Tenant) -> Answer<i64> {
+async fn count(db: &impl Calls, sql: &str, tenant: Tenant) -> Answer<i64> {
     Ok(one(db, sql, tenant.0).await?.try_get("", "n")?)
 }
 
-async fn price(db: &impl ConnectionTrait, id: Uuid) -> Answer<i64> {
+async fn price(db: &impl Calls, id: Uuid) -> Answer<i64> {
     Ok(one(db, sql::PRICE, id).await?.try_get("", "price")?)
 }
 
-async fn stock(db: &impl ConnectionTrait, id: Uuid) -> Answer<i32> {
+async fn stock(db: &impl Calls, id: Uuid) -> Answer<i32> {
     Ok(one(db, sql::STOCK, id).await?.try_get("", "stock")?)
 }
 
@@ -151,7 +152,7 @@ async fn stream(db: &Db, tenant: Tenant, most: usize) -> Answer<Json<Value>> {
 
 /// `GET /api/causal/n-plus-one`: a list, then one statement for each of its rows.
 pub async fn n_plus_one(db: Db, tenant: Tenant) -> Answer<Json<Value>> {
-    let list = db.query_all(statement(sql::PRODUCT_IDS, [tenant.0.into(), (N as i64).into()])).await?;
+    let list = db.query_all_raw(statement(sql::PRODUCT_IDS, [tenant.0.into(), (N as i64).into()])).await?;
     let mut stocks = Vec::new();
     for row in list {
         stocks.push(stock(&db, row.try_get("", "id")?).await?);
@@ -182,8 +183,8 @@ pub async fn not_modified(db: Db, tenant: Tenant) -> Answer<StatusCode> {
 pub async fn transaction(db: Db, Path(id): Path<Uuid>) -> Answer<Json<Value>> {
     let transaction = db.begin().await?;
     let stock = stock(&transaction, id).await?;
-    transaction.execute(statement(sql::TAKE, [id.into()])).await?;
-    transaction.execute(outbox(id)).await?;
+    transaction.execute_raw(statement(sql::TAKE, [id.into()])).await?;
+    transaction.execute_raw(outbox(id)).await?;
     transaction.commit().await?;
     Ok(Json(json!({ "stock": stock - 1 })))
 }
@@ -195,12 +196,12 @@ fn outbox(id: Uuid) -> Statement {
 /// `POST /api/causal/rollback/{id}`: a transaction that is dropped.
 pub async fn rollback(db: Db, Path(id): Path<Uuid>) -> Answer<Json<Value>> {
     let transaction = db.begin().await?;
-    transaction.execute(statement(sql::TAKE, [id.into()])).await?;
+    transaction.execute_raw(statement(sql::TAKE, [id.into()])).await?;
     stock(&transaction, id).await?;
     Err(ApiError(StatusCode::CONFLICT, "not for sale"))
 }
 
-async fn sleep_in_database(db: &impl ConnectionTrait, time: Duration) -> Answer<()> {
+async fn sleep_in_database(db: &impl Calls, time: Duration) -> Answer<()> {
     one(db, sql::SLEEP, time.as_secs_f64()).await.map(drop)
 }
 
@@ -228,7 +229,7 @@ pub async fn detached(db: Db, Path(id): Path<Uuid>) -> Answer<(StatusCode, Json<
     let price = price(&db, id).await?;
     tokio::spawn(async move {
         sleep(Duration::from_millis(20)).await;
-        db.execute(outbox(id)).await?;
+        db.execute_raw(outbox(id)).await?;
         stock(&db, id).await
     });
     Ok((StatusCode::ACCEPTED, Json(json!({ "price": price }))))
@@ -236,7 +237,7 @@ pub async fn detached(db: Db, Path(id): Path<Uuid>) -> Answer<(StatusCode, Json<
 
 /// `POST /api/causal/fail/unique`: a unique violation that the handler expects.
 pub async fn unique(db: Db, tenant: Tenant) -> Answer<Json<Value>> {
-    let taken = db.execute(statement(sql::TAKEN_SLUG, [Uuid::new_v4().into()])).await;
+    let taken = db.execute_raw(statement(sql::TAKEN_SLUG, [Uuid::new_v4().into()])).await;
     count(&db, sql::COUNT_PRODUCTS, tenant).await?;
     match taken {
         Err(error) if sqlstate(&error).as_deref() == Some("23505") => {

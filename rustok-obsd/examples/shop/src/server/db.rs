@@ -57,7 +57,11 @@ impl Db {
     /// Rows one by one; without a `tracing` span.
     pub fn stream(&self, statement: Statement) -> impl Stream<Item = Result<QueryResult, DbErr>> + Send + Unpin {
         let sql = self.text(&statement);
-        self.notes.stream(&sql, sqlstate, Box::pin(self.inner.stream(statement).try_flatten_stream()))
+        #[cfg(not(feature = "raw-calls"))]
+        let rows = self.inner.stream(statement);
+        #[cfg(feature = "raw-calls")]
+        let rows = self.inner.stream_raw(statement);
+        self.notes.stream(&sql, sqlstate, Box::pin(rows.try_flatten_stream()))
     }
 }
 
@@ -89,38 +93,48 @@ impl<C> Db<C> {
 
 /// What the database said.
 pub fn sqlstate(error: &DbErr) -> Option<String> {
-    match error {
-        DbErr::Exec(RuntimeErr::SqlxError(SqlxError::Database(said)))
-        | DbErr::Query(RuntimeErr::SqlxError(SqlxError::Database(said))) => Some(said.code()?.into_owned()),
-        _ => None,
-    }
+    let (DbErr::Exec(RuntimeErr::SqlxError(said)) | DbErr::Query(RuntimeErr::SqlxError(said))) = error else {
+        return None;
+    };
+    // sea-orm 2 has it behind an `Arc`.
+    let said: &SqlxError = said;
+    Some(said.as_database_error()?.code()?.into_owned())
 }
 
-#[async_trait]
-impl<C: ConnectionTrait> ConnectionTrait for Db<C> {
-    fn get_database_backend(&self) -> DbBackend {
-        self.inner.get_database_backend()
-    }
+macro_rules! connection {
+    ($execute:ident, $query_one:ident, $query_all:ident) => {
+        #[async_trait]
+        impl<C: ConnectionTrait> ConnectionTrait for Db<C> {
+            fn get_database_backend(&self) -> DbBackend {
+                self.inner.get_database_backend()
+            }
 
-    async fn execute(&self, statement: Statement) -> Result<ExecResult, DbErr> {
-        let sql = self.text(&statement);
-        self.noted(&sql, ExecResult::rows_affected, self.inner.execute(statement)).await
-    }
+            async fn $execute(&self, statement: Statement) -> Result<ExecResult, DbErr> {
+                let sql = self.text(&statement);
+                self.noted(&sql, ExecResult::rows_affected, self.inner.$execute(statement)).await
+            }
 
-    async fn execute_unprepared(&self, sql: &str) -> Result<ExecResult, DbErr> {
-        self.noted(sql, ExecResult::rows_affected, self.inner.execute_unprepared(sql)).await
-    }
+            async fn execute_unprepared(&self, sql: &str) -> Result<ExecResult, DbErr> {
+                self.noted(sql, ExecResult::rows_affected, self.inner.execute_unprepared(sql)).await
+            }
 
-    async fn query_one(&self, statement: Statement) -> Result<Option<QueryResult>, DbErr> {
-        let sql = self.text(&statement);
-        self.noted(&sql, |row| u64::from(row.is_some()), self.inner.query_one(statement)).await
-    }
+            async fn $query_one(&self, statement: Statement) -> Result<Option<QueryResult>, DbErr> {
+                let sql = self.text(&statement);
+                self.noted(&sql, |row| u64::from(row.is_some()), self.inner.$query_one(statement)).await
+            }
 
-    async fn query_all(&self, statement: Statement) -> Result<Vec<QueryResult>, DbErr> {
-        let sql = self.text(&statement);
-        self.noted(&sql, |rows| rows.len() as u64, self.inner.query_all(statement)).await
-    }
+            async fn $query_all(&self, statement: Statement) -> Result<Vec<QueryResult>, DbErr> {
+                let sql = self.text(&statement);
+                self.noted(&sql, |rows| rows.len() as u64, self.inner.$query_all(statement)).await
+            }
+        }
+    };
 }
+
+#[cfg(not(feature = "raw-calls"))]
+connection!(execute, query_one, query_all);
+#[cfg(feature = "raw-calls")]
+connection!(execute_raw, query_one_raw, query_all_raw);
 
 impl<C> Db<C> {
     /// The statement's text where somebody wants to know, else nothing, without an allocation.

@@ -3,7 +3,6 @@
 macro_rules! entity {
     ($(#[$doc:meta])* $name:ident $table:literal { $($field:ident: $type:ty),* $(,)? }) => {
         $(#[$doc])*
-        #[expect(missing_docs, reason = "derive output; the columns say what they are")]
         pub mod $name {
             use sea_orm::entity::prelude::*;
 

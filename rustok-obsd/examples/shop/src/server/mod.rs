@@ -10,6 +10,7 @@ pub mod entity;
 pub mod error;
 pub mod events;
 pub mod graphql;
+mod orm;
 pub mod otel;
 pub mod tenant;
 
@@ -31,7 +32,7 @@ use hyper_util::client::legacy::connect::HttpConnector;
 use hyper_util::rt::TokioExecutor;
 use sea_orm::{ConnectOptions, ConnectionTrait as _, Database, DatabaseConnection};
 
-use crate::truth::Sink;
+use example_common::truth::Sink;
 
 pub use example_common::observe;
 

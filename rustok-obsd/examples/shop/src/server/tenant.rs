@@ -18,7 +18,7 @@ use super::db::Db;
 use super::entity::tenant;
 use super::error::{Answer, ApiError};
 use super::observe::Entry;
-use crate::seed::DEFAULT_TENANT;
+use example_common::seed::DEFAULT_TENANT;
 
 const KEPT: usize = 1024;
 
