@@ -94,6 +94,10 @@ fn a_route_map_whose_memory_never_answers_keeps_nobody_else_waiting() {
     let good = or_skip!(name, Binary::shop());
     let bad = or_skip!(name, Binary::copy(&env::current_exe().expect("this program"), "hostile-copy"));
     chown(&bad.path, Some(STRANGER), Some(STRANGER)).expect("chown");
+    let owner = STRANGER.to_string();
+    let arguments = ["--exe", good.text(), "--exe", bad.text(), "--trusted-owners", &owner];
+    // Dropped after the file system: one that waits for it ends only then.
+    let mut daemon = or_skip!(name, Daemon::observing(&arguments));
     let folder = tempfile::tempdir().expect("a folder");
     fs::set_permissions(folder.path(), fs::Permissions::from_mode(0o755)).expect("open to all");
     let pages = folder.path().join("pages");
@@ -103,9 +107,6 @@ fn a_route_map_whose_memory_never_answers_keeps_nobody_else_waiting() {
     let targets: Vec<(Child, SocketAddr)> =
         or_skip!(name, (0..HOSTILE).map(|_| hostile(&bad, name, pages.path())).collect::<Result<_, Skip>>());
     let server = or_skip!(name, Shop::start(&good.path));
-    let owner = STRANGER.to_string();
-    let arguments = ["--exe", good.text(), "--exe", bad.text(), "--trusted-owners", &owner];
-    let mut daemon = or_skip!(name, Daemon::observing(&arguments));
     daemon.observes(server.child.id());
     for (target, _) in &targets {
         // An analysis that a busy machine was too slow for comes again.
