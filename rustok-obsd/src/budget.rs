@@ -67,6 +67,8 @@ stores! {
     Connections = "connections", 32 * MIB;
     /// Joined paths of nested routers. Beyond it a path is joined anew each time.
     Paths = "paths", 2 * MIB;
+    /// Exchanges that wait until their route is read. Beyond it one is named as if its route could not be told.
+    Parked = "parked", 8 * MIB;
     /// Label sets of requests and operations. Beyond it they are `~other`.
     Series = "series", 16 * MIB;
     /// Spans that wait for their export (`traces.queue_size` decides). Beyond it they are dropped.

@@ -5,6 +5,9 @@
 
 use std::time::{Duration, Instant};
 
+use rustok_obsd_ebpf::SocketOpen;
+
+use super::connections::Connection;
 use super::pipeline::{Pipeline, monotonic_ns};
 use crate::contract::own::Problem;
 
@@ -62,6 +65,25 @@ impl Pipeline {
                 }
             }
         }
+    }
+
+    /// What a target has counts for this user, who is not trusted.
+    pub(super) fn join(&mut self, tgid: u32, user: Option<u32>) {
+        self.connections.join(tgid, user);
+        self.databases.join(tgid, user);
+        self.shared.join(tgid, user);
+        self.wire.join(tgid, user);
+        self.outputs.parking.join(tgid, user);
+    }
+
+    /// A connection gives its place to another of the same socket.
+    pub(super) fn replaced(&mut self, before: Connection, open: &SocketOpen) {
+        // The kernel forgot the socket for others (LRU), and it is used again: nobody closed it.
+        let closed = !before.is_resumed(open);
+        if !closed {
+            self.own.problems.add(Problem::Evicted, 1);
+        }
+        self.end(before, open.time_ns, closed);
     }
 
     /// Gives the room of waves back to the allocator, and from there to the system.

@@ -81,7 +81,7 @@ impl Outputs {
     /// Figures of what is kept.
     pub(super) fn meters(&self) -> impl Iterator<Item = Arc<Meter>> {
         let spans = self.tracer.as_ref().map(Tracer::meter);
-        self.recorder.meters().chain(self.database.meters()).chain(spans)
+        self.recorder.meters().chain(self.database.meters()).chain(spans).chain([self.parking.meter()])
     }
 
     /// Time goes by: called about once a second.

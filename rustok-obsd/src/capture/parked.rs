@@ -1,7 +1,7 @@
 //! Exchanges that ended while the path of their route was still being read.
 //!
 //! Reads: exchanges, as owned copies. Yields: each again once its path is known or its time is over. Costs: a copy for
-//! each exchange that waits, nothing for others; bounded in number and bytes, per target and in total.
+//! each exchange that waits, nothing for others; bounded in number per target, and in bytes ([`crate::budget`]).
 
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -9,6 +9,7 @@ use std::time::{Duration, Instant};
 use rustc_hash::FxHashMap;
 
 use crate::{
+    budget::{Budget, Meter, Store},
     contract::recorder::TargetKey,
     database::Spent,
     exchange::{Exchange, Headers, Routed},
@@ -19,12 +20,8 @@ use crate::{
 
 /// An exchange waits no longer: the read's own deadline, and time to take its answer.
 const LONGEST: Duration = PATIENCE.saturating_add(Duration::from_millis(250));
-/// Exchanges that wait, of one target and of all.
+/// Exchanges that wait, of one target: the budget of all bounds bytes.
 pub(super) const MOST_OF_TARGET: usize = 2048;
-const MOST: usize = 16 * 1024;
-/// Bytes of these.
-const BYTES_OF_TARGET: usize = 2 << 20;
-const BYTES: usize = 16 << 20;
 
 /// The statement that ran most often, and how often.
 type Repeated = Option<(Arc<Statement>, u32)>;
@@ -101,20 +98,36 @@ impl Parked {
 }
 
 /// All that wait.
-#[derive(Default)]
 pub(super) struct Parking {
     /// In the order in which they came.
     waiting: Vec<Parked>,
-    /// Number and bytes of each target's.
-    shares: FxHashMap<TargetKey, (usize, usize)>,
-    bytes: usize,
+    /// Number of each target's.
+    counts: FxHashMap<u32, usize>,
+    budget: Budget,
     /// Those at the end that nobody has looked at yet.
     fresh: usize,
     /// Exchanges that found no room, since the start.
     pub(super) refused: u64,
 }
 
+impl Default for Parking {
+    fn default() -> Self {
+        let budget = Budget::new(Store::Parked);
+        Self { waiting: Vec::new(), counts: FxHashMap::default(), budget, fresh: 0, refused: 0 }
+    }
+}
+
 impl Parking {
+    /// What the owner has counts for this user, who is not trusted.
+    pub(super) fn join(&mut self, owner: u32, user: Option<u32>) {
+        self.budget.join(owner, user);
+    }
+
+    /// Figures of the budget.
+    pub(super) fn meter(&self) -> Arc<Meter> {
+        self.budget.meter()
+    }
+
     pub(super) fn len(&self) -> usize {
         self.waiting.len()
     }
@@ -126,19 +139,13 @@ impl Parking {
 
     /// Lets one wait; false where there is no room.
     pub(super) fn park(&mut self, parked: Parked) -> bool {
-        let bytes = parked.bytes();
-        let (count, sum) = self.shares.get(&parked.key).copied().unwrap_or_default();
-        let full = self.waiting.len() >= MOST
-            || self.bytes + bytes > BYTES
-            || count >= MOST_OF_TARGET
-            || sum + bytes > BYTES_OF_TARGET;
-        if full {
+        let count = self.counts.entry(parked.tgid).or_insert(0);
+        if *count >= MOST_OF_TARGET || !self.budget.charge(parked.tgid, parked.bytes()) {
             self.refused += 1;
             return false;
         }
-        self.shares.insert(parked.key, (count + 1, sum + bytes));
+        *count += 1;
         self.fresh += 1;
-        self.bytes += bytes;
         self.waiting.push(parked);
         true
     }
@@ -168,12 +175,11 @@ impl Parking {
         self.fresh = 0;
         let taken: Vec<Parked> = self.waiting.extract_if(from.., |parked| ready(parked)).collect();
         for parked in &taken {
-            let bytes = parked.bytes();
-            self.bytes -= bytes;
-            if let Some((count, sum)) = self.shares.get_mut(&parked.key) {
-                (*count, *sum) = (*count - 1, *sum - bytes);
+            self.budget.release(parked.tgid, parked.bytes());
+            if let Some(count) = self.counts.get_mut(&parked.tgid) {
+                *count -= 1;
                 if *count == 0 {
-                    self.shares.remove(&parked.key);
+                    self.counts.remove(&parked.tgid);
                 }
             }
         }

@@ -26,7 +26,7 @@ use super::{
 use crate::{
     contract::{
         database::DatabaseRecorder,
-        own::{LossReason, Problem, RecordKind, SelfMetrics},
+        own::{LossReason, RecordKind, SelfMetrics},
         recorder::{HttpRecorder, TargetKey, TargetLabels},
     },
     database::{Ignorance, Origin, Tracker, tracker::Drivers},
@@ -349,14 +349,6 @@ impl Pipeline {
         }
     }
 
-    /// What a target has counts for this user, who is not trusted.
-    fn join(&mut self, tgid: u32, user: Option<u32>) {
-        self.connections.join(tgid, user);
-        self.databases.join(tgid, user);
-        self.shared.join(tgid, user);
-        self.wire.join(tgid, user);
-    }
-
     #[cold]
     fn sweep(&mut self) {
         self.swept = Instant::now();
@@ -468,12 +460,7 @@ impl Pipeline {
         let tgid = self.owner(open.tgid);
         let routes_exact = self.targets.get(&tgid).map_or(RoutesExact::NEVER, |target| target.routes_exact);
         if let Some(replaced) = self.connections.open(&SocketOpen { tgid, ..*open }, routes_exact) {
-            // The kernel forgot the socket for others (LRU), and it is used again: nobody closed it.
-            let closed = !replaced.is_resumed(open);
-            if !closed {
-                self.own.problems.add(Problem::Evicted, 1);
-            }
-            self.end(replaced, open.time_ns, closed);
+            self.replaced(replaced, open);
         }
         if self.connections.len() > self.most_connections {
             self.make_room();

@@ -100,12 +100,14 @@ mod tests {
         let (tracker, shared, wire) =
             (Tracker::default(), exchange::Shared::default(), exchange::postgres::Shared::default());
         let meters = meters.chain(tracker.meters()).chain(shared.meters()).chain(wire.meters());
-        let spans = 2 * 1024 * config.traces.queue_size as u64;
+        let spans = 2 * 1024 * config.traces.queue_size as u64 + crate::budget::Store::Parked.limit() as u64;
         let all = meters.map(|meter| meter.limit()).sum::<u64>();
         let (all, most) = ((all + spans) >> 20, most.expect("a number of MiB"));
         println!("{all} MiB");
-        // The rest is the daemon itself, a scrape in the making, and the analysis of a binary.
-        assert!(all + 96 <= most, "the stores may take {all} MiB of {most}");
+        // What the allocator makes of it: 160 to 170 MiB where the budgets said 119 (`benches/memory.rs`).
+        let resident = all * 7 / 5;
+        // The rest is the daemon itself, its programs' maps, a scrape in the making, and the analysis of a binary.
+        assert!(resident + 96 <= most, "the stores may take {all} MiB, {resident} of them resident, of {most}");
     }
 
     #[test]

@@ -1,7 +1,7 @@
 //! The ring's entries of a keep-alive connection to an axum server, as the kernel programs write them.
 
 use rustok_obsd::{
-    contract::database::{DatabaseMetrics, DatabaseRecorder},
+    contract::database::{DatabaseMetrics, DatabaseRecorder, Settings},
     database::tracker::Drivers,
     liveness::queue,
 };
@@ -22,12 +22,12 @@ use rustok_obsd::{
     contract::{
         HttpMetrics,
         own::{Build, SelfMetrics},
-        recorder::{HttpRecorder, Limits, TargetKey, TargetLabels},
+        recorder::{Behind, HttpRecorder, Limits, TargetKey, TargetLabels},
     },
     route::{Patterns, RouteNamer},
     statement::Dialect,
     target::{InProcess, ProcessKey, Reader},
-    trace::Resources,
+    trace::{Resources, Tracer},
 };
 use rustok_obsd_ebpf::{
     CALL_WORDS, CallHit, Kind, OPEN_MID_STREAM, Point, Role, RouteHit, SocketClose, SocketIo, SocketOpen,
@@ -94,22 +94,32 @@ impl Traffic {
 
     /// A server whose requests ask the database in this way.
     pub fn with(queries: Queries) -> Self {
+        Self::sized(queries, 1000, Limits::default(), Settings::default(), None)
+    }
+
+    /// The same in a pipeline of this size.
+    pub fn sized(
+        queries: Queries,
+        most_connections: usize,
+        limits: Limits,
+        settings: Settings,
+        tracer: Option<Tracer>,
+    ) -> Self {
         let router: Box<Router> = Box::new((0..20).map(|id| (id, Arc::from(format!("/api/{id}/{{id}}")))).collect());
         let (commands, obeyed) = mpsc::sync_channel(16);
         let (noticed, notices) = queue::queue(queue::Bounds { events: 16, samples: 16, samples_of_one: 16 });
-        let (recorder, metrics) = HttpRecorder::new(Limits::default());
-        let (recorder_of_database, database) =
-            DatabaseRecorder::new(rustok_obsd::contract::database::Settings::default());
+        let (recorder, metrics) = HttpRecorder::new(limits);
+        let (recorder_of_database, database) = DatabaseRecorder::new(settings);
         let own = Arc::new(SelfMetrics::new(Build { version: "0", revision: "0", rustc: "0" }));
         let parts = Parts {
             wanted: rustok_obsd::exchange::Wanted::default(),
-            most_connections: 1000,
+            most_connections,
             recorder,
             database: recorder_of_database,
             statement_bytes: 16_383,
             databases: true,
             ports: vec![5432],
-            tracer: None,
+            tracer,
             own: Arc::clone(&own),
             verdicts: None,
             counts: None,
@@ -162,10 +172,10 @@ impl Traffic {
 
     /// A second target, of another process.
     #[allow(dead_code, reason = "one of the tests has it")]
-    pub fn add_target(&mut self, pid: u32, key: TargetKey, service_name: &str) {
+    pub fn add_target(&mut self, pid: u32, key: TargetKey, service_name: &str, behind: Behind) {
         let process = ProcessKey { pid, start_time: 0 };
         let resource = Arc::new(Resources::new(&Config::default()).describe(&Configured::default(), pid));
-        let labels = TargetLabels { service_name: service_name.into(), ..TargetLabels::default() };
+        let labels = TargetLabels { behind, service_name: service_name.into(), ..TargetLabels::default() };
         let namer = RouteNamer::new(Patterns::default(), RouteNamer::DEFAULT_CAP);
         let drivers = Drivers { calls: true, ends: true, tasks: true, runtime: true, ..Drivers::default() };
         let added = Added {

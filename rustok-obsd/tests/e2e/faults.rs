@@ -386,7 +386,7 @@ fn an_object_of_another_version_and_none_at_all_are_refused_with_the_remedy() {
     // The daemon looks for the symbol of its own ABI.
     let mut other = object.to_vec();
     let places: Vec<usize> =
-        other.windows(6).enumerate().filter(|(_, bytes)| bytes == b"ABI_3\0").map(|(at, _)| at).collect();
+        other.windows(6).enumerate().filter(|(_, bytes)| bytes == b"ABI_4\0").map(|(at, _)| at).collect();
     assert!(!places.is_empty(), "the object names its ABI");
     for at in places {
         other[at + 4] = b'0';

@@ -13,6 +13,7 @@ use crate::contract::routing::Parked;
 use crate::target::memory::{Memory, MemoryError, ProcessMemory};
 use crate::target::reader::Access;
 use crate::{
+    budget::Store,
     capture::pipeline::Command,
     contract::recorder::TargetKey,
     exchange::RoutesExact,
@@ -222,6 +223,32 @@ fn beyond_the_bound_nothing_waits_and_nothing_is_lost() {
     assert_eq!(routes.count("/plain/{token}"), 1 + MOST_OF_TARGET as u64);
     routes.scene.pipeline.publish_routing();
     assert_eq!(routes.result(Parked::NoRoom), 10);
+}
+
+#[test]
+fn long_requests_that_wait_are_bounded_in_bytes_and_leave_room_for_another_target() {
+    let mut routes = routes();
+    let long = format!("GET /plain/{} HTTP/1.1\r\nhost: a\r\n\r\n", "x".repeat(7000));
+    let store = |routes: &Routes| routes.scene.own.stores.read(Store::Parked);
+    let mut sent = 0;
+    while store(&routes).refused < 5 {
+        routes.scene.receive(1, 71, long.as_bytes());
+        routes.hit(71, 3);
+        routes.scene.send(1, 71, RESPONSE);
+        sent += 1;
+        assert!(sent < MOST_OF_TARGET, "{:?}", store(&routes));
+    }
+    let held = store(&routes);
+    assert_eq!(routes.scene.pipeline.parked(), sent - 5);
+    assert!((held.limit / 2 - 16_000..=held.limit / 2).contains(&held.used), "{held:?}");
+    routes.good();
+    routes.until_parked(sent - 5);
+    assert_eq!(routes.count("/plain/{token}"), 1, "the other target has room");
+    routes.gate = None;
+    routes.until_parked(0);
+    assert_eq!((store(&routes).used, routes.count("/plain/{token}")), (0, 1 + sent as u64 - 5));
+    routes.scene.pipeline.publish_routing();
+    assert_eq!(routes.result(Parked::NoRoom), 5);
 }
 
 #[test]

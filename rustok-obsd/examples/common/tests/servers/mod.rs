@@ -1,6 +1,6 @@
 //! The causal test of every server, included by each server's own tests: the ground truth against what is due.
 
-use std::collections::{BTreeMap, HashMap};
+use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::path::Path;
 use std::process::Command;
 use std::time::Duration;
@@ -79,8 +79,9 @@ pub fn causality_is_as_due(program: &str) -> Result<(), Skip> {
         assert!(record.late.iter().all(|query| query.end_ns >= record.end_ns), "{record:?}");
         assert!(record.late.is_empty() || record.route.as_deref() == Some("/api/causal/detached/{id}"), "{record:?}");
     }
-    // The slow one alone is always given up.
-    assert_eq!(checked.len(), routes.len() - 1, "{checked:?}");
+    // The slow one alone is always given up; some have another method of the same path.
+    let paths: BTreeSet<&str> = routes.iter().map(|route| route.route).collect();
+    assert_eq!(checked.len(), paths.len() - 1, "{checked:?}");
     // Where the machine is late a statement may be done before it is cancelled.
     let cancelled = |route: &str| {
         let [done, cancelled] = [false, true].map(|cancelled| outcomes.get(&(route, cancelled)).copied().unwrap_or(0));
