@@ -3,8 +3,10 @@
 //! sqlx up to 0.8 passes a `&str`: address and length. sqlx 0.9 passes `SqlStr` by pointer, three words: an enum over
 //! `&'static str`, `String`, `Box<str>`, `Arc<str>` and `Arc<String>` (sqlx-core/src/sql_str.rs). rustc tells these apart
 //! by the one word that a `String` has to spare: a capacity is never above `isize::MAX`, so that a word with the top bit
-//! set is the number of another variant. Neither the order of the words nor the number alone is relied on: an address is
-//! larger than any length, reference counts are small and not 0, and what does not agree is not read.
+//! set is the number of another variant. Relied on: that this word is the first one, and that the variants are numbered in the
+//! order of their declaration. Checked at each use: an address is larger than any length, reference counts are small and
+//! not 0; an unknown number is not read. What does not agree is a statement without text, counted, and never another text:
+//! the daemon takes nothing for a statement that does not begin like one.
 
 use aya_ebpf::{helpers::bpf_probe_read_user, programs::ProbeContext};
 use rustok_obsd_ebpf::{Counter, IO_UNREADABLE, Point};

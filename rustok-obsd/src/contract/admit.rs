@@ -9,8 +9,7 @@ use super::recorder::{
     TargetKey,
 };
 use super::series::{
-    ClientSeries, Ending, METHODS, OTHER, PathLabels, SOURCES, ServerSeries, Service, Timed, error_type, outcome,
-    source_index,
+    ClientSeries, Ending, METHODS, PathLabels, SOURCES, ServerSeries, Service, Timed, error_type, outcome, source_index,
 };
 use crate::contract::histogram::{Histogram, bump};
 use crate::exchange::{Exchange, Method, Side};
@@ -41,13 +40,10 @@ impl Detail {
 impl HttpRecorder {
     /// Index of the service of this name, or of `~other` where it has no place.
     pub(super) fn service(&mut self, name: &str, behind: Behind) -> usize {
-        if let Some(index) = self.places.get(name) {
-            return index;
-        }
-        let name = if self.places.may_have(name, behind) { name } else { OTHER };
-        if let Some(index) = self.places.get(name) {
-            return index;
-        }
+        let name = match self.places.seat(name, behind) {
+            Ok(index) => return index,
+            Err(name) => name,
+        };
         let index = self.new_service(name);
         self.places.give(name, index, behind);
         self.share(name, index);

@@ -60,6 +60,15 @@ impl Places {
         self.places.get(name).map(|place| place.index)
     }
 
+    /// Index of the service of a name, or of `~other`; else the name that is to be given a place.
+    pub(super) fn seat<'a>(&mut self, name: &'a str, behind: Behind) -> Result<usize, &'a str> {
+        if let Some(index) = self.get(name) {
+            return Ok(index);
+        }
+        let name = if self.may_have(name, behind) { name } else { OTHER };
+        self.get(name).ok_or(name)
+    }
+
     /// Whether a name that has no place may have one; where not, somebody waits from now on.
     pub(super) fn may_have(&mut self, name: &str, behind: Behind) -> bool {
         if is_fixed(name) {

@@ -135,7 +135,7 @@ impl Manager {
         for point in POINTS {
             let places = target.places(point);
             if point == ProbePoint::SqlxBeginText && !target.binary.has(Library::SqlxPostgres) {
-                // The other drivers run that text as a statement like any other.
+                // MySQL's driver runs that text as a statement like any other; SQLite's makes it on a thread of its own.
                 continue;
             }
             if !is_on(sets, point.set()) {

@@ -106,6 +106,11 @@ impl Marks {
         0
     }
 
+    /// No call waits.
+    pub fn is_empty(&self) -> bool {
+        self.heads.is_empty()
+    }
+
     /// The same where just one call of the task `is` it.
     pub fn take_only(&mut self, key: (u32, u64), is: impl Fn(&Mark) -> bool) -> u64 {
         let (mut at, mut count) = (self.heads.get(&key).copied().unwrap_or(NONE), 0);

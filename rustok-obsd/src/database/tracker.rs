@@ -304,7 +304,8 @@ impl Tracker {
                 self.on_rollback(hit, key, origin, sink);
             }
             p if p == Point::Orm as u8 || p == Point::OrmBegin as u8 => {
-                let hash = (hit.captured > 0).then(|| hash(text));
+                // Other words of the statement may look like those of a text.
+                let hash = is_statement(text).then(|| hash(text));
                 let mark = Mark { time_ns: hit.time_ns, begin: p == Point::OrmBegin as u8, hash, words: hit.words };
                 self.stats.unmatched_calls += self.marks.put(self.owner(hit.tgid), key, mark);
             }
@@ -315,7 +316,7 @@ impl Tracker {
     /// When the mapper was called with this statement, 0 where that is not known.
     fn called(&mut self, key: (u32, u64), hit: &CallHit, text: &[u8]) -> u64 {
         let exact = self.marks.take(key, |mark| !mark.begin && mark.names(hit.text, hit.text_len));
-        if exact != 0 || identity(hit) == (hit.text, hit.text_len) {
+        if exact != 0 || self.marks.is_empty() || identity(hit) == (hit.text, hit.text_len) {
             return exact;
         }
         // sea-orm 2 has sqlx copy the text. Where it did not come with the call, none of several calls with a text of this
@@ -349,8 +350,10 @@ impl Tracker {
             self.statements.get(owner, text, hit.text_len > text.len() as u64, dialect)
         };
         self.stats.truncated_statements += u64::from(statement.knowledge == Knowledge::Truncated);
-        // The drivers of MySQL and SQLite run the BEGIN that was made for them as a statement like any other.
-        if let Some(id) = self.open.find(key, |open| is_begun(open) && open.statement == statement)
+        // sqlx' driver of MySQL runs the BEGIN that was made for it as a statement like any other (sqlx-mysql,
+        // transaction.rs); PostgreSQL's does not, and a BEGIN of its own has nothing to do with a later statement.
+        if self.drivers(hit.tgid).system != System::Postgresql
+            && let Some(id) = self.open.find(key, |open| is_begun(open) && open.statement == statement)
             && let Some(open) = self.open.get(id)
         {
             (open.kind, open.text) = (kind, identity(hit));
@@ -541,7 +544,7 @@ fn hash(text: &[u8]) -> u64 {
 }
 
 /// The words by which the driver's account of a statement is known: those of its text where it came by pointer.
-const fn identity(hit: &CallHit) -> (u64, u64) {
+pub(super) const fn identity(hit: &CallHit) -> (u64, u64) {
     if hit.words[0] == 0 && hit.words[1] == 0 { (hit.text, hit.text_len) } else { (hit.words[0], hit.words[1]) }
 }
 

@@ -10,7 +10,7 @@ use super::{
     Ending, Sight,
     open::{Kind, Open},
     tasks::Origin,
-    tracker::{Sink, Tracker, asker},
+    tracker::{Sink, Tracker, asker, identity},
 };
 use crate::statement::Dialect;
 
@@ -25,16 +25,18 @@ impl Tracker {
             }
         };
         if hit.words[0] != 0
-            && let Some(id) = self.open.find(key, is_begun)
+            && let Some(id) = self.open.find(key, |open| is_begun(open) && open.text == (0, 0))
             && let Some(open) = self.open.get(id)
         {
-            open.statement = statement;
+            (open.statement, open.text) = (statement, identity(hit));
             return;
         }
         let call_ns = self.marks.take(key, |mark| mark.begin);
         self.begin_call(key, hit.time_ns, sink);
         let mut open = Open::new(asker(hit), hit.time_ns, statement, Kind::Short, Sight::Sqlx, origin);
         open.call_ns = call_ns;
+        // Not that of a text: whether the one that was made for it is known.
+        open.text = identity(hit);
         self.start(open);
     }
 

@@ -1,6 +1,14 @@
 //! What happens in the field: restarts, upgrades, several targets, namespaces, IPv6, late starts, sudden ends.
 
-use std::{fs, path::PathBuf, process::Command, sync::Arc, time::Duration};
+use std::{
+    fs,
+    io::{Read as _, Write as _},
+    net::TcpStream,
+    path::PathBuf,
+    process::Command,
+    sync::Arc,
+    time::Duration,
+};
 
 use rustok_obsd::exposition::{self, Exposition, server};
 use test_support::{Child, Skip, skip, wait_until};
@@ -400,4 +408,44 @@ fn status_and_readiness_tell_what_is_observed_and_no_secret() {
     }
     let text = status.to_string();
     assert!(!text.contains("postgres://") && !text.contains("--listen"), "arguments or environment leaked: {text}");
+}
+
+/// Answers with chunks that each go in a `send` of their own, the last one too, and keeps the connection.
+const CHUNKS: &str = r"
+import socket
+listener = socket.create_server(('127.0.0.1', 0))
+print('port', listener.getsockname()[1])
+while True:
+    connection, _ = listener.accept()
+    request = b''
+    while not request.endswith(b'\r\n\r\n'):
+        request += connection.recv(4096)
+    connection.sendall(b'HTTP/1.1 200 OK\r\ntransfer-encoding: chunked\r\n\r\n')
+    for _ in range(64):
+        connection.sendall(b'1000\r\n' + 4096 * b'x' + b'\r\n')
+    connection.sendall(b'0\r\n\r\n')
+    connection.recv(1)
+";
+
+/// So much was sent since the request that no byte of the last send is captured, but its end is.
+#[test]
+fn a_last_chunk_that_goes_alone_ends_its_answer() {
+    let name = "a_last_chunk_that_goes_alone_ends_its_answer";
+    let _alone = serial();
+    let marker = format!("chunks-{}", std::process::id());
+    let script = or_skip!(name, Script::start(Command::new("python3"), &marker, CHUNKS));
+    let daemon = or_skip!(name, Daemon::observing(&["--command-line", &format!("*{marker}*")]));
+    daemon.observes(script.child.id());
+    let mut client = TcpStream::connect(script.address).expect("connect");
+    client.write_all(b"GET /healthz HTTP/1.1\r\nhost: e2e\r\n\r\n").expect("send");
+    let mut answer = Vec::new();
+    while !answer.ends_with(b"\r\n0\r\n\r\n") {
+        let mut buffer = [0; 1 << 16];
+        let count = client.read(&mut buffer).expect("an answer");
+        assert!(count > 0, "closed");
+        answer.extend_from_slice(&buffer[..count]);
+    }
+    daemon.counts(1.0, REQUESTS, &[("status", "200")]);
+    daemon.counts(0.0, "http_server_active_requests", &[]);
+    drop(client);
 }

@@ -249,58 +249,24 @@ fn run_one(name: Name, variable: &str, tls: Tls) -> Result<Score, Skip> {
     Ok(score)
 }
 
-#[test]
-fn every_query_of_sea_orm_over_tls_is_told_with_its_request() {
-    let name = "every_query_of_sea_orm_over_tls_is_told_with_its_request";
-    let _alone = serial();
-    or_skip!(name, run_one(name, "RUSTOK_OBSD_SHOP", Tls::On));
+macro_rules! scorecards {
+    ($($name:ident: $server:literal, $tls:ident;)*) => {
+        $(#[test]
+        fn $name() {
+            let name = stringify!($name);
+            let _alone = serial();
+            or_skip!(name, run_one(name, $server, Tls::$tls));
+        })*
+    };
 }
 
-#[test]
-fn every_query_of_sea_orm_in_clear_text_is_told_with_its_request() {
-    let name = "every_query_of_sea_orm_in_clear_text_is_told_with_its_request";
-    let _alone = serial();
-    or_skip!(name, run_one(name, "RUSTOK_OBSD_SHOP", Tls::Off));
-}
-
-#[test]
-fn every_query_of_plain_sqlx_over_tls_is_told_with_its_request() {
-    let name = "every_query_of_plain_sqlx_over_tls_is_told_with_its_request";
-    let _alone = serial();
-    or_skip!(name, run_one(name, "RUSTOK_OBSD_LEDGER", Tls::On));
-}
-
-#[test]
-fn every_query_of_plain_sqlx_in_clear_text_is_told_with_its_request() {
-    let name = "every_query_of_plain_sqlx_in_clear_text_is_told_with_its_request";
-    let _alone = serial();
-    or_skip!(name, run_one(name, "RUSTOK_OBSD_LEDGER", Tls::Off));
-}
-
-#[test]
-fn every_query_of_sqlx_0_9_over_tls_is_reported_with_its_request() {
-    let name = "every_query_of_sqlx_0_9_over_tls_is_reported_with_its_request";
-    let _alone = serial();
-    or_skip!(name, run_one(name, "RUSTOK_OBSD_LEDGER_SQLX09", Tls::On));
-}
-
-#[test]
-fn every_query_of_sqlx_0_9_in_clear_text_is_reported_with_its_request() {
-    let name = "every_query_of_sqlx_0_9_in_clear_text_is_reported_with_its_request";
-    let _alone = serial();
-    or_skip!(name, run_one(name, "RUSTOK_OBSD_LEDGER_SQLX09", Tls::Off));
-}
-
-#[test]
-fn every_query_of_sea_orm_2_over_tls_is_reported_with_its_request() {
-    let name = "every_query_of_sea_orm_2_over_tls_is_reported_with_its_request";
-    let _alone = serial();
-    or_skip!(name, run_one(name, "RUSTOK_OBSD_SHOP_SEAORM2", Tls::On));
-}
-
-#[test]
-fn every_query_of_sea_orm_2_in_clear_text_is_reported_with_its_request() {
-    let name = "every_query_of_sea_orm_2_in_clear_text_is_reported_with_its_request";
-    let _alone = serial();
-    or_skip!(name, run_one(name, "RUSTOK_OBSD_SHOP_SEAORM2", Tls::Off));
+scorecards! {
+    every_query_of_sea_orm_over_tls_is_told_with_its_request: "RUSTOK_OBSD_SHOP", On;
+    every_query_of_sea_orm_in_clear_text_is_told_with_its_request: "RUSTOK_OBSD_SHOP", Off;
+    every_query_of_plain_sqlx_over_tls_is_told_with_its_request: "RUSTOK_OBSD_LEDGER", On;
+    every_query_of_plain_sqlx_in_clear_text_is_told_with_its_request: "RUSTOK_OBSD_LEDGER", Off;
+    every_query_of_sqlx_0_9_over_tls_is_reported_with_its_request: "RUSTOK_OBSD_LEDGER_SQLX09", On;
+    every_query_of_sqlx_0_9_in_clear_text_is_reported_with_its_request: "RUSTOK_OBSD_LEDGER_SQLX09", Off;
+    every_query_of_sea_orm_2_over_tls_is_reported_with_its_request: "RUSTOK_OBSD_SHOP_SEAORM2", On;
+    every_query_of_sea_orm_2_in_clear_text_is_reported_with_its_request: "RUSTOK_OBSD_SHOP_SEAORM2", Off;
 }

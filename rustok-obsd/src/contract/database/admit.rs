@@ -71,13 +71,10 @@ impl DatabaseRecorder {
     }
 
     fn service_index(&mut self, name: &str, behind: Behind) -> usize {
-        if let Some(index) = self.places.get(name) {
-            return index;
-        }
-        let name = if self.places.may_have(name, behind) { name } else { OTHER };
-        if let Some(index) = self.places.get(name) {
-            return index;
-        }
+        let name = match self.places.seat(name, behind) {
+            Ok(index) => return index,
+            Err(name) => name,
+        };
         let index = self.new_service(name);
         self.places.give(name, index, behind);
         self.share(name, index);

@@ -3,7 +3,8 @@
 use rustok_obsd_ebpf::Point;
 
 use super::world::*;
-use crate::database::Ending;
+use crate::database::tracker::Drivers;
+use crate::database::{Ending, System};
 
 const SQL: &str = "SELECT a FROM b WHERE c = $1";
 /// The same length.
@@ -114,7 +115,9 @@ fn a_begin_and_its_text_are_one_operation() {
 
 #[test]
 fn a_begin_that_the_driver_then_runs_as_a_statement_is_one_operation() {
-    let mut world = tls();
+    let mut world = World::new(Drivers { system: System::Other, ..ALL });
+    world.open_tls(1);
+    world.changes();
     let mark = world.point(Point::OrmBegin, TASK);
     let start = world.begin_text(TASK, 0);
     let call = world.call(TASK, "BEGIN");
@@ -123,4 +126,30 @@ fn a_begin_that_the_driver_then_runs_as_a_statement_is_one_operation() {
     let told = world.one();
     assert_eq!((told.text.as_str(), told.times[0], told.times[1]), ("BEGIN", mark, start));
     assert_eq!(world.tracker.under_way(), 0);
+}
+
+#[test]
+fn a_begin_whose_bytes_were_not_seen_is_neither_the_next_begin_nor_a_statement() {
+    let mut world = tls();
+    world.begin_text(TASK, 0);
+    world.begin_text(TASK, 0);
+    let lost = world.one();
+    assert_eq!((lost.text.as_str(), world.tracker.under_way()), ("BEGIN", 1), "two of them");
+    let call = world.call(TASK, "BEGIN");
+    assert_eq!(world.one().text, "BEGIN", "the second one, and the statement begins");
+    world.trip(1, TASK, TLS, TLS);
+    world.done(TASK, "BEGIN", call);
+    assert_eq!((world.one().times[1], world.tracker.under_way()), (call, 0));
+}
+
+#[test]
+fn what_is_no_statement_is_not_the_text_of_the_mappers_call() {
+    let mut world = tls();
+    let mut hit = world.hit(Point::Orm, TASK);
+    (hit.captured, hit.words[2]) = (4, SQL.len() as u64);
+    world.on(&hit, b"\x03\0\0\0");
+    let start = world.call_by_pointer(TASK, SQL, [0xb_0000, SQL.len() as u64]);
+    world.trip(1, TASK, TLS, TLS);
+    world.done_by(TASK, [0xb_0000, SQL.len() as u64], start);
+    assert_eq!(world.one().times[0], hit.time_ns, "by its length");
 }
